@@ -1,0 +1,277 @@
+"""The Architecture: the metaparameters of SqueezeNet's design space, and the stages they give.
+
+Section 5 of the paper (Iandola et al., arXiv:1602.07360) generates a whole network from a few
+metaparameters. `Architecture` holds them; the functions below are the rules that turn them into
+widths and sizes. The rules are written as NumPy arithmetic, so that one network (`model`) and a
+million rows (`cost`) follow the same lines of code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from .errors import FeatureMapVanishes, UserError, nearest, shown
+
+Bypass = Literal["none", "simple", "complex"]
+BYPASSES: tuple[str, ...] = get_args(Bypass)
+
+#: `pool_after` is a bit mask in column arithmetic; 60 Fires keep it inside a signed 64-bit integer.
+MAX_FIRES = 60
+
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
+Step = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class Architecture(BaseModel):
+    """One point of the design space; the defaults are SqueezeNet v1.0 (paper, table 1).
+
+    Frozen and hashable. Unknown fields, wrong types (an integer is a valid float, a bool is
+    neither) and values out of range raise `pydantic.ValidationError`, a `ValueError`.
+
+    Example:
+        >>> Architecture(squeeze_ratio=0.5, bypass="simple").fires
+        8
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    squeeze_ratio: float = Field(
+        0.125, gt=0, le=1, description="SR: squeeze filters / expand filters of a Fire"
+    )
+    fraction_3x3: float = Field(
+        0.5, ge=0, le=1, description="pct_3x3: share of the expand filters that are 3x3"
+    )
+    base_expand: Width = Field(128, description="base_e: expand filters of the first Fire")
+    expand_increment: int = Field(
+        128, ge=0, le=1_000_000, description="incr_e: expand filters added every freq Fires"
+    )
+    increment_every: Step = Field(2, description="freq: Fires between two increments")
+    fires: int = Field(8, ge=1, le=MAX_FIRES, description="number of Fire modules")
+    pool_after: tuple[int, ...] = Field(
+        (1, 4, 8),
+        description="layers followed by 3x3/2 max pooling; 1 is conv1, 2 the first Fire",
+    )
+    bypass: Bypass = Field(
+        "none", description="none; simple: identity where channels agree; complex: 1x1 elsewhere"
+    )
+    stem_width: Width = Field(96, description="filters of conv1")
+    stem_kernel: Step = Field(7, description="kernel size of conv1, pixels")
+    stem_stride: Step = Field(2, description="stride of conv1, pixels")
+    stem_padding: int = Field(0, ge=0, le=10_000, description="zero padding of conv1, pixels")
+    width_multiplier: float = Field(
+        1.0, gt=0, le=1000, description="scales stem_width and the expand filters of every Fire"
+    )
+    batch_norm: bool = Field(
+        False, description="BatchNorm after every convolution but the last, which lose their bias"
+    )
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout before the last convolution")
+    in_channels: Width = Field(3, description="channels of the input image")
+    num_classes: Width = Field(1000, description="classes, filters of the last convolution")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_scalars(cls, values: Any) -> Any:
+        """Rows of a table hold NumPy scalars; strict fields want Python's."""
+        if not isinstance(values, Mapping):
+            return values
+        return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+
+    @field_validator("pool_after", mode="before")
+    @classmethod
+    def _parse_pool_after(cls, value: Any) -> Any:
+        return parse_layers(value)
+
+    @model_validator(mode="after")
+    def _pools_stand_after_layers(self) -> Self:
+        wrong = [layer for layer in self.pool_after if not 1 <= layer <= self.fires + 1]
+        if wrong:
+            raise ValueError(
+                f"pool_after {list(self.pool_after)}: there is no layer {wrong[0]}; "
+                f"with {self.fires} Fires the layers are 1 (conv1) to {self.fires + 1}"
+            )
+        return self
+
+    @property
+    def arch_id(self) -> str:
+        """Twelve hexadecimal digits that name these metaparameters, the same on every machine."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def replace(self, **changes: Any) -> Architecture:
+        """A copy with `changes`, validated as a new Architecture is."""
+        return Architecture(**{**self.model_dump(), **changes})
+
+    def fire_stages(self) -> list[FireStage]:
+        """The Fires in order, with the filter counts that the metaparameters give them."""
+        stages = []
+        in_channels = int(scaled_width(self.stem_width, self.width_multiplier))
+        for index in range(self.fires):
+            expand = expand_filters(
+                index,
+                self.base_expand,
+                self.expand_increment,
+                self.increment_every,
+                self.width_multiplier,
+            )
+            expand3x3 = int(expand3x3_filters(expand, self.fraction_3x3))
+            stage = FireStage(
+                layer=index + 2,
+                in_channels=in_channels,
+                squeeze=int(squeeze_filters(expand, self.squeeze_ratio)),
+                expand1x1=int(expand) - expand3x3,
+                expand3x3=expand3x3,
+                bypass=_bypass_of(self.bypass, in_channels, int(expand)),
+            )
+            stages.append(stage)
+            in_channels = stage.out_channels
+        return stages
+
+    def check_input_size(self, input_size: int) -> None:
+        """Raise `FeatureMapVanishes`, naming the layer, if `input_size` pixels are too few."""
+        size = int(
+            stem_output_size(input_size, self.stem_kernel, self.stem_stride, self.stem_padding)
+        )
+        if size < 1:
+            raise FeatureMapVanishes(
+                f"the feature map vanishes at conv1: its {self.stem_kernel}x{self.stem_kernel} "
+                f"kernel does not fit an input of {input_size}x{input_size} pixels"
+            )
+        for layer in self.pool_after:
+            if size < 2:
+                raise FeatureMapVanishes(
+                    f"the feature map vanishes at maxpool{layer} (after {layer_name(layer)}): "
+                    f"an input of {input_size}x{input_size} pixels is down to 1x1 there, "
+                    f"too small to pool (pool_after {list(self.pool_after)})"
+                )
+            size = int(pooled_size(size))
+
+
+@dataclass(frozen=True)
+class FireStage:
+    """Filter counts of one Fire module (paper, section 3.2). A branch of 0 filters is absent."""
+
+    layer: int
+    in_channels: int
+    squeeze: int
+    expand1x1: int
+    expand3x3: int
+    bypass: Literal["none", "identity", "conv1x1"]
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the concatenated expand filters."""
+        return self.expand1x1 + self.expand3x3
+
+
+def layer_name(layer: int) -> str:
+    """The paper's name of layer `layer` of the trunk: conv1, fire2, fire3, ..."""
+    return "conv1" if layer == 1 else f"fire{layer}"
+
+
+def parse_layers(value: Any) -> Any:
+    """Layers of `pool_after` sorted, from any sequence of integers or text such as `"1,4,8"`.
+
+    What is no such thing is returned as it came, for the field's type check to refuse.
+
+    Raises:
+        ValueError: a layer is given twice.
+    """
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
+        if not all(part.isdecimal() for part in parts):
+            return value
+        layers = [int(part) for part in parts]
+    elif isinstance(value, Iterable) and not isinstance(value, Mapping | bytes):
+        layers = [v.item() if isinstance(v, np.generic) else v for v in value]
+    else:
+        return value
+    if any(type(layer) is not int for layer in layers):
+        return tuple(layers)
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"a layer stands twice in {layers}")
+    return tuple(sorted(layers))
+
+
+def _bypass_of(
+    bypass: Bypass, in_channels: int, out_channels: int
+) -> Literal["none", "identity", "conv1x1"]:
+    if bypass == "none":
+        return "none"
+    if in_channels == out_channels:
+        return "identity"
+    return "conv1x1" if bypass == "complex" else "none"
+
+
+#: Every metaparameter with the type of its plain value, in table order.
+FIELDS: dict[str, type] = {
+    name: type(field.default) for name, field in Architecture.model_fields.items()
+}
+
+
+# --- the rules, over numbers or arrays alike; integers in float64, exact below 2**53 -----------
+
+
+def _round_half_up(x: Any) -> Any:
+    return np.floor(x + 0.5)
+
+
+def scaled_width(width: Any, width_multiplier: Any) -> Any:
+    """Filters after the width multiplier: rounded half up, at least 1."""
+    return np.maximum(1.0, _round_half_up(width * width_multiplier))
+
+
+def expand_filters(
+    index: Any, base_expand: Any, expand_increment: Any, increment_every: Any, multiplier: Any
+) -> Any:
+    """e_i = base_e + incr_e * floor(i / freq) of Fire `index`, counted from 0 (section 5.1)."""
+    return scaled_width(base_expand + expand_increment * np.floor(index / increment_every), multiplier)
+
+
+def expand3x3_filters(expand: Any, fraction_3x3: Any) -> Any:
+    """The 3x3 filters among `expand`; the rest are 1x1 (section 5.1)."""
+    return _round_half_up(expand * fraction_3x3)
+
+
+def squeeze_filters(expand: Any, squeeze_ratio: Any) -> Any:
+    """s_i = SR * e_i, at least 1 (section 5.1)."""
+    return np.maximum(1.0, _round_half_up(expand * squeeze_ratio))
+
+
+def stem_output_size(input_size: Any, kernel: Any, stride: Any, padding: Any) -> Any:
+    """Side of conv1's feature map in pixels; below 1 when the kernel does not fit."""
+    return np.floor((input_size + 2 * padding - kernel) / stride) + 1
+
+
+def pooled_size(size: Any) -> Any:
+    """Side after 3x3/2 max pooling in ceil mode: ceil((size - 3) / 2) + 1, which is size // 2.
+
+    A side of 1 gives 0: torch refuses to pool it.
+    """
+    return np.floor(size * 0.5)
+
+
+PRESETS: dict[str, Architecture] = {
+    "squeezenet1_0": Architecture(),
+    "squeezenet1_1": Architecture(stem_width=64, stem_kernel=3, pool_after=(1, 3, 5)),
+}
+
+
+def preset(name: str, **changes: Any) -> Architecture:
+    """The Architecture known as `name`, with `changes`.
+
+    Raises:
+        UserError: there is no such preset.
+        pydantic.ValidationError: a change is no valid field or value.
+    """
+    if name not in PRESETS:
+        raise UserError(
+            f"no preset {shown(name)}; the presets are {', '.join(PRESETS)}{nearest(name, PRESETS)}"
+        )
+    return PRESETS[name].replace(**changes)
