@@ -1,0 +1,184 @@
+"""Constraints and filters as text (`params < 8e6 and bypass != "none"`), evaluated over columns.
+
+The text is parsed, never evaluated as Python: comparisons, and/or/not, + - * / and the names of
+metaparameters and cost columns are all there is. `8 in pool_after` and `len(pool_after)` ask for
+pools; `bypass` is compared with text.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal
+
+import numpy as np
+
+from .architecture import BYPASSES, FIELDS, MAX_FIRES
+from .columns import Columns
+from .cost import COST_COLUMNS
+from .errors import UserError, nearest, shown
+
+NAMES: tuple[str, ...] = (*COST_COLUMNS, *FIELDS)
+
+_MAX_LENGTH = 500  # keeps the parse tree shallow enough for the interpreter's stack
+_EXAMPLE = "such as 'params < 8e6'"
+
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: np.true_divide,
+}
+
+_Kind = Literal["number", "truth", "text", "layers"]
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A parsed sub-expression: what it gives, and how to compute it from columns."""
+
+    kind: _Kind
+    value: Callable[[Columns], Any]
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A condition on architectures.
+
+    Args:
+        text: the condition as the user wrote it.
+
+    Raises:
+        UserError: the text is no condition over `NAMES`.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        self._parse()
+
+    def __call__(self, columns: Columns) -> Any:
+        """True for the rows where the condition holds; `columns` has fields and cost columns."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._parse().value(columns)
+
+    def _parse(self) -> _Term:
+        if len(self.text) > _MAX_LENGTH:
+            raise UserError(f"found {len(self.text)} characters, expected at most {_MAX_LENGTH}")
+        try:
+            tree = ast.parse(self.text.strip(), mode="eval")
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            raise UserError(f"found {shown(self.text)}, expected a condition {_EXAMPLE}") from None
+        term = _term(tree.body)
+        if term.kind != "truth":
+            raise UserError(f"found {shown(self.text)}, expected a comparison {_EXAMPLE}")
+        return term
+
+
+def _term(node: ast.expr) -> _Term:
+    match node:
+        case ast.Name(id=name):
+            return _name(name)
+        case ast.Constant(value=bool() as value):
+            return _Term("truth", lambda c: np.bool_(value))
+        case ast.Constant(value=int() | float() as value):
+            return _Term("number", lambda c: float(value))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            inner = _typed(operand, "truth")
+            return _Term("truth", lambda c: np.logical_not(inner(c)))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            inner = _typed(operand, "number")
+            return _Term("number", lambda c: -inner(c))
+        case ast.BoolOp(op=op, values=values):
+            terms = [_typed(value, "truth") for value in values]
+            join = np.logical_and if isinstance(op, ast.And) else np.logical_or
+            return _Term("truth", lambda c: reduce(join, [term(c) for term in terms]))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+            apply = _ARITHMETIC[type(op)]
+            first, second = _typed(left, "number"), _typed(right, "number")
+            return _Term("number", lambda c: apply(first(c), second(c)))
+        case ast.Compare(left=left, ops=ops, comparators=comparators):
+            operands = [left, *comparators]
+            pairs = [
+                _comparison(a, op, b) for a, op, b in zip(operands, ops, operands[1:], strict=False)
+            ]
+            return _Term("truth", lambda c: reduce(np.logical_and, [pair(c) for pair in pairs]))
+        case ast.Call(func=ast.Name(id="len"), args=[ast.Name(id="pool_after")], keywords=[]):
+            return _Term("number", lambda c: np.bitwise_count(c["pool_after"]).astype(float))
+    raise UserError(
+        f"found {shown(ast.unparse(node))}, expected numbers, column names, + - * /, comparisons, "
+        "and, or, not"
+    )
+
+
+def _name(name: str) -> _Term:
+    if name not in NAMES:
+        raise UserError(
+            f"found the name {shown(name)}, expected a metaparameter or a cost column"
+            f"{nearest(name, NAMES)}"
+        )
+    if name == "pool_after":
+        return _Term("layers", lambda c: c[name])
+    if FIELDS.get(name) is str:
+        return _Term("text", lambda c: c[name])
+    if FIELDS.get(name) is bool:
+        return _Term("truth", lambda c: np.asarray(c[name]) > 0)
+    return _Term("number", lambda c: c[name])
+
+
+def _typed(node: ast.expr, kind: _Kind) -> Callable[[Columns], Any]:
+    term = _term(node)
+    if term.kind != kind:
+        expected = {"truth": "a comparison", "number": "a number"}[kind]
+        raise UserError(f"found {shown(ast.unparse(node))}, expected {expected} there")
+    return term.value
+
+
+def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> Callable[[Columns], Any]:
+    """One `left op right`; text and layers have comparisons of their own."""
+    match left, op, right:
+        case ast.Constant(value=int() as layer), ast.In() | ast.NotIn(), ast.Name(id="pool_after"):
+            if not 1 <= layer <= MAX_FIRES + 1:
+                raise UserError(f"found layer {layer}, expected 1 to {MAX_FIRES + 1}")
+            wanted = isinstance(op, ast.In)
+            return lambda c: (np.asarray(c["pool_after"]) >> layer & 1 == 1) == wanted
+        case ast.Name(id=name), ast.Eq() | ast.NotEq(), ast.Constant(value=str() as text):
+            return _bypass_comparison(name, op, text)
+        case ast.Constant(value=str() as text), ast.Eq() | ast.NotEq(), ast.Name(id=name):
+            return _bypass_comparison(name, op, text)
+    kinds = (_term(left).kind, _term(right).kind)
+    same = kinds == ("number", "number") or (
+        kinds == ("truth", "truth") and isinstance(op, ast.Eq | ast.NotEq)
+    )
+    if not same or type(op) not in _COMPARE:
+        raise UserError(
+            f"found {shown(ast.unparse(ast.Compare(left, [op], [right])))}, "
+            "expected numbers compared by < <= > >= == !="
+        )
+    compare = _COMPARE[type(op)]
+    first, second = _term(left).value, _term(right).value
+    return lambda c: compare(first(c), second(c))
+
+
+def _bypass_comparison(name: str, op: ast.cmpop, text: str) -> Callable[[Columns], Any]:
+    term = _name(name)
+    if term.kind != "text":
+        raise UserError(f"found {name} compared with the text {shown(text)}, expected a number")
+    if text not in BYPASSES:
+        raise UserError(
+            f"found {name} compared with {shown(text)}, expected one of {', '.join(BYPASSES)}"
+            f"{nearest(text, BYPASSES)}"
+        )
+    compare = _COMPARE[type(op)]
+    return lambda c: compare(term.value(c), BYPASSES.index(text))
