@@ -1,7 +1,17 @@
 """Design-space exploration of small convolutional networks, starting from SqueezeNet's Fire."""
 
+from .analysis import pareto_front
 from .architecture import Architecture, preset
 from .cost import cost, cost_table
 from .model import build
+from .results import load_results
 
-__all__ = ["Architecture", "build", "cost", "cost_table", "preset"]
+__all__ = [
+    "Architecture",
+    "build",
+    "cost",
+    "cost_table",
+    "load_results",
+    "pareto_front",
+    "preset",
+]

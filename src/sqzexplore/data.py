@@ -54,7 +54,7 @@ def digits(image_size: int = 32) -> ImageData:
     """scikit-learn's handwritten digits: 1,797 real 8x8 grey images of 43 writers, ten classes.
 
     Upsampled bilinearly to `image_size` pixels, normalised by the training split's mean and
-    standard deviation, split 60/15/25 per cent by class (stratified): 1,078 to train, 269 to
+    standard deviation, split 60/15/25 per cent by class (stratified): 1,077 to train, 270 to
     validate, 450 to test. One test image is 0.22 percentage points.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998 (its test

@@ -126,6 +126,7 @@ class Spec(_Model):
     figures: list[FigureSpec] | None = None
 
     _space: Space = PrivateAttr()
+    _source: str = PrivateAttr("")
 
     @classmethod
     def load(cls, path: str | Path) -> Spec:
@@ -155,6 +156,7 @@ class Spec(_Model):
             spec = cls.model_validate(data)
         except ValidationError as error:
             raise _from_pydantic(error, cls, data) from None
+        spec._source = text
         spec._space = _space(spec)
         _check_search(spec)
         _check_figures(spec)
@@ -164,6 +166,11 @@ class Spec(_Model):
     def design_space(self) -> Space:
         """The architectures that the spec speaks of."""
         return self._space
+
+    @property
+    def source(self) -> str:
+        """The YAML text as it was written."""
+        return self._source
 
     @property
     def objectives(self) -> dict[str, str]:

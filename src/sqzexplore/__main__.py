@@ -1,0 +1,5 @@
+"""`python -m sqzexplore`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""What the tables say: the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import moocore
+import numpy as np
+import pandas as pd
+
+from .errors import UserError, nearest, shown
+
+
+def pareto_front(
+    frame: pd.DataFrame, minimize: Sequence[str] = (), maximize: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The rows that no other row dominates, in their order.
+
+    A row dominates another if it is as good in every column and better in one. Of equal rows all
+    are kept; rows with a missing value are never on the front.
+
+    Args:
+        frame: any table, such as `load_results` gives.
+        minimize: columns of which less is better.
+        maximize: columns of which more is better.
+
+    Raises:
+        UserError: no column, or one that the table does not have.
+
+    Example:
+        >>> table = pd.DataFrame({"params": [1, 2, 3], "top1": [50.0, 49.0, 60.0]})
+        >>> pareto_front(table, minimize=["params"], maximize=["top1"])["params"].tolist()
+        [1, 3]
+    """
+    columns = [*minimize, *maximize]
+    if not columns:
+        raise UserError("pareto_front: found no column, expected some to minimize or maximize")
+    for name in columns:
+        if name not in frame:
+            raise UserError(
+                f"pareto_front: no column {shown(name)}{nearest(name, map(str, frame.columns))}"
+            )
+    values = frame[columns].to_numpy(dtype=np.float64, na_value=np.nan)
+    known = np.flatnonzero(~np.isnan(values).any(axis=1))
+    if len(known) == 0:
+        return frame.iloc[:0]
+    direction = [False] * len(minimize) + [True] * len(maximize)
+    front = moocore.is_nondominated(values[known], maximise=direction, keep_weakly=True)
+    return frame.iloc[known[front]]

@@ -1,0 +1,382 @@
+"""The command line: what each verb says, and the exit codes.
+
+0 done; 1 finished, but some trials failed; 2 the user's input is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import optuna
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from .architecture import FIELDS, PRESETS, Architecture, preset
+from .cost import Cost, cost
+from .data import digits
+from .display import SweepDisplay, print_results
+from .errors import UserError, field_problem, nearest, shown
+from .evaluate import summarise
+from .figures import write_figures
+from .results import load_results
+from .spec import DATASETS, Spec
+from .study import SPEC_FILE, run_sweep
+from .throughput import Throughput, measure, resolve_device
+from .training import Recipe, train
+
+app = typer.Typer(
+    name="sqzexplore",
+    help="Design-space exploration of small convolutional networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+Preset = Annotated[str, typer.Argument(help=f"One of {', '.join(PRESETS)}.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a metaparameter.")
+]
+InputSize = Annotated[int, typer.Option(help="Side of the input image, pixels.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The result folder of a sweep.")]
+
+
+def main() -> None:
+    """Run the command line; a user's error is one message and exit code 2."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"sqzexplore: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+@app.command()
+def sweep(
+    spec_file: SpecFile,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Result folder [default: results/NAME].")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that evaluate at once.")] = 1,
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL of the study [default: a file in --out].")
+    ] = None,
+    device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run a sweep, or what is left of it; write its tables and figures."""
+    spec = Spec.load(spec_file)
+    place = resolve_device(device)
+    if workers != 1:
+        raise UserError(f"--workers: found {workers}; this version evaluates with 1 process")
+    folder = out_dir or Path("results") / spec.name
+    display = SweepDisplay(spec, out, quiet)
+    with _resumable(folder):
+        with display:
+            outcome = run_sweep(spec, folder, place, display, storage)
+        files = write_figures(spec, load_results(folder), folder)
+    if not quiet:
+        print_results(out, load_results(folder), spec)
+        _print_files(folder, files)
+    if outcome.failures:
+        for failure in outcome.failures:
+            err.print(f"failed: {failure}", markup=False, highlight=False)
+        raise typer.Exit(1)
+
+
+@app.command()
+def validate(spec_file: SpecFile) -> None:
+    """Check a spec; say how many architectures it has and what its run will cost."""
+    spec = Spec.load(spec_file)
+    space = spec.design_space
+    table = Table(title=f"{spec_file}: valid", show_header=False, title_justify="left")
+    table.add_row("sweep", spec.name)
+    for axis in space.axes:
+        text = f"{axis.low} to {axis.high}, continuous"
+        if not axis.continuous:
+            few = ", ".join(shown(value) for value in axis.values[:6])
+            text = f"{len(axis.values)} values: {few}{', ...' if len(axis.values) > 6 else ''}"
+        table.add_row(f"axis {axis.field}", text)
+    trials = spec.search.trials
+    if space.enumerable:
+        feasible = space.count()
+        table.add_row("architectures", f"{space.size:,}, of which {feasible:,} are feasible")
+        trials = feasible if trials is None else min(trials, feasible)
+    table.add_row("trials", f"{trials:,} ({spec.search.sampler})")
+    for name, text in _expected_cost(spec, trials or 0).items():
+        table.add_row(name, text)
+    out.print(table)
+
+
+@app.command()
+def describe(
+    preset_name: Preset = "squeezenet1_0",
+    set_: Set = None,
+    input_size: InputSize = 224,
+    as_json: Json = False,
+) -> None:
+    """Show an architecture layer by layer, as the paper's table 1 does."""
+    architecture = _architecture(preset_name, set_)
+    counted = cost(architecture, input_size)
+    if as_json:
+        plain = {"architecture": architecture.model_dump(mode="json")} | asdict(counted)
+        print(json.dumps({"arch_id": architecture.arch_id, **plain}, indent=2))
+        return
+    _print_architecture(preset_name, counted)
+
+
+@app.command()
+def bench(
+    target: Annotated[str, typer.Argument(metavar="[PRESET|SPEC]")] = "squeezenet1_0",
+    device: Device = "auto",
+    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,64",
+    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16; commas.")] = "float32",
+    input_size: InputSize = 224,
+    seconds: Annotated[float, typer.Option(help="Time budget of a measurement, s.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Measure the throughput of a preset, or of every architecture of a spec."""
+    place = resolve_device(device)
+    batches = [_positive(text, "--batch") for text in batch.split(",")]
+    dtypes = [_dtype(text.strip()) for text in dtype.split(",")]
+    rows: list[dict[str, Any]] = []
+    for name, architecture in _bench_targets(target).items():
+        for kind in dtypes:
+            for size in batches:
+                result = measure(architecture, size, kind, input_size, place, seconds)
+                rows.append({"architecture": name, **asdict(result)})
+                if not as_json and err.is_terminal:
+                    err.print(f"{name}, {kind}, batch {size}: done", style="dim")
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_bench(rows)
+
+
+@app.command("train")
+def train_(
+    preset_name: Preset = "squeezenet1_0",
+    set_: Set = None,
+    data: Annotated[str, typer.Option(help=f"Data set: {', '.join(DATASETS)}.")] = "digits",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Train one architecture and print its accuracy."""
+    if data not in DATASETS:
+        raise UserError(
+            f"--data: found {shown(data)}, expected {', '.join(DATASETS)}{nearest(data, DATASETS)}"
+        )
+    place = resolve_device(device)
+    channels, classes = DATASETS[data]
+    architecture = _architecture(preset_name, set_)
+    architecture = architecture.replace(in_channels=channels, num_classes=classes)
+    images = digits().to(place)
+    architecture.check_input_size(images.train.images.shape[-1])
+    with out.status(f"training on {images.description}") as status:
+        run = train(
+            architecture,
+            images,
+            Recipe(epochs),
+            seed,
+            lambda e: status.update(
+                f"epoch {e.epoch}/{epochs}: loss {e.train_loss:.3f}, "
+                f"validation top-1 {e.val_top1:.1f}%"
+            ),
+        )
+    if run.diverged:
+        out.print(f"diverged in epoch {run.history[-1].epoch} of {epochs}")
+        raise typer.Exit(1)
+    top1 = summarise([asdict(run)])["top1"]
+    out.print(
+        f"{cost(architecture, 32).params:,} parameters, {images.description}: "
+        f"test top-1 {top1:.2f}%, validation {run.val_top1:.2f}% "
+        f"({epochs} epochs, seed {seed}, {place}, {run.duration_s:.0f} s)"
+    )
+
+
+@app.command()
+def results(folder: Folder, as_json: Json = False) -> None:
+    """Print the table of a sweep."""
+    rows = load_results(folder)
+    if as_json:
+        print(rows.to_json(orient="records", indent=2))
+        return
+    print_results(out, rows, Spec.load(folder / SPEC_FILE))
+    _print_files(folder, sorted((folder / "figures").glob("*.p*")))
+
+
+@app.command()
+def figures(folder: Folder) -> None:
+    """Draw the figures of a sweep again, from its table."""
+    rows = load_results(folder)
+    spec = Spec.load(folder / SPEC_FILE)
+    for file in write_figures(spec, rows, folder):
+        out.print(str(file), highlight=False, soft_wrap=True)
+
+
+# --- parts of the verbs ------------------------------------------------------------------------
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Say how to go on after an interrupt, or when the disk gives out."""
+    again = f"what was measured is kept in {folder}; run the same command again to resume"
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail(f"interrupted; {again}", 130)
+    except OSError as error:
+        _fail(f"{error}; {again}", 1)
+
+
+def _architecture(preset_name: str, changes: list[str] | None) -> Architecture:
+    """A preset with `--set` applied."""
+    values: dict[str, Any] = {}
+    for change in changes or []:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise UserError(f"--set: found {shown(change)}, expected KEY=VALUE")
+        if key not in FIELDS:
+            raise UserError(
+                f"--set {key}: unknown key, expected one of {', '.join(FIELDS)}"
+                f"{nearest(key, FIELDS)}"
+            )
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {key}: found {shown(text)}, expected a value") from None
+        if key == "pool_after" and isinstance(values[key], int):
+            values[key] = (values[key],)
+    try:
+        return preset(preset_name, **values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0] if first["loc"] else ""
+        found = f" {name}: found {shown(values.get(str(name)))}," if name else ""
+        raise UserError(f"--set{found} {field_problem(first)}") from None
+
+
+def _print_architecture(name: str, counted: Cost) -> None:
+    size = counted.input_size
+    table = Table(title=f"{name}, input {size}x{size}", title_justify="left")
+    table.add_column("layer")
+    table.add_column("output (channels x height x width)")
+    table.add_column("filters (kernel/stride, number)")
+    for heading in ("params", "MACs", "activations"):
+        table.add_column(heading, justify="right")
+    for layer in counted.layers:
+        table.add_row(
+            layer.name,
+            "x".join(map(str, layer.output_shape)),
+            layer.filters,
+            *(f"{n:,}" if n else "" for n in (layer.params, layer.macs, layer.activations)),
+        )
+    table.add_section()
+    table.add_row(
+        "total",
+        f"{counted.size_mb:.2f} MB, peak activations {counted.peak_activation_bytes / 1e6:.2f} MB",
+        f"{counted.flops:,} FLOPs",
+        *(f"{n:,}" for n in (counted.params, counted.macs, counted.activations)),
+    )
+    out.print(table)
+
+
+def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
+    """What a run will do: trainings, their arithmetic, measurements."""
+    expected = {}
+    space = spec.design_space
+    if accuracy := spec.measure.accuracy:
+        expected["trainings"] = f"{trials * accuracy.seeds:,}, of {accuracy.epochs} epochs each"
+        if spec.search.trials is None and trials <= 10_000:
+            images = len(digits(accuracy.image_size).train) * accuracy.epochs * accuracy.seeds
+            macs = sum(
+                cost(spec.trained(space.architecture(i)), accuracy.image_size).macs
+                for i in space.indices()
+            )
+            # Forward, gradient of the inputs, gradient of the weights: three times the forward.
+            expected["training arithmetic"] = f"{6 * macs * images / 1e12:,.1f} TFLOPs"
+    if throughput := spec.measure.throughput:
+        count = trials * len(throughput.batch) * len(throughput.dtype)
+        expected["throughput measurements"] = (
+            f"{count:,}, at least {count * throughput.seconds * 1.25:,.0f} s"
+        )
+    expected["objectives"] = ", ".join(f"{k}: {v}" for k, v in spec.objectives.items())
+    return expected
+
+
+def _bench_targets(target: str) -> dict[str, Architecture]:
+    """The preset of that name, or the architectures of the spec in that file."""
+    if target in PRESETS:
+        return {target: PRESETS[target]}
+    if not target.endswith((".yaml", ".yml")) and not Path(target).exists():
+        return {target: preset(target)}
+    space = Spec.load(target).design_space
+    return {a.arch_id: a for a in map(space.architecture, space.indices())}
+
+
+def _positive(text: str, option: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise UserError(f"{option}: found {shown(text)}, expected integers >= 1 such as 1,64")
+    return int(text)
+
+
+def _dtype(text: str) -> str:
+    valid = ("float32", "float16", "bfloat16")
+    if text not in valid:
+        raise UserError(
+            f"--dtype: found {shown(text)}, expected {', '.join(valid)}{nearest(text, valid)}"
+        )
+    return text
+
+
+def _print_bench(rows: list[dict[str, Any]]) -> None:
+    table = Table()
+    table.add_column("architecture")
+    names = [name for name in Throughput.__dataclass_fields__]
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        cells = (row[name] for name in names)
+        table.add_row(
+            row["architecture"],
+            *(f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in cells),
+        )
+    out.print(table)
+
+
+def _print_files(folder: Path, files: list[Path]) -> None:
+    out.print(f"tables:  {folder}/trials.csv (and .parquet)", highlight=False, soft_wrap=True)
+    for file in files:
+        if file.suffix == ".png":
+            out.print(f"figure:  {file} (and .pdf)", highlight=False, soft_wrap=True)

@@ -1,0 +1,141 @@
+"""What a sweep shows on the terminal: its progress, and its table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .reference import published
+from .spec import Spec
+
+
+class SweepDisplay:
+    """Progress of a sweep: a bar with its ETA on a terminal, a line a trial anywhere."""
+
+    def __init__(self, spec: Spec, console: Console, quiet: bool) -> None:
+        self.spec, self.console, self.quiet = spec, console, quiet
+        self._bar = Progress(
+            TextColumn("{task.fields[trials]}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, trials="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def start(self, trials: int, units: float, done_units: float) -> None:
+        """Show what there is to do."""
+        self._bar.update(self._task, total=units, trials=f"0/{trials}")
+        self._bar.advance(self._task, done_units)
+        if not self.quiet and self.spec.question:
+            self.console.print(f"{self.spec.name}: {self.spec.question}", highlight=False)
+
+    def advance(self, units: float, what: str) -> None:
+        """Show what is going on."""
+        self._bar.update(self._task, advance=units, description=what)
+
+    def trial(self, row: Mapping[str, Any], number: int, trials: int) -> None:
+        """Show a trial's outcome."""
+        self._bar.update(self._task, trials=f"{number}/{trials}")
+        if self.quiet:
+            return
+        axes = ", ".join(f"{a.field} {row[a.field]}" for a in self.spec.design_space.axes)
+        parts = [f"[{number}/{trials}] {axes}: {row['state']}", f"{row['params']:,} params"]
+        if row["state"] == "complete" and self.spec.measure.accuracy:
+            parts.append(f"top-1 {row['top1']:.2f}%")
+        if row["state"] == "complete" and self.spec.measure.throughput:
+            parts.append(f"{row['images_per_s']:,.1f} images/s on {row['device']}")
+        self.console.print(", ".join(parts), markup=False, highlight=False)
+
+
+def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
+    """The table of a sweep, AlexNet as the baseline below it, and how it was measured."""
+    alexnet = published("table 2").query("network == 'AlexNet'").iloc[0]
+    params = int(published().query("network == 'AlexNet' and params.notna()")["params"].iloc[0])
+    axes = [axis.field for axis in spec.design_space.axes]
+    table = Table(title=f"{spec.name}: {spec.question}", title_justify="left")
+    for name in axes:
+        table.add_column(name)
+    headings = ["params", "size (MB)", "AlexNet / it", "MACs"]
+    accuracy, throughput = spec.measure.accuracy, spec.measure.throughput
+    if accuracy:
+        headings += ["trained size (MB)", "top-1 (%)", "95% interval"]
+    if throughput:
+        headings += ["images/s"]
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for _, row in trials.iterrows():
+        cells = [
+            f"{row['params']:,}",
+            f"{row['size_mb']:.2f}",
+            f"{params / row['params']:.1f}x",
+            f"{row['macs'] / 1e6:,.0f}M",
+        ]
+        if accuracy:
+            cells += [f"{row['train_size_mb']:.3f}", *_accuracy_cells(row)]
+        if throughput:
+            cells.append("" if pd.isna(row["images_per_s"]) else f"{row['images_per_s']:,.1f}")
+        table.add_row(*(str(row[name]) for name in axes), *cells)
+    table.add_section()
+    blank = [""] * (len(headings) - 4)
+    table.add_row(
+        "AlexNet",
+        *[""] * (len(axes) - 1),
+        f"{params:,}",
+        f"{params * 4 / 1e6:.2f}",
+        "1.0x",
+        "",
+        *blank,
+    )
+    console.print(table)
+    for line in _footnotes(trials, spec, float(alexnet["size_mb"])):
+        console.print(line, highlight=False, markup=False)
+
+
+def _accuracy_cells(row: pd.Series) -> tuple[str, str]:
+    if pd.isna(row["top1"]):
+        return str(row["state"]), ""
+    if pd.isna(row["top1_ci_low"]):
+        return f"{row['top1']:.2f}", "one seed"
+    return f"{row['top1']:.2f}", f"{row['top1_ci_low']:.2f} to {row['top1_ci_high']:.2f}"
+
+
+def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]:
+    """How each number was obtained."""
+    size = spec.input_size
+    lines = [
+        f"params, size, MACs: exact, {size}x{size} input; AlexNet as torchvision builds it "
+        f"(the paper prints {alexnet_mb:g} MB)"
+    ]
+    if accuracy := spec.measure.accuracy:
+        proxy = ", ".join(f"{name}={value}" for name, value in accuracy.proxy.items())
+        lines.append(
+            f"top-1: a proxy, not ImageNet: {accuracy.data} at "
+            f"{accuracy.image_size}x{accuracy.image_size}, test split, {accuracy.epochs} epochs, "
+            f"mean of {accuracy.seeds} seeds, t-interval over seeds"
+            + (f"; trained with {proxy}" if proxy else "")
+        )
+    measured = trials.dropna(subset=["images_per_s"])
+    columns = ["device", "device_name", "batch", "dtype", "threads", "torch_version"]
+    for _, row in measured[columns].drop_duplicates().iterrows():
+        lines.append(
+            f"images/s: {row['device']} ({row['device_name']}), batch {row['batch']}, "
+            f"{row['dtype']}, {row['threads']} threads, torch {row['torch_version']}"
+        )
+    return lines

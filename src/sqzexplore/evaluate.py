@@ -1,0 +1,220 @@
+"""One architecture of a spec, evaluated: cost, then throughput, then accuracy over the seeds.
+
+What is measured is kept in a file of its own until the trial is told to the study, so that an
+interrupted trial goes on from its last training instead of starting again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from . import provenance
+from .architecture import Architecture
+from .cost import cost
+from .data import ImageData, digits
+from .results import write_json
+from .space import format_layers
+from .spec import Accuracy, Spec
+from .throughput import measure
+from .training import Epoch, Recipe, train
+
+#: Called with the share of a trial's work that is newly done, and what was done.
+OnProgress = Callable[[float, str], None]
+
+
+@dataclass
+class Evaluation:
+    """What a trial measured: its row of `trials`, and its rows of the long tables."""
+
+    row: dict[str, Any]
+    seeds: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    throughput: list[dict[str, Any]] = field(default_factory=list)
+
+
+def evaluate(
+    architecture: Architecture,
+    spec: Spec,
+    device: torch.device,
+    scratch: Path,
+    on_progress: OnProgress = lambda share, what: None,
+) -> Evaluation:
+    """Measure everything that `spec` asks of `architecture`.
+
+    Args:
+        architecture: a feasible architecture of the spec's space.
+        spec: what to measure, and how.
+        device: where to measure it.
+        scratch: folder for what is measured before the trial ends.
+        on_progress: called as work is done.
+    """
+    kept = _Kept(scratch / f"{architecture.arch_id}-{device.type}.json")
+    started_at, started = datetime.now(UTC), time.perf_counter()
+    evaluation = Evaluation(describe_row(architecture, spec) | {"state": "complete"})
+    if spec.measure.throughput:
+        evaluation.throughput = _throughput(architecture, spec, device, kept, on_progress)
+        evaluation.row |= max(evaluation.throughput, key=lambda row: row["batch"])
+    if spec.measure.accuracy:
+        _accuracy(architecture, spec, spec.measure.accuracy, device, kept, evaluation, on_progress)
+    evaluation.row |= {"device": str(device)}
+    spent = time.perf_counter() - started + kept.content["duration_s"]
+    evaluation.row |= provenance.of_trial(str(device), started_at, spent)
+    return evaluation
+
+
+def describe_row(architecture: Architecture, spec: Spec) -> dict[str, Any]:
+    """What is known of an architecture before anything is measured."""
+    row: dict[str, Any] = {
+        "arch_id": architecture.arch_id,
+        **architecture.model_dump(),
+        "pool_after": format_layers(architecture.pool_after),
+        "input_size": spec.input_size,
+        **cost(architecture, spec.input_size).totals(),
+    }
+    if accuracy := spec.measure.accuracy:
+        trained = cost(spec.trained(architecture), accuracy.image_size)
+        row |= {f"train_{name}": value for name, value in trained.totals().items()}
+        row |= {
+            "train_input_size": accuracy.image_size,
+            "data": accuracy.data,
+            "epochs": accuracy.epochs,
+        }
+    return row
+
+
+def work_units(architecture: Architecture, spec: Spec) -> float:
+    """How long a trial takes, in units that only compare trials of one sweep."""
+    units = 0.0
+    if accuracy := spec.measure.accuracy:
+        macs = cost(spec.trained(architecture), accuracy.image_size).macs
+        # A step has an overhead that small networks feel, about that of 2 million MACs an image.
+        units += accuracy.seeds * accuracy.epochs * (macs + 2e6)
+    return units or 1.0
+
+
+class _Kept:
+    """The measurements of an unfinished trial, on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"seeds": {}, "throughput": {}, "duration_s": 0.0}
+        self._since = time.perf_counter()
+        if path.exists():
+            self.content = json.loads(path.read_text())
+
+    def get(self, kind: str, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The kept measurement `key`, or a new one that is kept from now on."""
+        if key not in self.content[kind]:
+            self.content[kind][key] = measure()
+            spent = self.content["duration_s"] + time.perf_counter() - self._since
+            self.path.parent.mkdir(exist_ok=True)
+            write_json(self.path, self.content | {"duration_s": spent})
+        return self.content[kind][key]
+
+
+def _throughput(
+    architecture: Architecture,
+    spec: Spec,
+    device: torch.device,
+    kept: _Kept,
+    on_progress: OnProgress,
+) -> list[dict[str, Any]]:
+    asked = spec.measure.throughput
+    assert asked is not None
+    rows = []
+    for dtype in asked.dtype:
+        for batch in asked.batch:
+            row = kept.get(
+                "throughput",
+                f"{dtype}-{batch}",
+                lambda batch=batch, dtype=dtype: asdict(
+                    measure(architecture, batch, dtype, spec.input_size, device, asked.seconds)
+                )
+                | {
+                    "device_name": provenance.device_name(str(device)),
+                    "torch_version": torch.__version__,
+                },
+            )
+            rows.append(row)
+            on_progress(0.0, f"throughput, batch {batch}")
+    return rows
+
+
+def _accuracy(
+    architecture: Architecture,
+    spec: Spec,
+    accuracy: Accuracy,
+    device: torch.device,
+    kept: _Kept,
+    evaluation: Evaluation,
+    on_progress: OnProgress,
+) -> None:
+    data = _data(accuracy, device)
+    recipe = Recipe(accuracy.epochs, accuracy.batch_size, accuracy.learning_rate)
+    trained = spec.trained(architecture)
+    share = 1.0 / (accuracy.seeds * accuracy.epochs)
+    for seed in range(accuracy.seeds):
+        done = 0
+
+        def on_epoch(epoch: Epoch, seed: int = seed) -> None:
+            nonlocal done
+            done += 1
+            on_progress(share, f"seed {seed}, epoch {epoch.epoch}/{accuracy.epochs}")
+
+        run = kept.get(
+            "seeds",
+            str(seed),
+            lambda seed=seed, on_epoch=on_epoch: asdict(
+                train(trained, data, recipe, seed, on_epoch)
+            ),
+        )
+        on_progress(share * (accuracy.epochs - done), f"seed {seed}")
+        history = [dict(epoch, seed=seed) for epoch in run["history"]]
+        evaluation.history += history
+        evaluation.seeds.append({key: run[key] for key in run if key != "history"})
+    evaluation.row |= summarise(evaluation.seeds)
+    if evaluation.row["diverged_seeds"]:
+        evaluation.row["state"] = "diverged"
+
+
+def summarise(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The accuracy columns of a trial from its runs: mean, sd and 95% t-interval of the mean.
+
+    The interval speaks of the randomness of training alone (initial weights, order, dropout), on
+    one split of one data set. A diverged run has no accuracy, and then neither has the mean:
+    leaving it out would flatter the architecture. With one seed there is no interval.
+    """
+    top1 = np.array([run["top1"] for run in seeds], dtype=float)
+    row = {
+        "seeds": len(seeds),
+        "diverged_seeds": sum(run["diverged"] for run in seeds),
+        "top1": float(top1.mean()),
+        "val_top1": float(np.mean([run["val_top1"] for run in seeds])),
+        "top1_sd": math.nan,
+        "top1_ci_low": math.nan,
+        "top1_ci_high": math.nan,
+    }
+    if len(seeds) > 1 and np.isfinite(top1).all():
+        row["top1_sd"] = float(top1.std(ddof=1))
+        half = float(stats.t.ppf(0.975, len(seeds) - 1)) * row["top1_sd"] / math.sqrt(len(seeds))
+        row["top1_ci_low"] = max(0.0, row["top1"] - half)
+        row["top1_ci_high"] = min(100.0, row["top1"] + half)
+    return row
+
+
+_LOADERS: dict[str, Callable[[int], ImageData]] = {"digits": digits}
+
+
+def _data(accuracy: Accuracy, device: torch.device) -> ImageData:
+    return _LOADERS[accuracy.data](accuracy.image_size).to(device)

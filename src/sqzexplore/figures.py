@@ -1,0 +1,260 @@
+"""Figures that need no editing: vector PDF and PNG, column widths, colour-blind-safe.
+
+Accuracy measured here and accuracy published for ImageNet stand in panels of their own: they are
+other data and other training, and no axis is shared between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from adjustText import adjust_text
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from .analysis import pareto_front
+
+from .reference import published
+from .results import TRIALS
+from .spec import FigureSpec, Spec
+
+#: Okabe and Ito's palette, told apart with any colour vision and in grey.
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#6E6E6E"
+_PANEL_WIDTH, _HEIGHT = 3.5, 2.9  # inches; a journal's column is 3.5 wide
+
+_STYLE = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E5E5E5",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 300,
+}
+_NAMES = {
+    "top1": "top-1 accuracy",
+    "params": "parameters",
+    "macs": "MACs",
+    "flops": "FLOPs",
+    "size_mb": "size",
+    "activations": "activations",
+    "peak_activation_bytes": "peak activation memory",
+    "images_per_s": "throughput",
+    "latency_ms_p50": "median latency",
+    "latency_ms_p99": "99th percentile of latency",
+}
+_SHORT = {"squeeze_ratio": "SR", "fraction_3x3": "3x3", "pool_after": "pool", "bypass": ""}
+_LARGER_IS_BETTER = ("top1", "images_per_s")
+
+
+def tradeoff(
+    frame: pd.DataFrame, x: str, y: str, label: str | None = None, axes: Axes | None = None
+) -> Axes:
+    """Column `y` against column `x`: a point a trial, its 95% interval, the Pareto front.
+
+    Args:
+        frame: rows of `trials`; those without a value are left out.
+        x: column of the horizontal axis; on a log axis where it spans more than a decade.
+        y: column of the vertical axis.
+        label: column written beside each point.
+        axes: where to draw; new ones if None.
+    """
+    if axes is None:
+        _, axes = plt.subplots(figsize=(_PANEL_WIDTH, _HEIGHT), layout="constrained")
+    rows = frame.dropna(subset=[x, y]).sort_values([x, y])
+    if rows.empty:
+        axes.text(0.5, 0.5, "no trial has both values yet", ha="center", transform=axes.transAxes)
+        return _label(axes, frame, x, y)
+    xs, ys = rows[x].astype(float).to_numpy(), rows[y].astype(float).to_numpy()
+    goals = {"maximize": [], "minimize": []}
+    for column in (x, y):
+        goals["maximize" if column in _LARGER_IS_BETTER else "minimize"].append(column)
+    front = pareto_front(rows, **goals).sort_values(x)
+    axes.plot(
+        front[x].astype(float),
+        front[y].astype(float),
+        color=_ORANGE,
+        linewidth=1.2,
+        zorder=2,
+        label="Pareto front",
+    )
+    errors = _interval(rows, y, ys)
+    axes.errorbar(
+        xs,
+        ys,
+        yerr=errors,
+        fmt="o",
+        color=_BLUE,
+        ecolor=_GREY,
+        elinewidth=0.8,
+        capsize=2,
+        zorder=3,
+        label="mean, 95% interval over seeds" if errors is not None else "measured",
+    )
+    _scale(axes, x, xs)
+    _label(axes, frame, x, y)
+    if label:
+        _write_labels(axes, xs, ys, [_point_label(label, value) for value in rows[label]])
+    axes.legend(loc="best")
+    return axes
+
+
+def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
+    """The paper's published ImageNet points of one figure or table, top-5 against size.
+
+    Args:
+        reference: "figure 3a", "figure 3b", "table 2" or "table 3".
+        axes: where to draw; new ones if None.
+    """
+    if axes is None:
+        _, axes = plt.subplots(figsize=(_PANEL_WIDTH, _HEIGHT), layout="constrained")
+    rows = published(reference).dropna(subset=["size_mb", "top5"]).sort_values("size_mb")
+    xs, ys = rows["size_mb"].to_numpy(), rows["top5"].to_numpy()
+    axes.plot(xs, ys, "s", color=_GREY, markerfacecolor="white", label="published")
+    _scale(axes, "size_mb", xs)
+    axes.set_xlabel("published size (MB)")
+    axes.set_ylabel("ImageNet top-5 accuracy (%)")
+    axes.set_title(f"The paper's {reference} (arXiv:1602.07360)", fontsize=8)
+    _write_labels(axes, xs, ys, list(rows["label"]))
+    return axes
+
+
+def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
+    """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
+    panels = 2 if figure.reference else 1
+    drawn, axes = plt.subplots(
+        1, panels, figsize=(_PANEL_WIDTH * panels, _HEIGHT), layout="constrained", squeeze=False
+    )
+    label = figure.label or (spec.design_space.axes[0].field if len(trials) <= 30 else None)
+    tradeoff(trials, figure.x, figure.y, label, axes[0, 0])
+    axes[0, 0].set_title(_caption(spec, trials, figure), fontsize=7)
+    if figure.reference:
+        paper_panel(figure.reference, axes[0, 1])
+    return drawn
+
+
+def write_figures(spec: Spec, trials: pd.DataFrame, folder: Path) -> list[Path]:
+    """Every figure of the spec as PDF and PNG under `folder`/figures; returns the files."""
+    target = folder / "figures"
+    target.mkdir(exist_ok=True)
+    files = []
+    for figure in default_figures(spec):
+        with _drawing():
+            drawn = draw(spec, trials, figure)
+            for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
+                file = target / f"{figure.y}-{figure.x}{suffix}"
+                drawn.savefig(file, metadata=metadata)
+                files.append(file)
+            plt.close(drawn)
+    return files
+
+
+def default_figures(spec: Spec) -> list[FigureSpec]:
+    """The figures that a spec asks for, or those that suit what it measures."""
+    if spec.figures is not None:
+        return list(spec.figures)
+    chosen = []
+    if spec.measure.accuracy:
+        chosen += [FigureSpec(x=x, y="top1") for x in ("train_size_mb", "train_macs")]
+    if spec.measure.throughput:
+        chosen.append(FigureSpec(x="macs", y="images_per_s"))
+    return chosen or [FigureSpec(x="params", y="macs")]
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    backend = plt.get_backend()
+    plt.switch_backend("agg")
+    with plt.rc_context(_STYLE):
+        yield
+    plt.switch_backend(backend)
+
+
+def _interval(rows: pd.DataFrame, y: str, ys: np.ndarray) -> np.ndarray | None:
+    if y != "top1" or rows["top1_ci_low"].isna().all():
+        return None
+    low = ys - rows["top1_ci_low"].astype(float).to_numpy()
+    high = rows["top1_ci_high"].astype(float).to_numpy() - ys
+    return np.nan_to_num(np.stack([low, high]))
+
+
+def _scale(axes: Axes, x: str, xs: np.ndarray) -> None:
+    if xs.min() > 0 and xs.max() / xs.min() > 10:
+        axes.set_xscale("log")
+    if xs.max() >= 1e4:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter("")
+
+
+def _label(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> Axes:
+    axes.set_xlabel(_axis_label(frame, x))
+    axes.set_ylabel(_axis_label(frame, y))
+    return axes
+
+
+def _axis_label(frame: pd.DataFrame, column: str) -> str:
+    """Name, what it is of, unit: costs say whether the trained or the deployed network's."""
+    plain = column.removeprefix("train_")
+    name = _NAMES.get(plain, plain)
+    unit = TRIALS[column].unit if column in TRIALS else ""
+    size = "train_input_size" if column != plain else "input_size"
+    if plain in _NAMES and plain != "top1" and size in frame and len(frame):
+        pixels = frame[size].iloc[0]
+        which = "trained network" if column != plain else "network"
+        per_image = plain in ("macs", "flops", "activations", "peak_activation_bytes")
+        name += f" of the {which}, {pixels}x{pixels}" if per_image else ""
+        name += " of the trained network" if plain != column and not per_image else ""
+        name += f", {pixels}x{pixels}" if plain in ("images_per_s",) else ""
+    return f"{name} ({unit})" if unit else name
+
+
+def _point_label(column: str, value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{_SHORT.get(column, column)} {text}".strip()
+
+
+def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str]) -> None:
+    texts = [
+        axes.text(x, y, text, fontsize=7, zorder=4)
+        for x, y, text in zip(xs, ys, labels, strict=True)
+    ]
+    np.random.seed(0)  # adjustText draws from the global state; a figure should not vary
+    adjust_text(
+        texts,
+        x=xs,
+        y=ys,
+        ax=axes,
+        expand=(1.3, 1.6),
+        arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.5},
+    )
+
+
+def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
+    """How the numbers were obtained, in a line or two."""
+    parts = []
+    accuracy = spec.measure.accuracy
+    if accuracy and "top1" in (figure.x, figure.y):
+        proxy = ", ".join(f"{name} {value}" for name, value in accuracy.proxy.items())
+        parts.append(
+            f"proxy accuracy: {accuracy.data}, {accuracy.epochs} epochs, {accuracy.seeds} seeds"
+            + (f"\ntrained with {proxy}" if proxy else "")
+        )
+    if "images_per_s" in (figure.x, figure.y) and len(trials):
+        for _, row in trials[["device_name", "batch", "dtype", "threads"]].drop_duplicates().iterrows():
+            parts.append(
+                f"{row['device_name']}, batch {row['batch']}, {row['dtype']}, "
+                f"{row['threads']} threads"
+            )
+    return "\n".join(parts) or spec.name

@@ -1,0 +1,208 @@
+"""The tables of a sweep: what their columns mean, writing and loading them.
+
+A result folder holds `trials` (one row an architecture), and in long form `seeds` (one row a
+training), `history` (one row an epoch of a training) and `throughput` (one row a measurement),
+each as CSV for eyes and diffs and as Parquet for types.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from .architecture import FIELDS, Architecture
+from .errors import UserError
+
+_Type = Literal["string", "Int64", "Float64", "boolean"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column holds: its pandas type, unit and meaning."""
+
+    type: _Type
+    unit: str
+    meaning: str
+
+
+_FIELD_TYPES: dict[type, _Type] = {
+    int: "Int64",
+    float: "Float64",
+    bool: "boolean",
+    str: "string",
+    tuple: "string",
+}
+_COST = {
+    "params": Column("Int64", "", "weights, biases and BatchNorm's scales and shifts"),
+    "macs": Column("Int64", "", "multiply-accumulates of the convolutions, one image"),
+    "flops": Column("Int64", "", "2 x MACs"),
+    "size_mb": Column("Float64", "MB", "4 bytes a parameter, 1e6 bytes a MB"),
+    "activations": Column("Int64", "", "elements of all convolutions' outputs, one image"),
+    "peak_activation_bytes": Column(
+        "Int64", "bytes", "most float32 activations alive at once, one image"
+    ),
+}
+_TRIAL = {
+    "sweep": Column("string", "", "name of the sweep"),
+    "trial": Column("Int64", "", "number of the trial in the Optuna study"),
+    "state": Column(
+        "string", "", "complete; diverged: a seed's loss was not finite; failed: see error"
+    ),
+    "arch_id": Column("string", "", "names the architecture's metaparameters"),
+}
+_RUN = {
+    "top1": Column("Float64", "%", "top-1 accuracy on the test split after the last epoch"),
+    "val_top1": Column("Float64", "%", "top-1 accuracy on the validation split"),
+}
+_SPEED = {
+    "device": Column("string", "", "where it ran: cpu or cuda:N"),
+    "batch": Column("Int64", "images", "images in one forward pass"),
+    "dtype": Column("string", "", "type of weights and images"),
+    "images_per_s": Column("Float64", "images/s", "batch / median latency"),
+    "latency_ms_p50": Column("Float64", "ms", "median time of one forward pass of the batch"),
+    "latency_ms_p99": Column("Float64", "ms", "99th percentile of the same"),
+    "latency_ms_sd": Column("Float64", "ms", "standard deviation of the same"),
+    "repetitions": Column("Int64", "", "timed forward passes"),
+    "threads": Column("Int64", "", "CPU threads that torch used"),
+}
+_PROVENANCE = {
+    "sqzexplore_version": Column("string", "", "version of this package"),
+    "git_commit": Column("string", "", "commit of its checkout, empty if installed"),
+    "torch_version": Column("string", "", "version of PyTorch"),
+    "device_name": Column("string", "", "the processor's or GPU's own name"),
+    "started_at": Column("string", "", "when the trial started, UTC"),
+    "duration_s": Column("Float64", "s", "how long it took"),
+}
+
+#: Every column of `trials`, in order.
+TRIALS: dict[str, Column] = {
+    **_TRIAL,
+    **{
+        name: Column(_FIELD_TYPES[kind], "", Architecture.model_fields[name].description or "")
+        for name, kind in FIELDS.items()
+    },
+    "input_size": Column("Int64", "pixels", "side of the deployment input: cost and throughput"),
+    **_COST,
+    "top1": Column("Float64", "%", "mean over the seeds of the test top-1; empty if one diverged"),
+    "top1_sd": Column("Float64", "%", "sample standard deviation over the seeds"),
+    "top1_ci_low": Column("Float64", "%", "95% t-interval of the mean over seeds, lower end"),
+    "top1_ci_high": Column("Float64", "%", "95% t-interval of the mean over seeds, upper end"),
+    "val_top1": Column("Float64", "%", "mean over the seeds of the validation top-1"),
+    "seeds": Column("Int64", "", "trainings of this architecture"),
+    "diverged_seeds": Column("Int64", "", "those whose loss was not finite"),
+    "epochs": Column("Int64", "", "passes over the training split"),
+    "data": Column("string", "", "data set that accuracy was measured on"),
+    "train_input_size": Column("Int64", "pixels", "side of the training images"),
+    **{
+        f"train_{name}": Column(
+            column.type, column.unit, f"of the trained network (proxy, data's classes): {name}"
+        )
+        for name, column in _COST.items()
+    },
+    **_SPEED,
+    **_PROVENANCE,
+    "error": Column("string", "", "why the trial failed"),
+}
+SEEDS: dict[str, Column] = {
+    **_TRIAL,
+    "seed": Column("Int64", "", "seed of the training"),
+    "diverged": Column("boolean", "", "whether its loss was not finite"),
+    **_RUN,
+    "duration_s": Column("Float64", "s", "how long it took"),
+}
+HISTORY: dict[str, Column] = {
+    **_TRIAL,
+    "seed": Column("Int64", "", "seed of the training"),
+    "epoch": Column("Int64", "", "pass over the training split, from 1"),
+    "train_loss": Column("Float64", "nats", "mean cross-entropy over the pass"),
+    "val_top1": _RUN["val_top1"],
+}
+THROUGHPUT: dict[str, Column] = {
+    **_TRIAL,
+    "input_size": Column("Int64", "pixels", "side of the images"),
+    **_SPEED,
+    "device_name": _PROVENANCE["device_name"],
+    "torch_version": _PROVENANCE["torch_version"],
+}
+TABLES: dict[str, dict[str, Column]] = {
+    "trials": TRIALS,
+    "seeds": SEEDS,
+    "history": HISTORY,
+    "throughput": THROUGHPUT,
+}
+
+
+def to_frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Column]) -> pd.DataFrame:
+    """Rows as a typed table with exactly `columns`; what a row lacks is missing."""
+    frame = pd.DataFrame(list(rows), columns=list(columns))
+    unknown = {key for row in rows for key in row} - set(columns)
+    if unknown:
+        raise KeyError(f"undocumented columns: {sorted(unknown)}")
+    return frame.astype({name: column.type for name, column in columns.items()})
+
+
+def write_tables(folder: Path, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Write each table as CSV and Parquet; a reader never sees half a file."""
+    for name, rows in tables.items():
+        if not rows and name != "trials":
+            continue
+        frame = to_frame(rows, TABLES[name])
+        write_atomically(folder / f"{name}.csv", frame.to_csv(index=False).encode())
+        write_atomically(folder / f"{name}.parquet", frame.to_parquet(index=False))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write under another name in the same folder, then rename."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
+    """A table of one sweep, or of all sweeps that a pattern such as `results/*` matches.
+
+    Args:
+        path: a result folder, or a pattern; folders without the table are passed over.
+        table: trials, seeds, history or throughput.
+
+    Returns:
+        The rows of all sweeps, typed as `TABLES` says; column `sweep` tells them apart.
+
+    Raises:
+        UserError: no folder with such a table.
+
+    Example:
+        >>> load_results("results/*").groupby("sweep")["top1"].max()  # doctest: +SKIP
+    """
+    if table not in TABLES:
+        raise UserError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
+    folders = [Path(p) for p in sorted(glob.glob(str(path)))] or [Path(path)]
+    files = [folder / f"{table}.parquet" for folder in folders]
+    frames = [pd.read_parquet(file) for file in files if file.is_file()]
+    if not frames:
+        raise UserError(f"{path}: found no {table}.parquet, expected the folder of a sweep")
+    types = {name: column.type for name, column in TABLES[table].items()}
+    return pd.concat([frame.astype(types) for frame in frames], ignore_index=True)

@@ -1,0 +1,368 @@
+"""A sweep: Optuna asks, the evaluators answer, Optuna is told, the tables are written.
+
+The Optuna study is the record of the sweep: every trial's parameters, values and measurements
+stand in it (the rows as user attributes), and the tables are written from it. A grid is
+enumerated by the space and handed to Optuna as fixed trials; a trial that an earlier process left
+running is taken up again under its own number, so that each architecture has exactly one trial.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import filelock
+import optuna
+import sqlalchemy.exc
+import torch
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial, TrialState
+from pydantic import ValidationError
+
+from . import provenance
+from .architecture import Architecture
+from .errors import UserError, shown
+from .evaluate import Evaluation, describe_row, evaluate, work_units
+from .results import TABLES, write_atomically, write_json, write_tables
+from .spec import Spec
+
+JOURNAL = "study.journal"
+SPEC_FILE = "spec.yaml"
+_SCRATCH = "partial"
+_LOCK = ".lock"
+#: Draws in a row that hit no feasible, new architecture before a search gives up.
+_MOST_MISSES = 10_000
+
+
+class Progress(Protocol):
+    """Who is told how a sweep goes."""
+
+    def start(self, trials: int, units: float, done_units: float) -> None:
+        """`trials` in all; `units` of work in all, of which `done_units` were done before."""
+
+    def advance(self, units: float, what: str) -> None:
+        """`units` of work were done; `what` is going on."""
+
+    def trial(self, row: Mapping[str, Any], number: int, trials: int) -> None:
+        """The trial of `row` ended, as number `number` of `trials`."""
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended: its architectures by state, and the errors of those that failed."""
+
+    complete: int = 0
+    diverged: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def count(self, row: Mapping[str, Any]) -> None:
+        """Take one row of `trials` into account."""
+        if row["state"] == "complete":
+            self.complete += 1
+        elif row["state"] == "diverged":
+            self.diverged += 1
+        else:
+            self.failures.append(f"trial {row['trial']} ({row['arch_id']}): {row['error']}")
+
+
+def run_sweep(
+    spec: Spec,
+    folder: Path,
+    device: torch.device,
+    progress: Progress,
+    storage_url: str | None = None,
+) -> Outcome:
+    """Run the sweep of `spec`, or what is left of it, and write its tables into `folder`.
+
+    Args:
+        spec: what to evaluate.
+        folder: result folder; made if there is none.
+        device: where to measure.
+        progress: told of every step.
+        storage_url: a database for the study, instead of a journal file in the folder.
+
+    Raises:
+        UserError: the folder holds another sweep, or another process runs this one.
+    """
+    _refuse_another_spec(spec, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be a folder ({error.strerror})") from None
+    with _only_process(folder):
+        _refuse_another_spec(spec, folder)
+        storage = _open_storage(folder, storage_url)
+        write_atomically(folder / SPEC_FILE, spec.source.encode())
+        sweep = _Sweep(spec, folder, device, progress, _open_study(spec, storage))
+        try:
+            sweep.run()
+        finally:
+            sweep.write()
+        return sweep.outcome
+
+
+@dataclass(frozen=True)
+class _Known:
+    """An architecture that has its trial: its number, and what Optuna was told, if complete."""
+
+    number: int
+    values: list[float] | None
+
+
+class _Sweep:
+    """One process's work on a sweep."""
+
+    def __init__(
+        self, spec: Spec, folder: Path, device: torch.device, progress: Progress, study: optuna.Study
+    ) -> None:
+        self.spec, self.folder, self.device = spec, folder, device
+        self.progress, self.study = progress, study
+        self.space = spec.design_space
+        self.outcome = Outcome()
+        self.known: dict[str, _Known] = {}
+        self._tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        self._write_took = self._written_at = 0.0
+        self._done_units = 0.0
+        self._asked = 0
+        for trial in study.get_trials(deepcopy=False):
+            self._asked += 1
+            if trial.state.is_finished() and "row" in trial.user_attrs:
+                self._record(trial.number, trial.user_attrs, trial.values)
+                self._done_units += work_units(self.space.from_params(trial.params), spec)
+
+    def run(self) -> None:
+        """Evaluate until nothing is left."""
+        total, units = self._plan()
+        self.progress.start(total, units, min(units, self._done_units))
+        for trial, architecture in self._trials():
+            self._evaluate(trial, architecture)
+            self.progress.trial(self._tables["trials"][-1], len(self.known), total)
+            # At once where trials are slow; of thousands of quick ones, 1/20 of the time.
+            if time.perf_counter() - self._written_at > 20 * self._write_took:
+                self.write()
+
+    def write(self) -> None:
+        """Write the tables as they stand."""
+        started = time.perf_counter()
+        for rows in self._tables.values():
+            rows.sort(key=lambda row: row["trial"])
+        write_tables(self.folder, self._tables)
+        write_json(self.folder / "provenance.json", provenance.of_sweep(str(self.device)))
+        self._written_at = time.perf_counter()
+        self._write_took = self._written_at - started
+
+    def _plan(self) -> tuple[int, float]:
+        """Architectures in all, and their work."""
+        if self.spec.search.trials is not None:
+            trials = self.spec.search.trials
+            return trials, trials * work_units(self.space.base, self.spec)
+        units = [work_units(self.space.architecture(i), self.spec) for i in self.space.indices()]
+        return len(units), sum(units)
+
+    def _trials(self) -> Iterator[tuple[Trial, Architecture]]:
+        """What is left to evaluate: first what an earlier process left, then what is new."""
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            # Optuna goes on with a trial of an earlier process by its storage id alone.
+            yield from self._checked(Trial(self.study, frozen._trial_id))
+        for _ in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            yield from self._checked(self._ask())
+        if self.spec.search.trials is None:
+            for index in self.space.indices():
+                architecture = self.space.architecture(index)
+                if architecture.arch_id not in self.known:
+                    self.study.enqueue_trial(self.space.to_params(architecture))
+                    yield from self._checked(self._ask())
+            return
+        misses = 0
+        while len(self.known) < self.spec.search.trials and misses < _MOST_MISSES:
+            before = len(self.known)
+            yield from self._checked(self._ask())
+            misses = 0 if len(self.known) > before else misses + 1
+
+    def _ask(self) -> Trial:
+        """The study's next trial. A sampler of its own seed for each makes a resumed search draw
+        what an uninterrupted one draws."""
+        self.study.sampler = _sampler(self.spec, self._asked)
+        self._asked += 1
+        return self.study.ask(self.space.distributions())
+
+    def _checked(self, trial: Trial) -> Iterator[tuple[Trial, Architecture]]:
+        """The trial and its architecture, unless that is infeasible or has a trial already."""
+        try:
+            architecture = self.space.from_params(trial.params)
+        except (ValidationError, KeyError):
+            architecture = None
+        if architecture is None or not self.space.accepts(architecture):
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif known := self.known.get(architecture.arch_id):
+            trial.set_user_attr("same_as", known.number)
+            self._tell(trial, known.values)
+        else:
+            yield trial, architecture
+
+    def _evaluate(self, trial: Trial, architecture: Architecture) -> None:
+        """Evaluate, take the rows into the study and the tables, tell the study."""
+        units = work_units(architecture, self.spec)
+        told = 0.0
+
+        def on_progress(share: float, what: str) -> None:
+            nonlocal told
+            told += share
+            self.progress.advance(share * units, what)
+
+        scratch = self.folder / _SCRATCH
+        try:
+            evaluation = evaluate(architecture, self.spec, self.device, scratch, on_progress)
+        except OSError:  # the disk's trouble, not the architecture's: stop here, resume later
+            raise
+        except Exception as error:
+            row = describe_row(architecture, self.spec)
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            evaluation = Evaluation(row | {"state": "failed", "error": reason})
+        self.progress.advance((1 - told) * units, "")
+        attributes = vars(evaluation)
+        for name, value in attributes.items():
+            trial.set_user_attr(name, value)
+        values = None
+        if evaluation.row["state"] == "complete":
+            values = [_told(evaluation.row, name) for name in self.spec.objectives]
+        self._tell(trial, values)
+        self._record(trial.number, attributes, values)
+        for kept in scratch.glob(f"{architecture.arch_id}-*.json"):
+            kept.unlink()
+        with suppress(OSError):  # still in use
+            scratch.rmdir()
+
+    def _tell(self, trial: Trial, values: list[float] | None) -> None:
+        self.study.tell(trial, values, state=None if values else TrialState.FAIL)
+
+    def _record(
+        self, number: int, attributes: Mapping[str, Any], values: list[float] | None
+    ) -> None:
+        """Take a finished trial into the tables."""
+        row = attributes["row"]
+        self.known[row["arch_id"]] = _Known(number, values)
+        identity = {
+            "sweep": self.spec.name,
+            "trial": number,
+            "state": row["state"],
+            "arch_id": row["arch_id"],
+        }
+        self._tables["trials"].append(identity | row)
+        for name in ("seeds", "history", "throughput"):
+            self._tables[name] += [identity | dict(entry) for entry in attributes[name]]
+        self.outcome.count(identity | row)
+
+
+def _told(row: Mapping[str, Any], objective: str) -> float:
+    """The value that a search may know of an objective: of accuracy, the validation split's."""
+    return float(row["val_top1" if objective == "top1" else objective])
+
+
+def _sampler(spec: Spec, number: int) -> BaseSampler:
+    """Optuna's sampler for trial `number`."""
+    name, seed = spec.search.sampler, (spec.search.seed * 1_000_003 + number) % 2**32
+    samplers = optuna.samplers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match name:
+            case "qmc":  # one low-discrepancy sequence, whose position is kept in the study
+                return samplers.QMCSampler(
+                    scramble=True,
+                    seed=spec.search.seed,
+                    independent_sampler=samplers.RandomSampler(seed),
+                    warn_independent_sampling=False,
+                )
+            case "tpe":
+                return samplers.TPESampler(seed=seed)
+            case "nsga2":
+                return samplers.NSGAIISampler(seed=seed)
+            case "nsga3":
+                return samplers.NSGAIIISampler(seed=seed)
+            case "gp":
+                return samplers.GPSampler(seed=seed)
+            case _:  # a grid's trials are fixed; nothing is drawn
+                return samplers.RandomSampler(seed=seed)
+
+
+# --- the folder and the study in it ------------------------------------------------------------
+
+
+def _refuse_another_spec(spec: Spec, folder: Path) -> None:
+    """A changed spec in the same folder would mix two experiments in one table."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: found a file, expected a folder")
+    stored = folder / SPEC_FILE
+    if not stored.exists():
+        return
+    before, after = _flat(Spec.load(stored).recipe()), _flat(spec.recipe())
+    changes = [
+        f"  {key}: {shown(before.get(key, 'absent'))} -> {shown(after.get(key, 'absent'))}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    if changes:
+        raise UserError(
+            f"{folder} holds the results of another spec; what changed:\n"
+            + "\n".join(changes)
+            + "\nTake the change back, or choose another folder with --out."
+        )
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {
+        key: leaf
+        for name, inner in value.items()
+        for key, leaf in _flat(inner, f"{path}.{name}" if path else str(name)).items()
+    }
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    try:
+        with filelock.FileLock(folder / _LOCK, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise UserError(f"{folder}: another process is running this sweep") from None
+
+
+def _open_storage(folder: Path, url: str | None) -> BaseStorage:
+    if url is None:
+        path = folder / JOURNAL
+        _drop_torn_line(path)
+        return JournalStorage(JournalFileBackend(str(path)))
+    try:
+        return RDBStorage(url)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
+        reason = type(error).__name__
+        raise UserError(f"--storage: the database cannot be opened ({reason})") from None
+
+
+def _open_study(spec: Spec, storage: BaseStorage) -> optuna.Study:
+    return optuna.create_study(
+        study_name=spec.name,
+        storage=storage,
+        directions=list(spec.objectives.values()),
+        load_if_exists=True,
+    )
+
+
+def _drop_torn_line(path: Path) -> None:
+    """A full disk can leave half a line at the journal's end; Optuna would never read past it."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
