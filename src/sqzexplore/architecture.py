@@ -231,7 +231,9 @@ def expand_filters(
     index: Any, base_expand: Any, expand_increment: Any, increment_every: Any, multiplier: Any
 ) -> Any:
     """e_i = base_e + incr_e * floor(i / freq) of Fire `index`, counted from 0 (section 5.1)."""
-    return scaled_width(base_expand + expand_increment * np.floor(index / increment_every), multiplier)
+    return scaled_width(
+        base_expand + expand_increment * np.floor(index / increment_every), multiplier
+    )
 
 
 def expand3x3_filters(expand: Any, fraction_3x3: Any) -> Any:

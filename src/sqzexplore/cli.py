@@ -43,7 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 130)
 err = Console(stderr=True)
 
 Preset = Annotated[str, typer.Argument(help=f"One of {', '.join(PRESETS)}.")]
@@ -363,7 +363,7 @@ def _dtype(text: str) -> str:
 def _print_bench(rows: list[dict[str, Any]]) -> None:
     table = Table()
     table.add_column("architecture")
-    names = [name for name in Throughput.__dataclass_fields__]
+    names = list(Throughput.__dataclass_fields__)
     for name in names:
         table.add_column(name, justify="right")
     for row in rows:

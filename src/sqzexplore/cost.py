@@ -142,7 +142,7 @@ def cost_table(
     if isinstance(architectures, pd.DataFrame):
         columns, index = columns_of_frame(architectures), architectures.index
     elif isinstance(architectures, HasColumns):
-        columns, index = architectures.columns(), pd.RangeIndex(len(architectures))
+        columns, index = dict(architectures.columns()), pd.RangeIndex(len(architectures))
     else:
         rows = list(architectures)
         columns, index = columns_of(rows), pd.RangeIndex(len(rows))
@@ -247,7 +247,7 @@ def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
 def _fire(
     c: Columns, layer: int, in_channels: Any, size: Any, area: Any, affine: Any, active: Any
 ) -> _Stage:
-    """Fire number `layer`; in rows that are not `active` it passes its input through, at no cost."""
+    """Fire number `layer`; rows that are not `active` pass their input through at no cost."""
     out_channels = expand_filters(
         layer - 2,
         c["base_expand"],
@@ -296,7 +296,9 @@ def _totals(stages: list[_Stage]) -> dict[str, Any]:
     alive = stages[0].alive
     for stage in stages[1:]:
         alive = np.maximum(alive, stage.alive)
-    largest = max(np.max(column, initial=0.0) for column in (params, 2 * macs, activations, 4 * alive))
+    largest = max(
+        np.max(column, initial=0.0) for column in (params, 2 * macs, activations, 4 * alive)
+    )
     if not largest < _EXACT:
         raise OverflowError(f"a count of {largest:.3g} is beyond 2**53 and would not be exact")
     return {

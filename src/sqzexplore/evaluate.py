@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from .data import ImageData, digits
 from .results import write_json
 from .space import format_layers
 from .spec import Accuracy, Spec
-from .throughput import measure
-from .training import Epoch, Recipe, train
+from .throughput import Throughput, measure
+from .training import Epoch, Recipe, Run, train
 
 #: Called with the share of a trial's work that is newly done, and what was done.
 OnProgress = Callable[[float, str], None]
@@ -113,10 +114,10 @@ class _Kept:
         if path.exists():
             self.content = json.loads(path.read_text())
 
-    def get(self, kind: str, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def get(self, kind: str, key: str, measure: Callable[[], Run | Throughput]) -> dict[str, Any]:
         """The kept measurement `key`, or a new one that is kept from now on."""
         if key not in self.content[kind]:
-            self.content[kind][key] = measure()
+            self.content[kind][key] = asdict(measure())
             spent = self.content["duration_s"] + time.perf_counter() - self._since
             self.path.parent.mkdir(exist_ok=True)
             write_json(self.path, self.content | {"duration_s": spent})
@@ -135,20 +136,16 @@ def _throughput(
     rows = []
     for dtype in asked.dtype:
         for batch in asked.batch:
-            row = kept.get(
-                "throughput",
-                f"{dtype}-{batch}",
-                lambda batch=batch, dtype=dtype: asdict(
-                    measure(architecture, batch, dtype, spec.input_size, device, asked.seconds)
-                )
-                | {
-                    "device_name": provenance.device_name(str(device)),
-                    "torch_version": torch.__version__,
-                },
+            once = partial(
+                measure, architecture, batch, dtype, spec.input_size, device, asked.seconds
             )
-            rows.append(row)
+            rows.append(kept.get("throughput", f"{dtype}-{batch}", once))
             on_progress(0.0, f"throughput, batch {batch}")
-    return rows
+    origin = {
+        "device_name": provenance.device_name(str(device)),
+        "torch_version": torch.__version__,
+    }
+    return [row | origin for row in rows]
 
 
 def _accuracy(
@@ -172,13 +169,8 @@ def _accuracy(
             done += 1
             on_progress(share, f"seed {seed}, epoch {epoch.epoch}/{accuracy.epochs}")
 
-        run = kept.get(
-            "seeds",
-            str(seed),
-            lambda seed=seed, on_epoch=on_epoch: asdict(
-                train(trained, data, recipe, seed, on_epoch)
-            ),
-        )
+        once = partial(train, trained, data, recipe, seed, on_epoch)
+        run = kept.get("seeds", str(seed), once)
         on_progress(share * (accuracy.epochs - done), f"seed {seed}")
         history = [dict(epoch, seed=seed) for epoch in run["history"]]
         evaluation.history += history

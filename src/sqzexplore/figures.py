@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from .analysis import pareto_front
-
 from .reference import published
 from .results import TRIALS
 from .spec import FigureSpec, Spec
@@ -29,7 +28,7 @@ from .spec import FigureSpec, Spec
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#6E6E6E"
 _PANEL_WIDTH, _HEIGHT = 3.5, 2.9  # inches; a journal's column is 3.5 wide
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -78,7 +77,7 @@ def tradeoff(
         axes.text(0.5, 0.5, "no trial has both values yet", ha="center", transform=axes.transAxes)
         return _label(axes, frame, x, y)
     xs, ys = rows[x].astype(float).to_numpy(), rows[y].astype(float).to_numpy()
-    goals = {"maximize": [], "minimize": []}
+    goals: dict[str, list[str]] = {"maximize": [], "minimize": []}
     for column in (x, y):
         goals["maximize" if column in _LARGER_IS_BETTER else "minimize"].append(column)
     front = pareto_front(rows, **goals).sort_values(x)
@@ -252,7 +251,9 @@ def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
             + (f"\ntrained with {proxy}" if proxy else "")
         )
     if "images_per_s" in (figure.x, figure.y) and len(trials):
-        for _, row in trials[["device_name", "batch", "dtype", "threads"]].drop_duplicates().iterrows():
+        for _, row in (
+            trials[["device_name", "batch", "dtype", "threads"]].drop_duplicates().iterrows()
+        ):
             parts.append(
                 f"{row['device_name']}, batch {row['batch']}, {row['dtype']}, "
                 f"{row['threads']} threads"

@@ -173,7 +173,7 @@ class Spec(_Model):
         return self._source
 
     @property
-    def objectives(self) -> dict[str, str]:
+    def objectives(self) -> dict[str, Literal["minimize", "maximize"]]:
         """The study's objectives: the spec's, or accuracy (else speed, else MACs) and params."""
         if self.search.objectives:
             return dict(self.search.objectives)
@@ -490,9 +490,7 @@ def _subsets(name: str, value: dict[str, Any], path: KeyPath) -> Axis:
     _only_keys(value, ("subsets_of", "size"), path)
     members = value["subsets_of"]
     if not isinstance(members, list) or not members:
-        raise _Problem(
-            (*path, "subsets_of"), f"found {shown(members)}, expected a list of layers"
-        )
+        raise _Problem((*path, "subsets_of"), f"found {shown(members)}, expected a list of layers")
     layers = _field_value(name, members, (*path, "subsets_of"))
     sizes = value.get("size")
     sizes = [sizes] if not isinstance(sizes, list) else sizes
@@ -534,9 +532,7 @@ def _training_variant(accuracy: Accuracy) -> Variant:
         name: _proxy_value(name, value, (*path, "proxy", name))
         for name, value in accuracy.proxy.items()
     }
-    return Variant(
-        accuracy.image_size, {**_training_changes(accuracy), **proxy}
-    )
+    return Variant(accuracy.image_size, {**_training_changes(accuracy), **proxy})
 
 
 def _proxy_value(name: str, value: Any, path: KeyPath) -> Any:
@@ -572,11 +568,8 @@ def _check_shapes(spec: Spec, space: Space) -> None:
                 f"found {shown(axis.values[dead[0]])}, which no architecture of the space "
                 f"can have: {_reason_at(small, first)}",
             )
-    if space.constraints and space.enumerable:
-        if not any(keep.any() for _, keep in space.blocks()):
-            raise _Problem(
-                ("constraints",), f"found that they exclude all {space.size} architectures"
-            )
+    if space.constraints and space.enumerable and not any(keep.any() for _, keep in space.blocks()):
+        raise _Problem(("constraints",), f"found that they exclude all {space.size} architectures")
 
 
 def _reason_at(space: Space, index: int) -> str:

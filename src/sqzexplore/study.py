@@ -120,7 +120,12 @@ class _Sweep:
     """One process's work on a sweep."""
 
     def __init__(
-        self, spec: Spec, folder: Path, device: torch.device, progress: Progress, study: optuna.Study
+        self,
+        spec: Spec,
+        folder: Path,
+        device: torch.device,
+        progress: Progress,
+        study: optuna.Study,
     ) -> None:
         self.spec, self.folder, self.device = spec, folder, device
         self.progress, self.study = progress, study

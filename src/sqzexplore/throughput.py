@@ -87,7 +87,8 @@ def measure(
     architecture.check_input_size(input_size)
     device = torch.device(device)
     kind: torch.dtype = getattr(torch, dtype)
-    net = build(architecture).eval().to(device, kind, memory_format=torch.channels_last)
+    net = build(architecture).eval().to(device, kind)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(batch, architecture.in_channels, input_size, input_size, device=device)
     images = images.to(kind, memory_format=torch.channels_last)
     timed = _timed_cuda if device.type == "cuda" else _timed_cpu

@@ -54,7 +54,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """One training. `top1` (test) and `val_top1` in percent after the last epoch; NaN if diverged."""
+    """One training. `top1` (test) and `val_top1` are in percent after the last epoch, or NaN."""
 
     seed: int
     diverged: bool
@@ -91,8 +91,9 @@ def train(
     device = data.train.images.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _repeatable():
         torch.manual_seed(seed)
-        net = build(architecture).to(device, memory_format=torch.channels_last)
-        nn.init.constant_(net.classifier[1].bias, _LOGIT_BIAS)  # type: ignore[arg-type]
+        net = build(architecture).to(device)
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        nn.init.constant_(net.classifier[1].bias, _LOGIT_BIAS)
         history, diverged = _epochs(net, data, recipe, seed, on_epoch)
         top1 = math.nan if diverged else _top1(net, data.test)
     return Run(
@@ -155,9 +156,7 @@ def _batch(data: ImageData, index: Tensor, generator: torch.Generator) -> tuple[
     dx, dy = torch.randint(-_SHIFT, _SHIFT + 1, (2,), generator=generator).tolist()
     padded = F.pad(images, (_SHIFT,) * 4, value=data.background)
     height, width = images.shape[-2:]
-    shifted = padded[
-        :, :, _SHIFT + dy : _SHIFT + dy + height, _SHIFT + dx : _SHIFT + dx + width
-    ]
+    shifted = padded[:, :, _SHIFT + dy : _SHIFT + dy + height, _SHIFT + dx : _SHIFT + dx + width]
     return shifted.contiguous(memory_format=torch.channels_last), data.train.labels[index]
 
 

@@ -1,0 +1,39 @@
+# `make demo` and `make test` need nothing but Python 3.11+ with venv: each sets up .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= build/demo
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SWEEPS := sr fraction_3x3 pooling bypass
+
+.PHONY: demo test lint sweeps bench clean
+
+# The committed outcome under results/ stays as it is: the demo writes elsewhere.
+demo: $(READY)
+	$(BIN)/python -m sqzexplore sweep sweeps/sr.yaml --out $(DEMO)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The four questions of the paper, into results/; what is there already is not measured again.
+sweeps: $(READY)
+	for sweep in $(SWEEPS); do $(BIN)/python -m sqzexplore sweep sweeps/$$sweep.yaml || exit; done
+
+bench: $(READY)
+	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
+
+# torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
