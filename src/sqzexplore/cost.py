@@ -28,6 +28,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from .architecture import (
     BYPASSES,
@@ -40,7 +41,7 @@ from .architecture import (
     stem_output_size,
 )
 from .columns import Columns, architecture_at, columns_of, columns_of_frame
-from .errors import UserError, shown
+from .errors import UserError, field_problem, shown
 
 #: The totals that every cost has, in table order.
 COST_COLUMNS = ("params", "macs", "flops", "size_mb", "activations", "peak_activation_bytes")
@@ -149,10 +150,13 @@ def cost_table(
     table, feasible = cost_columns(columns, len(index), input_size, per_stage)
     if not feasible.all():
         row = int(np.argmin(feasible))
+        where = shown(index[row])
         try:
             architecture_at(columns, row).check_input_size(input_size)
-        except ValueError as error:
-            raise UserError(f"row {shown(index[row])}: {error}") from None
+        except ValidationError as error:
+            raise UserError(f"row {where}: {field_problem(error.errors()[0])}") from None
+        except UserError as error:
+            raise UserError(f"row {where}: {error}") from None
     return pd.DataFrame(table, index=index, copy=False)
 
 

@@ -23,6 +23,7 @@ _short.maxlevel = 2
 
 def shown(value: object) -> str:
     """`value` as a message quotes it: one line, never longer than a line."""
+    value = getattr(value, "item", lambda: value)()  # a NumPy scalar as Python's
     text = " ".join(_short.repr(value).split())
     return text if len(text) <= 120 else f"{text[:117]}..."
 

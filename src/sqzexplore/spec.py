@@ -141,7 +141,9 @@ class Spec(_Model):
         try:
             return cls.parse(text)
         except _Problem as problem:
-            line = _line_of(text, problem.path) if problem.line is None else problem.line
+            line = problem.line
+            if line is None and problem.path:
+                line = _line_of(text, problem.path)
             place = f"{path}:{line}" if line else str(path)
             key = _dotted(problem.path)
             raise UserError(f"{place}: {key}{': ' if key else ''}{problem.message}") from None

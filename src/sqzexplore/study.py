@@ -92,13 +92,14 @@ def run_sweep(
         UserError: the folder holds another sweep, or another process runs this one.
     """
     _refuse_another_spec(spec, folder)
+    database = _open_database(storage_url) if storage_url else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be a folder ({error.strerror})") from None
     with _only_process(folder):
         _refuse_another_spec(spec, folder)
-        storage = _open_storage(folder, storage_url)
+        storage = database or _open_journal(folder / JOURNAL)
         write_atomically(folder / SPEC_FILE, spec.source.encode())
         sweep = _Sweep(spec, folder, device, progress, _open_study(spec, storage))
         try:
@@ -341,16 +342,19 @@ def _only_process(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: another process is running this sweep") from None
 
 
-def _open_storage(folder: Path, url: str | None) -> BaseStorage:
-    if url is None:
-        path = folder / JOURNAL
-        _drop_torn_line(path)
-        return JournalStorage(JournalFileBackend(str(path)))
+def _open_journal(path: Path) -> BaseStorage:
+    _drop_torn_line(path)
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def _open_database(url: str) -> BaseStorage:
+    """The database at `url`; the message does not repeat it, for it may hold a password."""
     try:
         return RDBStorage(url)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        reason = type(error).__name__
-        raise UserError(f"--storage: the database cannot be opened ({reason})") from None
+        raise UserError(
+            f"--storage: the database cannot be opened ({type(error).__name__})"
+        ) from None
 
 
 def _open_study(spec: Spec, storage: BaseStorage) -> optuna.Study:

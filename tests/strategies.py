@@ -1,0 +1,34 @@
+"""Architectures of the whole design space, narrow enough to build by the hundred."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from sqzexplore import Architecture
+
+
+@st.composite
+def architectures(draw: st.DrawFn, max_fires: int = 10) -> Architecture:
+    fires = draw(st.integers(1, max_fires))
+    return Architecture(
+        squeeze_ratio=draw(st.sampled_from([0.01, 0.125, 0.5, 1.0]) | st.floats(0.001, 1.0)),
+        fraction_3x3=draw(st.sampled_from([0.0, 0.01, 0.5, 0.99, 1.0]) | st.floats(0.0, 1.0)),
+        base_expand=draw(st.integers(1, 48)),
+        expand_increment=draw(st.sampled_from([0, 1, 16]) | st.integers(0, 32)),
+        increment_every=draw(st.integers(1, 4)),
+        fires=fires,
+        pool_after=draw(st.sets(st.integers(1, fires + 1), max_size=4).map(sorted)),
+        bypass=draw(st.sampled_from(["none", "simple", "complex"])),
+        stem_width=draw(st.integers(1, 48)),
+        stem_kernel=draw(st.integers(1, 7)),
+        stem_stride=draw(st.integers(1, 3)),
+        stem_padding=draw(st.integers(0, 3)),
+        width_multiplier=draw(st.sampled_from([0.25, 0.5, 1.0, 1.5]) | st.floats(0.05, 2.0)),
+        batch_norm=draw(st.booleans()),
+        dropout=draw(st.sampled_from([0.0, 0.5])),
+        in_channels=draw(st.integers(1, 4)),
+        num_classes=draw(st.integers(1, 20)),
+    )
+
+
+input_sizes = st.integers(32, 256)

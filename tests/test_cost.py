@@ -1,0 +1,190 @@
+"""Counts are integers, equal to what independent parts count on real modules."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+
+import independent
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from strategies import architectures, input_sizes
+from torch.utils.flop_counter import FlopCounterMode
+
+import sqzexplore as sqz
+from sqzexplore.cost import COST_COLUMNS
+from sqzexplore.errors import FeatureMapVanishes, UserError
+
+
+def fits(architecture: sqz.Architecture, size: int) -> bool:
+    try:
+        architecture.check_input_size(size)
+    except FeatureMapVanishes:
+        return False
+    return True
+
+
+def test_known_numbers() -> None:
+    v10, v11 = sqz.preset("squeezenet1_0"), sqz.preset("squeezenet1_1")
+    assert sqz.cost(v10).params == 1_248_424
+    assert sqz.cost(v11).params == 1_235_496
+    assert sqz.cost(v10).macs == 818_924_576
+    assert sqz.cost(v10).flops == 1_637_849_152
+    assert sqz.cost(v10).size_mb == 4.993696
+    assert sqz.cost(v10.replace(bypass="simple")).params == 1_248_424
+    assert sqz.cost(v10.replace(bypass="complex")).params == 1_589_672
+
+
+@pytest.mark.parametrize(
+    ("ratio", "params"),
+    [(0.125, 1_248_424), (0.25, 1_967_080), (0.5, 3_404_392), (0.75, 4_841_704), (1.0, 6_279_016)],
+)
+def test_squeeze_ratio(ratio: float, params: int) -> None:
+    assert sqz.cost(sqz.Architecture(squeeze_ratio=ratio)).params == params
+
+
+@pytest.mark.parametrize(
+    ("fraction", "params"),
+    [(0.01, 1_478_248), (0.25, 2_421_352), (0.5, 3_404_392), (0.75, 4_387_432), (0.99, 5_330_536)],
+)
+def test_fraction_3x3(fraction: float, params: int) -> None:
+    architecture = sqz.Architecture(squeeze_ratio=0.5, fraction_3x3=fraction)
+    assert sqz.cost(architecture).params == params
+
+
+@settings(max_examples=300, deadline=None)
+@given(architectures(), input_sizes)
+def test_totals_and_layers_equal_the_module(architecture: sqz.Architecture, size: int) -> None:
+    """Against torch's counters on the built module, and against an independent network."""
+    assume(fits(architecture, size))
+    cost = sqz.cost(architecture, size)
+    image = torch.empty(1, architecture.in_channels, size, size, device="meta")
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # meta tensors are not initialised
+        net, other = sqz.build(architecture).eval(), independent.network(architecture)
+    assert cost.params == sum(p.numel() for p in net.parameters())
+    assert cost.params == sum(p.numel() for p in other.parameters())
+    with FlopCounterMode(display=False) as counter:
+        net(image)
+    assert cost.flops == counter.get_total_flops() == 2 * cost.macs
+    counts = independent.convolution_counts(other, architecture.in_channels, size)
+    assert cost.macs == sum(macs for macs, _ in counts.values())
+    assert cost.activations == sum(elements for _, elements in counts.values())
+    assert cost.peak_activation_bytes == independent.peak_activation_bytes(architecture, size)
+
+    by_module: dict[str, int] = defaultdict(int)
+    for name, (macs, _) in counts.items():
+        by_module[".".join(name.split(".")[:2])] += macs
+    layers = [layer for layer in cost.layers if "pool" not in layer.name]
+    assert [layer.macs for layer in layers] == list(by_module.values())
+    shapes = []
+    x = image
+    for module in net.features:
+        x = module(x)
+        if not isinstance(module, torch.nn.ReLU | torch.nn.BatchNorm2d):
+            shapes.append(tuple(x.shape[1:]))
+    assert [layer.output_shape for layer in cost.layers[:-2]] == shapes
+    for total in ("params", "macs", "activations"):
+        assert sum(getattr(layer, total) for layer in cost.layers) == getattr(cost, total)
+
+
+@settings(max_examples=200, deadline=None)
+@given(architectures(), st.integers(1, 60))
+def test_a_vanishing_map_is_an_error_exactly_where_torch_refuses(
+    architecture: sqz.Architecture, size: int
+) -> None:
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        net = independent.network(architecture).eval()
+        image = torch.empty(1, architecture.in_channels, size, size)
+    try:
+        net(image)
+    except RuntimeError:
+        with pytest.raises(FeatureMapVanishes, match="vanishes at (conv1|maxpool)"):
+            sqz.cost(architecture, size)
+    else:
+        sqz.cost(architecture, size)
+
+
+def test_the_error_says_at_which_layer() -> None:
+    with pytest.raises(FeatureMapVanishes, match=r"vanishes at maxpool8 \(after fire8\)"):
+        sqz.cost(sqz.preset("squeezenet1_0"), 20)
+    with pytest.raises(FeatureMapVanishes, match="vanishes at conv1"):
+        sqz.cost(sqz.preset("squeezenet1_0"), 6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(architectures(), min_size=1, max_size=20), st.integers(128, 256))
+def test_a_table_is_its_rows(rows: list[sqz.Architecture], size: int) -> None:
+    rows = [a for a in rows if fits(a, size)]
+    assume(rows)
+    frame = pd.DataFrame([a.model_dump() for a in rows], index=range(7, 7 + len(rows)))
+    expected = [sqz.cost(a, size).totals() for a in rows]
+    for pools in (tuple, list, lambda p: ",".join(map(str, p))):
+        table = sqz.cost_table(frame.assign(pool_after=frame["pool_after"].map(pools)), size)
+        assert table.to_dict("records") == expected
+        assert list(table.index) == list(frame.index)
+    assert sqz.cost_table(rows, size).to_dict("records") == expected
+    staged = sqz.cost_table(rows, size, per_stage=True)
+    for total in ("params", "macs", "activations"):
+        parts = [name for name in staged if name.endswith(f".{total}")]
+        assert (staged[parts].sum(axis=1) == staged[total]).all()
+    for i, architecture in enumerate(rows):
+        for layer in sqz.cost(architecture, size).layers:
+            if layer.name.startswith("fire"):
+                assert staged[f"{layer.name}.macs"][i] == layer.macs
+
+
+def test_an_empty_table() -> None:
+    table = sqz.cost_table(pd.DataFrame({"squeeze_ratio": np.array([], dtype=float)}))
+    assert list(table) == list(COST_COLUMNS)
+    assert len(table) == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ("squeeze_ratio", [0.5, 0.0], "'squeeze_ratio': found 0.0, expected a number > 0"),
+        ("squeeze_ratio", [0.5, np.nan], "no gaps"),
+        ("squeeze_ratio", ["a", "b"], "expected float"),
+        ("fires", [8.0, 7.5], "expected int"),
+        ("fires", [8, 0], "found 0"),
+        ("bypass", ["none", "simpel"], "found 'simpel'"),
+        ("pool_after", ["1,4,8", "1,4,99"], "no layer 99"),
+        ("pool_after", ["1,4,8", "1,4,9,11"], "row 1: .*no layer 11"),
+        ("pool_after", [(1,), (1, 2, 3, 4, 5, 6, 7, 8)], "row 1: the feature map vanishes"),
+        ("pool_after", [(1,), None], "found nan"),
+        ("batch_norm", [0, 1], "expected bool"),
+    ],
+)
+def test_a_table_with_a_bad_value(column: str, values: list, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        sqz.cost_table(pd.DataFrame({column: values}))
+
+
+def test_overflow_is_an_error() -> None:
+    wide = sqz.Architecture(base_expand=1_000_000, width_multiplier=1000.0)
+    with pytest.raises(OverflowError, match="2\\*\\*53"):
+        sqz.cost(wide)
+
+
+def test_the_largest_exact_counts_are_exact() -> None:
+    """Python's integers, which do not round, agree just below the limit."""
+    a = sqz.Architecture(
+        base_expand=900_000, expand_increment=0, squeeze_ratio=1.0, fires=3, pool_after=(1,)
+    )
+    counts = independent.plan(a.model_dump())[1]
+    expected = 96 * 3 * 49 + 96 + 900_000 * 1000 + 1000
+    for cin, s, e1, e3 in counts:
+        expected += cin * s + s + s * e1 + e1 + 9 * s * e3 + e3
+    assert sqz.cost(a, 8).params == expected > 2**43
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True, 10**9])
+def test_bad_input_size(size: object) -> None:
+    with pytest.raises(UserError, match="input size"):
+        sqz.cost(sqz.Architecture(), size)

@@ -1,0 +1,446 @@
+"""The sweep: resumed after a kill, repeatable, alone in its folder, honest about what went wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL
+
+import sqzexplore as sqz
+from sqzexplore import evaluate, study, training
+from sqzexplore.errors import UserError
+from sqzexplore.results import TABLES, load_results
+from sqzexplore.spec import Spec
+from sqzexplore.study import run_sweep
+
+FOUR = SMALL.replace("[0.25, 1.0]", "[0.25, 0.5, 0.75, 1.0]")
+COST_ONLY = """\
+name: costs
+space:
+  squeeze_ratio: [0.25, 0.5, 1.0]
+  bypass: [none, simple, complex]
+constraints: ["params < 2e6 or bypass == 'none'"]
+"""
+
+
+class Quiet:
+    """A progress that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.units = 0.0
+        self.rows: list[dict] = []
+
+    def start(self, trials: int, units: float, done_units: float) -> None:
+        self.trials, self.total, self.units = trials, units, done_units
+
+    def advance(self, units: float, what: str) -> None:
+        self.units += units
+
+    def trial(self, row: dict, number: int, trials: int) -> None:
+        self.rows.append(row)
+
+
+def run(text: str, folder: Path) -> tuple[study.Outcome, Quiet]:
+    progress = Quiet()
+    return run_sweep(Spec.parse(text), folder, torch.device("cpu"), progress), progress
+
+
+def stored(folder: Path) -> optuna.Study:
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / study.JOURNAL))
+    storage = optuna.storages.JournalStorage(backend)
+    return optuna.load_study(study_name=None, storage=storage)
+
+
+def test_a_sweep_from_the_command_line(small_spec: Path, tmp_path: Path, sqz) -> None:
+    done = sqz("sweep", small_spec, "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results" / "small"
+    assert "[2/2] squeeze_ratio 1.0: complete" in done.stdout
+    assert "AlexNet" in done.stdout
+    assert "61,100,840" in done.stdout
+    assert "a proxy, not ImageNet: digits" in done.stdout
+    for name in ("top1-train_size_mb", "top1-train_macs", "images_per_s-macs"):
+        assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    table = load_results(folder)
+    assert table["state"].tolist() == ["complete", "complete"]
+    assert table["trial"].tolist() == [0, 1]
+    assert table["seeds"].tolist() == [2, 2]
+    assert table["batch"].tolist() == [2, 2]
+    assert set(table["device"]) == {"cpu"}
+    assert table["latency_ms_p50"].le(table["latency_ms_p99"]).all()
+    speed = load_results(folder, "throughput")
+    assert speed["batch"].tolist() == [1, 2, 1, 2]
+    expected = speed["batch"] / speed["latency_ms_p50"] * 1e3
+    assert (speed["images_per_s"] - expected).abs().max() < 1e-6
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["packages"]["torch"] == torch.__version__
+    assert not (folder / "partial").exists()
+    again = sqz("results", folder, "--json")
+    assert [row["arch_id"] for row in json.loads(again.stdout)] == table["arch_id"].tolist()
+
+
+def test_costs_in_the_table_are_of_the_networks_they_name(tmp_path: Path) -> None:
+    text = SMALL.replace("base: {width_multiplier: 0.25}\n", "").replace("epochs: 1", "epochs: 1")
+    run(text, tmp_path)
+    row = load_results(tmp_path).iloc[1]
+    deployed = sqz.Architecture(squeeze_ratio=1.0)
+    assert row["params"] == sum(p.numel() for p in sqz.build(deployed).parameters())
+    trained = deployed.replace(width_multiplier=0.1, in_channels=1, num_classes=10)
+    assert row["train_params"] == sum(p.numel() for p in sqz.build(trained).parameters())
+    assert row["train_macs"] == sqz.cost(trained, 32).macs
+    assert row["arch_id"] == deployed.arch_id
+
+
+def test_the_same_seeds_give_the_same_numbers(tmp_path: Path) -> None:
+    run(SMALL, tmp_path / "a")
+    run(SMALL, tmp_path / "b")
+    for table in ("seeds", "history"):
+        a, b = (load_results(tmp_path / name, table) for name in "ab")
+        columns = [name for name in a if name != "duration_s"]
+        pd.testing.assert_frame_equal(a[columns], b[columns])
+    seeds = load_results(tmp_path / "a", "history")
+    assert seeds.groupby("arch_id")["train_loss"].nunique().tolist() == [2, 2]
+
+
+def test_killed_half_way_and_run_again(tmp_path: Path, sqz) -> None:
+    """SIGKILL at three moments; in the end every architecture once, as if undisturbed."""
+    spec, folder = tmp_path / "four.yaml", tmp_path / "out"
+    spec.write_text(FOUR)
+    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
+    for kept in (1, 3, 5):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while _runs(folder) < kept and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert _runs(folder) < 8
+    before = load_results(folder, "seeds") if (folder / "seeds.parquet").exists() else None
+    done = sqz("sweep", spec, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    table = load_results(folder)
+    assert sorted(table["squeeze_ratio"]) == [0.25, 0.5, 0.75, 1.0]
+    assert table["arch_id"].is_unique
+    assert table["trial"].tolist() == [0, 1, 2, 3]
+    trials = stored(folder).trials
+    assert [t.state for t in trials] == [optuna.trial.TrialState.COMPLETE] * 4
+    run(FOUR, tmp_path / "undisturbed")
+    seeds, expected = load_results(folder, "seeds"), load_results(tmp_path / "undisturbed", "seeds")
+    assert seeds["top1"].tolist() == expected["top1"].tolist()
+    if before is not None:
+        merged = before.merge(seeds, on=["arch_id", "seed", "duration_s"])
+        assert len(merged) == len(before), "what was measured before the kill was measured again"
+
+
+def _runs(folder: Path) -> int:
+    """Trainings that are safe on disk."""
+    done = 0
+    if (folder / "seeds.parquet").exists():
+        done = len(pd.read_parquet(folder / "seeds.parquet"))
+    for file in folder.glob("partial/*.json"):
+        try:
+            done += len(json.loads(file.read_text())["seeds"])
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+    return done
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_says_how_to_resume(number: int, tmp_path: Path, sqz) -> None:
+    spec, folder = tmp_path / "four.yaml", tmp_path / "out"
+    spec.write_text(FOUR)
+    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while _runs(folder) < 1:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to resume" in message
+    assert "Traceback" not in message
+    assert sqz("results", folder).returncode == 0
+
+
+def test_two_processes_at_once(tmp_path: Path, sqz) -> None:
+    spec, folder = tmp_path / "long.yaml", tmp_path / "out"
+    spec.write_text(FOUR.replace("epochs: 1", "epochs: 1000"))
+    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not (folder / study.JOURNAL).exists():
+        time.sleep(0.02)
+    second = sqz("sweep", spec, "--out", folder)
+    still_running = first.poll() is None
+    first.kill()
+    first.wait()
+    assert still_running
+    assert second.returncode == 2
+    assert "another process is running this sweep" in second.stderr
+
+
+def test_a_changed_spec_is_refused_with_what_changed(tmp_path: Path) -> None:
+    run(COST_ONLY, tmp_path)
+    before = sorted((p, p.stat().st_mtime_ns) for p in tmp_path.iterdir())
+    changed = COST_ONLY.replace("[0.25, 0.5, 1.0]", "[0.25, 0.5, 0.75]") + "input_size: 128\n"
+    with pytest.raises(UserError) as caught:
+        run(changed, tmp_path)
+    message = str(caught.value)
+    assert "input_size: 224 -> 128" in message
+    assert "space.squeeze_ratio: [0.25, 0.5, 1.0] -> [0.25, 0.5, 0.75]" in message
+    assert sorted((p, p.stat().st_mtime_ns) for p in tmp_path.iterdir()) == before
+    run(COST_ONLY + "question: Only the words change?\n", tmp_path)
+
+
+def test_a_grid_is_the_feasible_combinations(tmp_path: Path) -> None:
+    outcome, progress = run(COST_ONLY, tmp_path)
+    assert outcome.complete == len(progress.rows) == progress.trials
+    expected = {
+        (ratio, bypass)
+        for ratio in (0.25, 0.5, 1.0)
+        for bypass in ("none", "simple", "complex")
+        if bypass == "none"
+        or sum(
+            p.numel()
+            for p in sqz.build(sqz.Architecture(squeeze_ratio=ratio, bypass=bypass)).parameters()
+        )
+        < 2e6
+    }
+    table = load_results(tmp_path)
+    assert set(zip(table["squeeze_ratio"], table["bypass"], strict=True)) == expected
+    study_ = stored(tmp_path)
+    assert [t.params["squeeze_ratio"] for t in study_.trials] == table["squeeze_ratio"].tolist()
+    assert [t.values[1] for t in study_.trials] == table["params"].tolist()
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "nsga2", "nsga3", "gp"])
+def test_a_search_evaluates_nothing_twice_and_nothing_infeasible(
+    sampler: str, tmp_path: Path
+) -> None:
+    text = f"""
+name: search
+space:
+  squeeze_ratio: {{min: 0.1, max: 1.0}}
+  base_expand: {{min: 32, max: 64, step: 32}}
+  fraction_3x3: {{min: 0.1, max: 0.3, step: 0.1}}
+  bypass: [none, complex]
+constraints: ["params < 4e6"]
+search: {{sampler: {sampler}, trials: 12, seed: 3, objectives: {{macs: minimize, params: maximize}}}}
+"""
+    run(text, tmp_path / "whole")
+    table = load_results(tmp_path / "whole")
+    assert len(table) == 12
+    assert table["arch_id"].is_unique
+    assert (table["params"] < 4e6).all()
+    assert set(table["fraction_3x3"]) <= {0.1, 0.2, 0.3}
+
+    spec = Spec.parse(text)
+    told = iter(range(5))
+
+    class Stop(Quiet):
+        def trial(self, row: dict, number: int, trials: int) -> None:
+            if next(told, None) is None:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(spec, tmp_path / "parts", torch.device("cpu"), Stop())
+    run(text, tmp_path / "parts")
+    resumed = load_results(tmp_path / "parts")
+    assert resumed["arch_id"].tolist() == table["arch_id"].tolist()
+
+
+def test_a_search_of_a_small_space_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "_MOST_MISSES", 200)
+    text = COST_ONLY + "search: {sampler: random, trials: 50}\n"
+    run(text, tmp_path)
+    assert len(load_results(tmp_path)) == 4
+
+
+def test_a_diverged_run_is_recorded_as_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SMALL.replace("epochs: 1", "epochs: 1, learning_rate: 100.0")
+    real = training._batch
+
+    def poisoned(data, index, generator):
+        images, labels = real(data, index, generator)
+        return images * (math.inf if generator.initial_seed() == 1 else 1.0), labels
+
+    monkeypatch.setattr(training, "_batch", poisoned)
+    outcome, _ = run(text, tmp_path)
+    assert (outcome.complete, outcome.diverged) == (0, 2)
+    table, seeds = load_results(tmp_path), load_results(tmp_path, "seeds")
+    assert table["state"].tolist() == ["diverged", "diverged"]
+    assert table["diverged_seeds"].tolist() == [1, 1]
+    assert table["top1"].isna().all()
+    assert seeds["diverged"].tolist() == [False, True, False, True]
+    assert seeds["top1"].isna().tolist() == [False, True, False, True]
+    assert run(text, tmp_path)[0].diverged == 2
+
+
+def test_a_failing_trial_does_not_stop_the_sweep(
+    tmp_path: Path, small_spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(architecture, *rest):
+        if architecture.squeeze_ratio == 0.25:
+            raise torch.OutOfMemoryError("no room\nfor it")
+        return real(architecture, *rest)
+
+    real = evaluate.measure
+    monkeypatch.setattr(evaluate, "measure", failing)
+    outcome, _ = run(SMALL, tmp_path / "out")
+    table = load_results(tmp_path / "out")
+    assert table["state"].tolist() == ["failed", "complete"]
+    assert table["error"][0] == "OutOfMemoryError: no room for it"
+    assert table["params"].notna().all()
+    assert outcome.complete == 1
+    assert "no room" in outcome.failures[0]
+
+    from typer.testing import CliRunner
+
+    from sqzexplore.cli import app
+
+    done = CliRunner().invoke(app, ["sweep", str(small_spec), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "no room for it" in done.output
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, sqz) -> None:
+    """The process may write files of 6 kB at most; then the limit is lifted."""
+    spec, folder = tmp_path / "four.yaml", tmp_path / "out"
+    spec.write_text(FOUR)
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=limit, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "run the same command again to resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [p for p in folder.rglob("*") if p.name.startswith(".") and p.name != ".lock"]
+    again = sqz("sweep", spec, "--out", folder)
+    assert again.returncode == 0, again.stderr
+    table = load_results(folder)
+    assert sorted(table["squeeze_ratio"]) == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--device", "gpu"], "expected auto, cpu, cuda or cuda:N"),
+        (["--device", "cuda:99"], "CUDA devices here"),
+        (["--workers", "0"], "--workers"),
+        (["--storage", "nosuchdb://x"], "--storage"),
+    ],
+)
+def test_bad_options_write_nothing(arguments, expected, small_spec, tmp_path, sqz) -> None:
+    done = sqz("sweep", small_spec, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [small_spec]
+
+
+def test_out_that_is_a_file(small_spec: Path, tmp_path: Path, sqz) -> None:
+    done = sqz("sweep", small_spec, "--out", small_spec)
+    assert done.returncode == 2
+    assert "found a file, expected a folder" in done.stderr
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        assert sqz("sweep", small_spec, "--out", tmp_path / "x").returncode == 2
+
+
+def test_a_database_holds_the_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    spec = Spec.parse(COST_ONLY)
+    run_sweep(spec, tmp_path / "out", torch.device("cpu"), Quiet(), url)
+    loaded = optuna.load_study(study_name="costs", storage=url)
+    table = load_results(tmp_path / "out")
+    assert [t.user_attrs["row"]["arch_id"] for t in loaded.trials] == table["arch_id"].tolist()
+    assert not (tmp_path / "out" / study.JOURNAL).exists()
+
+
+def test_every_column_is_documented_and_fixed_ones_are_there(tmp_path: Path) -> None:
+    run(SMALL, tmp_path)
+    for name, columns in TABLES.items():
+        frame = load_results(tmp_path, name)
+        assert list(frame) == list(columns)
+        assert {str(dtype) for dtype in frame.dtypes} <= {"Int64", "Float64", "string", "boolean"}
+        assert all(column.meaning for column in columns.values())
+        text = pd.read_csv(tmp_path / f"{name}.csv", dtype={"pool_after": "string"})
+        assert list(text) == list(columns)
+        assert len(text) == len(frame)
+    fixed = """sweep trial state arch_id params macs flops size_mb activations top1 top1_sd
+        top1_ci_low top1_ci_high seeds epochs data device batch dtype images_per_s latency_ms_p50
+        latency_ms_p99 sqzexplore_version git_commit torch_version device_name started_at
+        duration_s""".split()
+    assert set(fixed) | set(sqz.Architecture.model_fields) <= set(TABLES["trials"])
+
+
+def test_several_sweeps_in_one_frame(tmp_path: Path) -> None:
+    run(COST_ONLY, tmp_path / "a")
+    run(COST_ONLY.replace("name: costs", "name: others"), tmp_path / "b")
+    (tmp_path / "notes").mkdir()
+    frame = sqz.load_results(tmp_path / "*")
+    assert frame.groupby("sweep").size().to_dict() == {"costs": 4, "others": 4}
+    with pytest.raises(UserError, match="expected the folder of a sweep"):
+        sqz.load_results(tmp_path / "notes")
+
+
+def test_the_progress_adds_up(tmp_path: Path) -> None:
+    _, progress = run(SMALL, tmp_path)
+    assert progress.units == pytest.approx(progress.total)
+
+
+def test_summary_statistics() -> None:
+    """Against a worked example: n = 4, t(0.975, 3) = 3.182446."""
+    runs = [
+        {"seed": i, "top1": v, "val_top1": v, "diverged": False}
+        for i, v in enumerate([90.0, 92.0, 94.0, 92.0])
+    ]
+    row = evaluate.summarise(runs)
+    assert row["top1"] == 92.0
+    assert row["top1_sd"] == pytest.approx(1.632993, abs=1e-6)
+    assert row["top1_ci_low"] == pytest.approx(92 - 3.182446 * 1.632993 / 2, abs=1e-5)
+    assert row["top1_ci_high"] == pytest.approx(92 + 3.182446 * 1.632993 / 2, abs=1e-5)
+    alone = evaluate.summarise(runs[:1])
+    assert math.isnan(alone["top1_sd"])
+    assert math.isnan(alone["top1_ci_low"])
+
+
+def test_the_sampler_is_told_the_validation_accuracy(tmp_path: Path) -> None:
+    run(SMALL, tmp_path)
+    table = load_results(tmp_path)
+    assert [t.values[0] for t in stored(tmp_path).trials] == table["val_top1"].tolist()
+    assert table["val_top1"].tolist() != table["top1"].tolist()
+
+
+def test_recipe_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = evaluate.train
+
+    def spy(architecture, data, recipe, seed, on_epoch):
+        seen.append((recipe, seed, data.train.images.shape[-1]))
+        return real(architecture, data, replace(recipe, epochs=1), seed, on_epoch)
+
+    monkeypatch.setattr(evaluate, "train", spy)
+    text = SMALL.replace("image_size: 32, epochs: 1", "image_size: 40, epochs: 3, batch_size: 99")
+    run(text, tmp_path)
+    assert seen[0] == (training.Recipe(3, 99, 0.1), 0, 40)
+    assert [seed for _, seed, _ in seen] == [0, 1, 0, 1]
