@@ -1,0 +1,118 @@
+"""The other verbs, as a user types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import sqzexplore as sqz
+from sqzexplore.architecture import PRESETS
+from sqzexplore.cli import app
+from sqzexplore.errors import UserError
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_describe_as_json(preset: str) -> None:
+    done = invoke("describe", preset, "--json")
+    described = json.loads(done.output)
+    cost = sqz.cost(sqz.preset(preset))
+    for key in ("params", "macs", "flops", "size_mb", "activations"):
+        assert described[key] == getattr(cost, key)
+    assert sqz.Architecture(**described["architecture"]) == sqz.preset(preset)
+    assert sum(layer["params"] for layer in described["layers"]) == cost.params
+    assert described["layers"][0]["name"] == "conv1"
+    assert described["layers"][-1]["output_shape"] == [1000, 1, 1]
+
+
+def test_describe_prints_a_table_like_the_papers() -> None:
+    done = invoke("describe")
+    assert done.exit_code == 0
+    for text in ("conv1", "maxpool8", "fire9", "conv10", "1,248,424", "818,924,576"):
+        assert text in done.output
+
+
+def test_set_changes_a_metaparameter() -> None:
+    changes = ["--set", "squeeze_ratio=0.5", "--set", "pool_after=1,3", "--set", "bypass=simple"]
+    done = invoke("describe", "squeezenet1_1", *changes, "--input-size", "64", "--json")
+    expected = sqz.preset(
+        "squeezenet1_1", squeeze_ratio=0.5, pool_after=(1, 3), bypass="simple"
+    )
+    described = json.loads(done.output)
+    assert described["arch_id"] == expected.arch_id
+    assert described["macs"] == sqz.cost(expected, 64).macs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["describe", "squeezenet"], "did you mean 'squeezenet1_"),
+        (["describe", "--set", "squeeze_ratio"], "expected KEY=VALUE"),
+        (["describe", "--set", "squeeze_rati=1"], "did you mean 'squeeze_ratio'"),
+        (["describe", "--set", "squeeze_ratio=2"], "found 2, expected a number <= 1"),
+        (["describe", "--set", "squeeze_ratio=[1"], "expected a value"),
+        (["describe", "--set", "pool_after=[1, 99]"], "no layer 99"),
+        (["describe", "--input-size", "20"], "vanishes at maxpool8"),
+        (["describe", "--input-size", "0"], "expected 1 to 65536"),
+        (["bench", "--batch", "0"], "--batch: found '0'"),
+        (["bench", "--dtype", "float8"], "--dtype: found 'float8'"),
+        (["bench", "--device", "tpu"], "--device: found 'tpu'"),
+        (["bench", "nosuch.yaml"], "no such file"),
+        (["bench", "squeezenet"], "did you mean"),
+        (["train", "--data", "digit"], "did you mean 'digits'"),
+        (["train", "--set", "pool_after=[1,2,3,4,5]"], "vanishes"),
+        (["results", "/nonexistent"], "expected the folder of a sweep"),
+        (["figures", "/nonexistent"], "expected the folder of a sweep"),
+    ],
+)
+def test_bad_input_is_a_user_error(arguments: list[str], expected: str) -> None:
+    done = invoke(*arguments)
+    assert isinstance(done.exception, UserError)
+    assert expected in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["describe", "squeezenet"], ["nosuchverb"], ["describe", "--nosuch"], ["sweep"]]
+)
+def test_exit_code_2_without_a_traceback(arguments: list[str], sqz) -> None:
+    done = sqz(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_bench_as_json() -> None:
+    done = invoke(
+        *("bench", "squeezenet1_1", "--device", "cpu", "--batch", "1,2", "--json"),
+        *("--seconds", "0.05", "--input-size", "64", "--dtype", "float32,bfloat16"),
+    )
+    rows = json.loads(done.output)
+    assert [(row["dtype"], row["batch"]) for row in rows] == [
+        *(("float32", 1), ("float32", 2)),
+        *(("bfloat16", 1), ("bfloat16", 2)),
+    ]
+    assert all(row["device"] == "cpu" and row["images_per_s"] > 0 for row in rows)
+
+
+def test_bench_of_a_spec(tmp_path) -> None:
+    spec = tmp_path / "two.yaml"
+    spec.write_text("name: two\nbase: {width_multiplier: 0.1}\nspace: {squeeze_ratio: [0.5, 1.0]}\n")
+    options = ("--batch", "1", "--seconds", "0.05", "--input-size", "64", "--device", "cpu")
+    done = invoke("bench", str(spec), *options)
+    assert done.exit_code == 0
+    for ratio in (0.5, 1.0):
+        arch_id = sqz.Architecture(width_multiplier=0.1, squeeze_ratio=ratio).arch_id
+        assert arch_id in done.output
+
+
+def test_train_prints_the_accuracy() -> None:
+    done = invoke("train", "--set", "width_multiplier=0.1", "--epochs", "1", "--device", "cpu")
+    assert done.exit_code == 0
+    trained = sqz.Architecture(width_multiplier=0.1, in_channels=1, num_classes=10)
+    assert f"{sqz.cost(trained, 32).params:,} parameters" in done.output
+    assert "test top-1" in done.output
