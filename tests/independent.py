@@ -161,7 +161,9 @@ def peak_activation_bytes(architecture: Any, size: int) -> int:
     x = run([x], "last", a["num_classes"] * side * side)
     run([x], "mean", a["num_classes"])
 
-    last_use = {name: i for i, (reads, writes) in enumerate(operations) for name in [*reads, writes]}
+    last_use = {
+        name: i for i, (reads, writes) in enumerate(operations) for name in [*reads, writes]
+    }
     born = {"image": -1}
     for i, (_, writes) in enumerate(operations):
         born.setdefault(writes, i)

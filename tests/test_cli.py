@@ -40,9 +40,7 @@ def test_describe_prints_a_table_like_the_papers() -> None:
 def test_set_changes_a_metaparameter() -> None:
     changes = ["--set", "squeeze_ratio=0.5", "--set", "pool_after=1,3", "--set", "bypass=simple"]
     done = invoke("describe", "squeezenet1_1", *changes, "--input-size", "64", "--json")
-    expected = sqz.preset(
-        "squeezenet1_1", squeeze_ratio=0.5, pool_after=(1, 3), bypass="simple"
-    )
+    expected = sqz.preset("squeezenet1_1", squeeze_ratio=0.5, pool_after=(1, 3), bypass="simple")
     described = json.loads(done.output)
     assert described["arch_id"] == expected.arch_id
     assert described["macs"] == sqz.cost(expected, 64).macs
@@ -101,7 +99,9 @@ def test_bench_as_json() -> None:
 
 def test_bench_of_a_spec(tmp_path) -> None:
     spec = tmp_path / "two.yaml"
-    spec.write_text("name: two\nbase: {width_multiplier: 0.1}\nspace: {squeeze_ratio: [0.5, 1.0]}\n")
+    spec.write_text(
+        "name: two\nbase: {width_multiplier: 0.1}\nspace: {squeeze_ratio: [0.5, 1.0]}\n"
+    )
     options = ("--batch", "1", "--seconds", "0.05", "--input-size", "64", "--device", "cpu")
     done = invoke("bench", str(spec), *options)
     assert done.exit_code == 0

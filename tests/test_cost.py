@@ -5,19 +5,19 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 
-import independent
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from strategies import architectures, input_sizes
 from torch.utils.flop_counter import FlopCounterMode
 
+import independent
 import sqzexplore as sqz
 from sqzexplore.cost import COST_COLUMNS
 from sqzexplore.errors import FeatureMapVanishes, UserError
+from strategies import architectures, input_sizes
 
 
 def fits(architecture: sqz.Architecture, size: int) -> bool:
@@ -104,7 +104,7 @@ def test_a_vanishing_map_is_an_error_exactly_where_torch_refuses(
     try:
         net(image)
     except RuntimeError:
-        with pytest.raises(FeatureMapVanishes, match="vanishes at (conv1|maxpool)"):
+        with pytest.raises(FeatureMapVanishes, match=r"vanishes at (conv1|maxpool)"):
             sqz.cost(architecture, size)
     else:
         sqz.cost(architecture, size)

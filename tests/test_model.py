@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-import independent
 import pytest
 import torch
 from hypothesis import assume, given, settings
-from strategies import architectures
-from test_cost import fits
 from torch import nn
 
+import independent
 import sqzexplore as sqz
+from strategies import architectures
+from test_cost import fits
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])

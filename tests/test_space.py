@@ -25,14 +25,18 @@ AXES = (
 )
 SPACE = Space(sqz.Architecture(num_classes=10), AXES)
 
-NUMBERS = st.sampled_from(["params", "macs", "fires", "squeeze_ratio", "1e6", "3", "len(pool_after)"])
+NUMBERS = st.sampled_from(
+    ["params", "macs", "fires", "squeeze_ratio", "1e6", "3", "len(pool_after)"]
+)
 TRUTHS = st.sampled_from(
     ["batch_norm", "True", "4 in pool_after", "8 not in pool_after", "bypass == 'none'"]
 )
 ARITHMETIC = st.recursive(
     NUMBERS,
-    lambda inner: st.builds("({} {} {})".format, inner, st.sampled_from("+-*"), inner)
-    | st.builds("-{}".format, inner),
+    lambda inner: (
+        st.builds("({} {} {})".format, inner, st.sampled_from("+-*"), inner)
+        | st.builds("-{}".format, inner)
+    ),
     max_leaves=4,
 )
 COMPARISONS = st.builds(
@@ -40,8 +44,10 @@ COMPARISONS = st.builds(
 ) | st.builds("{} < {} <= {}".format, ARITHMETIC, ARITHMETIC, ARITHMETIC)
 CONDITIONS = st.recursive(
     COMPARISONS | TRUTHS,
-    lambda inner: st.builds("({} {} {})".format, inner, st.sampled_from(["and", "or"]), inner)
-    | st.builds("(not {})".format, inner),
+    lambda inner: (
+        st.builds("({} {} {})".format, inner, st.sampled_from(["and", "or"]), inner)
+        | st.builds("(not {})".format, inner)
+    ),
     max_leaves=5,
 )
 

@@ -79,8 +79,16 @@ BAD = {
         "base: {fires: 2}",
         ["base", "there is no layer 4"],
     ),
-    "range without max": (AXIS, "squeeze_ratio: {min: 0.1}", ["space.squeeze_ratio.max", "missing"]),
-    "range upside down": (AXIS, "squeeze_ratio: {min: 0.9, max: 0.1, step: 0.1}", ["min 0.9 above"]),
+    "range without max": (
+        AXIS,
+        "squeeze_ratio: {min: 0.1}",
+        ["space.squeeze_ratio.max", "missing"],
+    ),
+    "range upside down": (
+        AXIS,
+        "squeeze_ratio: {min: 0.9, max: 0.1, step: 0.1}",
+        ["min 0.9 above"],
+    ),
     "range with a typo": (
         AXIS,
         "squeeze_ratio: {min: 0.1, max: 0.9, stp: 0.1}",
@@ -88,7 +96,11 @@ BAD = {
     ),
     "range of step 0": (AXIS, "squeeze_ratio: {min: 0.1, max: 0.9, step: 0}", ["step", "> 0"]),
     "range of text": (AXIS, "squeeze_ratio: {min: low, max: 0.9, step: 0.1}", ["'low'", "number"]),
-    "huge range": (AXIS, "base_expand: {min: 1, max: 1000000}", ["1000000 values", "at most 100000"]),
+    "huge range": (
+        AXIS,
+        "base_expand: {min: 1, max: 1000000}",
+        ["1000000 values", "at most 100000"],
+    ),
     "log range from 0": (AXIS, "expand_increment: {min: 0, max: 9, log: true}", ["min", "> 0"]),
     "continuous axis in a grid": (AXIS, "squeeze_ratio: {min: 0.1, max: 0.9}", ["continuous"]),
     "range of a text field": (AXIS, "batch_norm: {min: 0, max: 1}", ["batch_norm is no number"]),
@@ -252,8 +264,7 @@ space:
 def test_infeasible_combinations_are_counted_out() -> None:
     """A pool after fire6 needs five Fires; the grid's other combinations stay."""
     spec = Spec.parse(
-        "name: x\nbase: {pool_after: [1]}\n"
-        "space:\n  fires: [3, 6]\n  pool_after: [[1], [6]]\n"
+        "name: x\nbase: {pool_after: [1]}\nspace:\n  fires: [3, 6]\n  pool_after: [[1], [6]]\n"
     )
     space = spec.design_space
     assert space.size == 4

@@ -1,4 +1,4 @@
-"""The sweep: resumed after a kill, repeatable, alone in its folder, honest about what went wrong."""
+"""The sweep: resumed after a kill, repeatable, alone in its folder, honest about failures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import optuna
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL
 
 import sqzexplore as sqz
+from conftest import SMALL
 from sqzexplore import evaluate, study, training
 from sqzexplore.errors import UserError
 from sqzexplore.results import TABLES, load_results
@@ -164,7 +164,9 @@ def test_an_interrupt_says_how_to_resume(number: int, tmp_path: Path, sqz) -> No
     spec, folder = tmp_path / "four.yaml", tmp_path / "out"
     spec.write_text(FOUR)
     command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     while _runs(folder) < 1:
         time.sleep(0.02)
     process.send_signal(number)
@@ -237,7 +239,11 @@ space:
   fraction_3x3: {{min: 0.1, max: 0.3, step: 0.1}}
   bypass: [none, complex]
 constraints: ["params < 4e6"]
-search: {{sampler: {sampler}, trials: 12, seed: 3, objectives: {{macs: minimize, params: maximize}}}}
+search:
+  sampler: {sampler}
+  trials: 12
+  seed: 3
+  objectives: {{macs: minimize, params: maximize}}
 """
     run(text, tmp_path / "whole")
     table = load_results(tmp_path / "whole")
@@ -386,10 +392,36 @@ def test_every_column_is_documented_and_fixed_ones_are_there(tmp_path: Path) -> 
         text = pd.read_csv(tmp_path / f"{name}.csv", dtype={"pool_after": "string"})
         assert list(text) == list(columns)
         assert len(text) == len(frame)
-    fixed = """sweep trial state arch_id params macs flops size_mb activations top1 top1_sd
-        top1_ci_low top1_ci_high seeds epochs data device batch dtype images_per_s latency_ms_p50
-        latency_ms_p99 sqzexplore_version git_commit torch_version device_name started_at
-        duration_s""".split()
+    fixed = [
+        "sweep",
+        "trial",
+        "state",
+        "arch_id",
+        "params",
+        "macs",
+        "flops",
+        "size_mb",
+        "activations",
+        "top1",
+        "top1_sd",
+        "top1_ci_low",
+        "top1_ci_high",
+        "seeds",
+        "epochs",
+        "data",
+        "device",
+        "batch",
+        "dtype",
+        "images_per_s",
+        "latency_ms_p50",
+        "latency_ms_p99",
+        "sqzexplore_version",
+        "git_commit",
+        "torch_version",
+        "device_name",
+        "started_at",
+        "duration_s",
+    ]
     assert set(fixed) | set(sqz.Architecture.model_fields) <= set(TABLES["trials"])
 
 

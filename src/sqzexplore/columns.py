@@ -74,9 +74,11 @@ def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
 
 def _categories(series: pd.Series, name: str, most_fires: int) -> NDArray[Any]:
     """A column of few distinct values: each is checked and encoded once."""
-    if name == "pool_after" and not isinstance(series.dtype, pd.CategoricalDtype | pd.StringDtype):
+    try:
+        codes, values = pd.factorize(series, use_na_sentinel=False)
+    except TypeError:  # lists cannot be hashed
         series = series.map(lambda v: tuple(v) if isinstance(v, list | np.ndarray) else v)
-    codes, values = pd.factorize(series, use_na_sentinel=False)
+        codes, values = pd.factorize(series, use_na_sentinel=False)
     checked = [_check(name, value, fires=max(most_fires, MAX_FIRES)) for value in values]
     return encode(name, checked)[codes]
 
@@ -85,7 +87,7 @@ def _numbers(series: pd.Series, name: str, kind: type) -> NDArray[np.float64]:
     """A column of numbers, whose extremes the field must take."""
     values = series.to_numpy()
     allowed = {float: "iuf", int: "iu", bool: "b"}[kind]
-    if values.dtype.kind not in allowed or series.isna().any():
+    if values.dtype.kind not in allowed or (len(values) and np.isnan(values.min())):
         raise UserError(f"column {name!r}: found {series.dtype}, expected {kind.__name__}, no gaps")
     if len(values):
         _check(name, values.min())

@@ -86,6 +86,7 @@ def tradeoff(
         front[y].astype(float),
         color=_ORANGE,
         linewidth=1.2,
+        drawstyle="steps-post" if y in _LARGER_IS_BETTER else "default",
         zorder=2,
         label="Pareto front",
     )

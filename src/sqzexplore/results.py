@@ -199,7 +199,9 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
     """
     if table not in TABLES:
         raise UserError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
-    folders = [Path(p) for p in sorted(glob.glob(str(path)))] or [Path(path)]
+    folders = [Path(path)]
+    if not folders[0].is_dir():  # a folder's name may hold the characters of a pattern
+        folders = [Path(match) for match in sorted(glob.glob(str(path)))]
     files = [folder / f"{table}.parquet" for folder in folders]
     frames = [pd.read_parquet(file) for file in files if file.is_file()]
     if not frames:
