@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: demo test lint sweeps bench clean
+.PHONY: demo test lint sweeps clean
 
 # The committed outcome under results/ stays as it is: the demo writes elsewhere.
 demo: $(READY)
@@ -23,10 +23,6 @@ lint: $(READY)
 # The four questions of the paper, into results/; what is there already is not measured again.
 sweeps: $(READY)
 	for sweep in $(SWEEPS); do $(BIN)/python -m sqzexplore sweep sweeps/$$sweep.yaml || exit; done
-
-bench: $(READY)
-	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
 
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
 $(READY): pyproject.toml constraints.txt

@@ -267,8 +267,7 @@ search:
     assert resumed["arch_id"].tolist() == table["arch_id"].tolist()
 
 
-def test_a_search_of_a_small_space_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "_MOST_MISSES", 200)
+def test_a_search_of_a_small_space_ends(tmp_path: Path) -> None:
     text = COST_ONLY + "search: {sampler: random, trials: 50}\n"
     run(text, tmp_path)
     assert len(load_results(tmp_path)) == 4

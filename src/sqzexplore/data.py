@@ -51,7 +51,7 @@ class ImageData:
 
 @lru_cache(maxsize=4)
 def digits(image_size: int = 32) -> ImageData:
-    """scikit-learn's handwritten digits: 1,797 real 8x8 grey images of 43 writers, ten classes.
+    """scikit-learn's handwritten digits: 1,797 real 8x8 grey images by 13 writers, ten classes.
 
     Upsampled bilinearly to `image_size` pixels, normalised by the training split's mean and
     standard deviation, split 60/15/25 per cent by class (stratified): 1,077 to train, 270 to

@@ -72,7 +72,7 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
     table = Table(title=f"{spec.name}: {spec.question}", title_justify="left")
     for name in axes:
         table.add_column(name)
-    headings = ["params", "size (MB)", "AlexNet / it", "MACs"]
+    headings = ["params", "size (MB)", "vs AlexNet", "MACs"]
     accuracy, throughput = spec.measure.accuracy, spec.measure.throughput
     if accuracy:
         headings += ["trained size (MB)", "top-1 (%)", "95% interval"]
@@ -84,7 +84,7 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
         cells = [
             f"{row['params']:,}",
             f"{row['size_mb']:.2f}",
-            f"{params / row['params']:.1f}x",
+            f"{params / row['params']:.1f}x smaller",
             f"{row['macs'] / 1e6:,.0f}M",
         ]
         if accuracy:
@@ -99,7 +99,7 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
         *[""] * (len(axes) - 1),
         f"{params:,}",
         f"{params * 4 / 1e6:.2f}",
-        "1.0x",
+        "",
         "",
         *blank,
     )

@@ -6,8 +6,6 @@ other data and other training, and no axis is shared between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -134,9 +133,9 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
 def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
     panels = 2 if figure.reference else 1
-    drawn, axes = plt.subplots(
-        1, panels, figsize=(_PANEL_WIDTH * panels, _HEIGHT), layout="constrained", squeeze=False
-    )
+    drawn = Figure(figsize=(_PANEL_WIDTH * panels, _HEIGHT), layout="constrained")
+    FigureCanvasAgg(drawn)  # no window and no pyplot: the caller's figures stay as they are
+    axes = drawn.subplots(1, panels, squeeze=False)
     label = figure.label or (spec.design_space.axes[0].field if len(trials) <= 30 else None)
     tradeoff(trials, figure.x, figure.y, label, axes[0, 0])
     axes[0, 0].set_title(_caption(spec, trials, figure), fontsize=7)
@@ -151,13 +150,12 @@ def write_figures(spec: Spec, trials: pd.DataFrame, folder: Path) -> list[Path]:
     target.mkdir(exist_ok=True)
     files = []
     for figure in default_figures(spec):
-        with _drawing():
+        with plt.rc_context(_STYLE):
             drawn = draw(spec, trials, figure)
             for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
                 file = target / f"{figure.y}-{figure.x}{suffix}"
                 drawn.savefig(file, metadata=metadata)
                 files.append(file)
-            plt.close(drawn)
     return files
 
 
@@ -171,15 +169,6 @@ def default_figures(spec: Spec) -> list[FigureSpec]:
     if spec.measure.throughput:
         chosen.append(FigureSpec(x="macs", y="images_per_s"))
     return chosen or [FigureSpec(x="params", y="macs")]
-
-
-@contextmanager
-def _drawing() -> Iterator[None]:
-    backend = plt.get_backend()
-    plt.switch_backend("agg")
-    with plt.rc_context(_STYLE):
-        yield
-    plt.switch_backend(backend)
 
 
 def _interval(rows: pd.DataFrame, y: str, ys: np.ndarray) -> np.ndarray | None:
@@ -230,6 +219,7 @@ def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str])
         axes.text(x, y, text, fontsize=7, zorder=4)
         for x, y, text in zip(xs, ys, labels, strict=True)
     ]
+    state = np.random.get_state()
     np.random.seed(0)  # adjustText draws from the global state; a figure should not vary
     adjust_text(
         texts,
@@ -239,6 +229,7 @@ def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str])
         expand=(1.3, 1.6),
         arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.5},
     )
+    np.random.set_state(state)
 
 
 def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:

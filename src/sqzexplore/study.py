@@ -39,6 +39,8 @@ _SCRATCH = "partial"
 _LOCK = ".lock"
 #: Draws in a row that hit no feasible, new architecture before a search gives up.
 _MOST_MISSES = 10_000
+#: Spaces up to this size are counted before a search, so that it ends when they are exhausted.
+_COUNTED = 1_000_000
 
 
 class Progress(Protocol):
@@ -167,10 +169,17 @@ class _Sweep:
     def _plan(self) -> tuple[int, float]:
         """Architectures in all, and their work."""
         if self.spec.search.trials is not None:
-            trials = self.spec.search.trials
+            trials = self._wanted()
             return trials, trials * work_units(self.space.base, self.spec)
         units = [work_units(self.space.architecture(i), self.spec) for i in self.space.indices()]
         return len(units), sum(units)
+
+    def _wanted(self) -> int:
+        """Architectures that a search evaluates: those asked for, or all that there are."""
+        trials = self.spec.search.trials or 0
+        if self.space.enumerable and self.space.size <= _COUNTED:
+            return min(trials, self.space.count())
+        return trials
 
     def _trials(self) -> Iterator[tuple[Trial, Architecture]]:
         """What is left to evaluate: first what an earlier process left, then what is new."""
@@ -186,8 +195,8 @@ class _Sweep:
                     self.study.enqueue_trial(self.space.to_params(architecture))
                     yield from self._checked(self._ask())
             return
-        misses = 0
-        while len(self.known) < self.spec.search.trials and misses < _MOST_MISSES:
+        misses, wanted = 0, self._wanted()
+        while len(self.known) < wanted and misses < _MOST_MISSES:
             before = len(self.known)
             yield from self._checked(self._ask())
             misses = 0 if len(self.known) > before else misses + 1
