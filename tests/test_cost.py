@@ -181,7 +181,7 @@ def test_the_largest_exact_counts_are_exact() -> None:
     expected = 96 * 3 * 49 + 96 + 900_000 * 1000 + 1000
     for cin, s, e1, e3 in counts:
         expected += cin * s + s + s * e1 + e1 + 9 * s * e3 + e3
-    assert sqz.cost(a, 8).params == expected > 2**43
+    assert sqz.cost(a, 16).params == expected > 2**43
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, 10**9])

@@ -109,6 +109,8 @@ def test_labels_do_not_collide() -> None:
     crowded = table()
     crowded["train_size_mb"] = [1.0, 1.01, 1.02, 1.03, 2.0]
     crowded["top1"] = [95.0, 95.1, 95.2, 95.1, 96.0]
+    crowded["top1_ci_low"] = crowded["top1"] - 2
+    crowded["top1_ci_high"] = crowded["top1"] + 1
     axes = figures.tradeoff(crowded, "train_size_mb", "top1", "squeeze_ratio")
     axes.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]

@@ -150,9 +150,10 @@ def test_the_median_and_percentiles_are_of_the_timed_passes(
     clock = iter(range(10_000))
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr(throughput, "_timed_cpu", lambda work: next(timings))
-    # Every look at the clock is a second later: 3 passes warm up (a quarter of 4 s is over by
-    # then), and 200 - 1 looks of the timed loop fit the budget of 200 s.
+    # Every look at the clock is a second later: by the third pass of the warm-up a quarter of the
+    # 4 s is over, so that the warm-up is the three passes it needs at least.
     monkeypatch.setattr(throughput, "_LEAST", 200)
+    monkeypatch.setattr(throughput, "_MOST", 200)
     result = measure(TINY, 4, input_size=40, seconds=4.0)
     assert result.repetitions == 200
     assert result.latency_ms_p50 == 1.0

@@ -361,9 +361,12 @@ def _dtype(text: str) -> str:
 
 
 def _print_bench(rows: list[dict[str, Any]]) -> None:
-    table = Table()
-    table.add_column("architecture")
-    names = list(Throughput.__dataclass_fields__)
+    """What all rows share goes into the title, the rest into the columns."""
+    shared = [n for n in ("device", "dtype", "input_size", "threads") if _one_value(rows, n)]
+    title = ", ".join(f"{name} {rows[0][name]}" for name in shared)
+    table = Table(title=title, title_justify="left")
+    table.add_column("architecture", no_wrap=True)
+    names = [name for name in Throughput.__dataclass_fields__ if name not in shared]
     for name in names:
         table.add_column(name, justify="right")
     for row in rows:
@@ -373,6 +376,10 @@ def _print_bench(rows: list[dict[str, Any]]) -> None:
             *(f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in cells),
         )
     out.print(table)
+
+
+def _one_value(rows: list[dict[str, Any]], name: str) -> bool:
+    return len({row[name] for row in rows}) == 1
 
 
 def _print_files(folder: Path, files: list[Path]) -> None:
