@@ -20,13 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from . import provenance
 from .analysis import nondominated
-from .columns import decode, encode, frame_of_columns
+from .columns import decode, encode, format_value, frame_of_columns
 from .cost import COST_COLUMNS
 from .errors import UserError, nearest, shown
 from .expressions import NAMES, Expression
-from .results import replacing
+from .results import replacing, write_atomically, write_json
 from .space import Axis, Space
+from .spec import Spec
 
 _BLOCK = 65536
 #: Sample sizes and sorted files hold a few numbers a row in memory; this keeps them under 1 GiB.
@@ -98,7 +100,8 @@ class Census:
     in `CELLS_PER_DECADE` steps of the logarithm from 1.
     """
 
-    input_size: int
+    space: Space
+    query: Query
     combinations: int
     feasible: int
     kept: int
@@ -108,6 +111,11 @@ class Census:
     shares: dict[str, dict[Any, int]]
     pools: pd.DataFrame
     density: NDArray[np.int64]
+
+    @property
+    def input_size(self) -> int:
+        """Side of the input that the costs are for, pixels."""
+        return self.space.variants[0].input_size
 
 
 def take_census(
@@ -152,7 +160,8 @@ def take_census(
         if writer:
             writer.finish(counts.empty)
     return Census(
-        input_size=space.variants[0].input_size,
+        space=space,
+        query=query,
         combinations=len(rows),
         feasible=counts.feasible,
         kept=counts.kept,
@@ -163,6 +172,46 @@ def take_census(
         pools=pools.frame(),
         density=density.cells,
     )
+
+
+def write_census(census: Census, spec: Spec, folder: Path) -> list[Path]:
+    """Write what is worth keeping of the census of `spec` into `folder`; returns the files.
+
+    `front` and `pools` as CSV and Parquet, `census.json` (counts, ranges, shares, what was asked,
+    provenance) and the spec.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in {"front": census.front, "pools": census.pools}.items():
+        write_atomically(folder / f"{name}.csv", frame.to_csv(index=False).encode())
+        write_atomically(folder / f"{name}.parquet", frame.to_parquet(index=False))
+    write_json(folder / "census.json", _summary(census, spec))
+    write_atomically(folder / "spec.yaml", spec.source.encode())
+    return [folder / name for name in ("front.csv", "pools.csv", "census.json")]
+
+
+def _summary(census: Census, spec: Spec) -> dict[str, object]:
+    query = census.query
+    return {
+        "name": spec.name,
+        "question": spec.question,
+        "input_size": census.input_size,
+        "combinations": census.combinations,
+        "drawn_at_random": query.sample is not None,
+        "feasible": census.feasible,
+        "where": query.where.text if query.where else None,
+        "kept": census.kept,
+        "ranges": census.ranges.T.to_dict(),
+        "shares": {
+            name: {format_value(value): n for value, n in counts.items()}
+            for name, counts in census.shares.items()
+        },
+        "front": {
+            "minimize": query.minimize,
+            "maximize": query.maximize,
+            "size": len(census.front),
+        },
+        "provenance": provenance.of_sweep("cpu"),
+    }
 
 
 # --- rows --------------------------------------------------------------------------------------
@@ -443,7 +492,7 @@ class _Pools:
         layers = [decode("pool_after", mask) for mask in self._masks[some]]
         frame = pd.DataFrame(
             {
-                "pool_after": [",".join(map(str, pools)) for pools in layers],
+                "pool_after": [format_value(pools) for pools in layers],
                 "pools": [len(pools) for pools in layers],
                 "mean_pool_layer": [np.mean(pools) if pools else math.nan for pools in layers],
                 "architectures": self._count[some],

@@ -61,16 +61,16 @@ def frame_of_columns(columns: Columns, rows: int) -> pd.DataFrame:
         values = np.broadcast_to(np.asarray(columns[name]), rows)
         if kind in (str, tuple):
             codes, distinct = pd.factorize(values)
-            names = [_text(name, value) for value in distinct]
+            names = [format_value(decode(name, value)) for value in distinct]
             frame[name] = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
         else:
             frame[name] = values.astype(kind)
     return pd.DataFrame(frame)
 
 
-def _text(name: str, value: Any) -> str:
-    decoded = decode(name, value)
-    return decoded if isinstance(decoded, str) else ",".join(map(str, decoded))
+def format_value(value: Any) -> str:
+    """A field's value as tables show it; the layers of `pool_after` as "1,4,8"."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:

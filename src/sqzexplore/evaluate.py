@@ -22,10 +22,10 @@ from scipy import stats
 
 from . import provenance
 from .architecture import Architecture
+from .columns import format_value
 from .cost import cost
 from .data import ImageData, digits
 from .results import write_json
-from .space import format_layers
 from .spec import Accuracy, Spec
 from .throughput import Throughput, measure
 from .training import Epoch, Recipe, Run, train
@@ -79,7 +79,7 @@ def describe_row(architecture: Architecture, spec: Spec) -> dict[str, Any]:
     row: dict[str, Any] = {
         "arch_id": architecture.arch_id,
         **architecture.model_dump(),
-        "pool_after": format_layers(architecture.pool_after),
+        "pool_after": format_value(architecture.pool_after),
         "input_size": spec.input_size,
         **cost(architecture, spec.input_size).totals(),
     }

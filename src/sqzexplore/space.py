@@ -23,7 +23,7 @@ from optuna.distributions import (
 )
 
 from .architecture import FIELDS, Architecture
-from .columns import architecture_at, encode
+from .columns import architecture_at, encode, format_value
 from .cost import cost_columns
 from .errors import UserError
 from .expressions import Expression
@@ -79,18 +79,13 @@ class Axis:
 
     def to_param(self, value: Any) -> Any:
         """A value as Optuna stores it: the layers of `pool_after` as text."""
-        return format_layers(value) if self.field == "pool_after" else value
+        return format_value(value) if self.field == "pool_after" else value
 
     def from_param(self, param: Any) -> Any:
         """The value of a parameter drawn by Optuna, which steps floats with rounding errors."""
         if FIELDS[self.field] is float and not self.continuous:
             return min(self.values, key=lambda value: abs(value - param))
         return param
-
-
-def format_layers(layers: tuple[int, ...]) -> str:
-    """Layers as the tables show them: "1,4,8"."""
-    return ",".join(map(str, layers))
 
 
 @dataclass(frozen=True)
