@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import optuna
 import typer
@@ -22,6 +22,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from .architecture import FIELDS, PRESETS, Architecture, preset
 from .census import Query, take_census, write_census
@@ -40,8 +41,21 @@ from .study import SPEC_FILE, run_sweep
 from .throughput import Throughput, measure, resolve_device
 from .training import Recipe, train
 
+
+class _Verbs(TyperGroup):
+    """Typer swallows an interrupt in silence; here it is said."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+
+
 app = typer.Typer(
     name="sqzexplore",
+    cls=_Verbs,
     help="Design-space exploration of small convolutional networks.",
     no_args_is_help=True,
     add_completion=False,
@@ -72,8 +86,6 @@ def main() -> None:
         app()
     except UserError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -83,7 +95,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"sqzexplore: {message}", file=sys.stderr)
     sys.exit(code)
 

@@ -176,11 +176,8 @@ def print_census(console: Console, census: Census, title: str) -> None:
     query, axes = census.query, [axis.field for axis in census.space.axes]
     looked_at = "drawn at random" if query.sample else "combinations"
     kept = f", {census.kept:,} kept by {query.where.text!r}" if query.where else ""
-    console.print(
-        f"{title.rstrip(': ')}\n{census.combinations:,} {looked_at}, {census.feasible:,} feasible{kept}",
-        highlight=False,
-        markup=False,
-    )
+    counts = f"{census.combinations:,} {looked_at}, {census.feasible:,} feasible{kept}"
+    console.print(f"{title.rstrip(': ')}\n{counts}", highlight=False, markup=False)
     if not census.kept:
         return
     size = census.input_size
@@ -191,8 +188,8 @@ def print_census(console: Console, census: Census, title: str) -> None:
         ranges.add_row(str(name), *(_count(str(name), row[end]) for end in ("least", "greatest")))
     console.print(ranges)
     shares = Table(title="their axes", title_justify="left", show_header=False)
-    for name, counts in census.shares.items():
-        shares.add_row(name, _shares(counts, census.kept))
+    for axis, values in census.shares.items():
+        shares.add_row(axis, _shares(values, census.kept))
     console.print(shares)
     if len(census.top):
         console.print(_rows(census.top, axes, f"the first {len(census.top):,}{_by(query.sort)}"))

@@ -67,16 +67,17 @@ def late_downsampling(census: Census, column: str, axes: Axes | None = None) -> 
     colours, markers = [BLUE, ORANGE, GREY, "#009E73", "#CC79A7"], "osD^v"
     for i, (count, rows) in enumerate(pools.groupby("pools")):
         means = rows[f"{column}_mean"]
-        spread = [means - rows[f"{column}_least"], rows[f"{column}_greatest"] - means]
+        ends = [means - rows[f"{column}_least"], rows[f"{column}_greatest"] - means]
+        spread = np.maximum(ends, 0.0)  # the mean of one architecture is itself but for rounding
         axes.errorbar(
             rows["mean_pool_layer"],
             means,
-            yerr=np.array(spread) if len(pools) <= 40 else None,
+            yerr=spread if len(pools) <= 40 else None,
             fmt=markers[i % 5],
             color=colours[i % 5],
             markersize=3,
             elinewidth=0.5,
-            label=f"{count} pools",
+            label=f"{count} pool{'s' * (count != 1)}",
         )
     axes.set_yscale("log")
     size = census.input_size
