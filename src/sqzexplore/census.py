@@ -200,7 +200,10 @@ def _summary(census: Census, spec: Spec) -> dict[str, object]:
         "feasible": census.feasible,
         "where": query.where.text if query.where else None,
         "kept": census.kept,
-        "ranges": census.ranges.T.to_dict(),
+        "ranges": {
+            name: {end: float(v) if name == "size_mb" else int(v) for end, v in row.items()}
+            for name, row in census.ranges.iterrows()
+        },
         "shares": {
             name: {format_value(value): n for value, n in counts.items()}
             for name, counts in census.shares.items()
