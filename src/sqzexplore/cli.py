@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import optuna
 import typer
@@ -22,23 +22,41 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from .architecture import FIELDS, PRESETS, Architecture, preset
-from .cost import Cost, cost
+from .census import Query, take_census, write_census
+from .cost import COST_COLUMNS, Cost, cost
 from .data import load, open_data
-from .display import SweepDisplay, print_results
+from .display import RowsDisplay, SweepDisplay, print_census, print_results
 from .errors import UserError, field_problem, nearest, shown
 from .evaluate import training_macs
+from .expressions import Expression
 from .figures import write_figures
+from .figures_census import write_census_figures
 from .recipe import Recipe
 from .results import load_results
+from .space import Space
 from .spec import Spec
 from .study import SPEC_FILE, run_sweep
 from .throughput import Throughput, measure, resolve_device
 from .training import train
 
+
+class _Verbs(TyperGroup):
+    """Typer swallows an interrupt in silence; here it is said."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+
+
 app = typer.Typer(
     name="sqzexplore",
+    cls=_Verbs,
     help="Design-space exploration of small convolutional networks.",
     no_args_is_help=True,
     add_completion=False,
@@ -46,6 +64,9 @@ app = typer.Typer(
 )
 out = Console(width=None if sys.stdout.isatty() else 130)
 err = Console(stderr=True)
+
+#: Combinations that `validate` goes through: about five minutes.
+_MOST_COUNTED = 10**9
 
 Preset = Annotated[str, typer.Argument(help=f"One of {', '.join(PRESETS)}.")]
 Set = Annotated[
@@ -66,8 +87,6 @@ def main() -> None:
         app()
     except UserError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -77,7 +96,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"sqzexplore: {message}", file=sys.stderr)
     sys.exit(code)
 
@@ -130,12 +149,15 @@ def validate(spec_file: SpecFile) -> None:
         table.add_row(f"axis {axis.field}", text)
     trials = spec.search.trials
     if space.enumerable:
-        feasible = space.count()
-        table.add_row("architectures", f"{space.size:,}, of which {feasible:,} are feasible")
-        trials = feasible if trials is None else min(trials, feasible)
-    table.add_row("trials", f"{trials:,} ({spec.search.sampler})")
-    for name, text in _expected_cost(spec, trials or 0).items():
-        table.add_row(name, text)
+        feasible = _count(space)
+        known = f"{feasible:,}" if feasible is not None else "an unknown number (too many to count)"
+        table.add_row("architectures", f"{space.size:,}, of which {known} are feasible")
+        if feasible is not None:
+            trials = feasible if trials is None else min(trials, feasible)
+    if trials is not None:
+        table.add_row("trials", f"{trials:,} ({spec.search.sampler})")
+        for name, text in _expected_cost(spec, trials).items():
+            table.add_row(name, text)
     out.print(table)
 
 
@@ -154,6 +176,54 @@ def describe(
         print(json.dumps({"arch_id": architecture.arch_id, **plain}, indent=2))
         return
     _print_architecture(preset_name, counted)
+
+
+@app.command()
+def census(
+    spec_file: SpecFile,
+    where: Annotated[
+        str | None, typer.Option(help="Condition that rows must meet: 'params < 5e5'.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Show and write the first N only.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="Columns to sort by, commas; -macs: descending [default: macs]."),
+    ] = None,
+    minimize: Annotated[
+        str | None,
+        typer.Option(help="Columns of the Pareto front [default: the spec's, or params,macs]."),
+    ] = None,
+    maximize: Annotated[str | None, typer.Option(help="The same, the other way round.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Draw N architectures instead of looking at all.")
+    ] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.parquet", help="Write the rows kept.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Write the front, a summary and figures into this folder.")
+    ] = None,
+) -> None:
+    """Count the exact cost of every architecture of a spec: filter, rank, Pareto front."""
+    spec = Spec.load(spec_file)
+    query = _query(spec, where, sort or ("macs" if top else None), top, minimize, maximize, sample)
+    for place in (out_file and out_file.parent, folder and folder.parent):
+        if place and not place.is_dir():
+            raise UserError(f"{place}: no such folder")
+    if out_file and out_file.is_dir():
+        raise UserError(f"--out {out_file}: found a folder, expected a file")
+    try:
+        with RowsDisplay(err) as display:
+            taken = take_census(spec.design_space, query, out_file, display)
+        files = [out_file] if out_file else []
+        if folder:
+            files += write_census(taken, spec, folder)
+            files += write_census_figures(taken, spec.name, folder)
+    except OSError as error:
+        _fail(f"{error}; nothing was left half-written", 1)
+    print_census(out, taken, f"{spec.name}: {spec.question}")
+    for file in files:
+        out.print(f"written: {file}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -291,6 +361,34 @@ def _architecture(preset_name: str, changes: list[str] | None) -> Architecture:
         raise UserError(f"--set{found} {field_problem(first)}") from None
 
 
+def _query(
+    spec: Spec,
+    where: str | None,
+    sort: str | None,
+    top: int | None,
+    minimize: str | None,
+    maximize: str | None,
+    sample: int | None,
+) -> Query:
+    """The options of `census`; without any of its own, the front is that of the spec."""
+    try:
+        condition = Expression(where) if where is not None else None
+    except UserError as error:
+        raise UserError(f"--where: {error}") from None
+    least, most = _names(minimize), _names(maximize)
+    if not least and not most:
+        goals = spec.search.objectives
+        if not goals or not set(goals) <= set(COST_COLUMNS):
+            goals = {"params": "minimize", "macs": "minimize"}
+        least = tuple(name for name, goal in goals.items() if goal == "minimize")
+        most = tuple(name for name, goal in goals.items() if goal == "maximize")
+    return Query(condition, _names(sort), top, least, most, sample, spec.search.seed)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",")) if text is not None else ()
+
+
 def _print_architecture(name: str, counted: Cost) -> None:
     size = counted.input_size
     table = Table(title=f"{name}, input {size}x{size}", title_justify="left")
@@ -314,6 +412,19 @@ def _print_architecture(name: str, counted: Cost) -> None:
         *(f"{n:,}" for n in (counted.params, counted.macs, counted.activations)),
     )
     out.print(table)
+
+
+def _count(space: Space) -> int | None:
+    """How many architectures are feasible, exactly; None where counting would take minutes."""
+    if space.size > _MOST_COUNTED:
+        return None
+    feasible = 0
+    with RowsDisplay(err) as display:
+        display.start("counting", space.size)
+        for _, keep in space.blocks():
+            feasible += int(keep.sum())
+            display.advance(len(keep))
+    return feasible
 
 
 def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:

@@ -22,11 +22,11 @@ from scipy import stats
 
 from . import provenance
 from .architecture import Architecture
+from .columns import format_value
 from .cost import cost
 from .data import ImageData, Source
 from .recipe import Recipe
 from .results import write_json
-from .space import format_layers
 from .spec import Accuracy, Spec
 from .throughput import Throughput, measure
 from .training import Epoch, Run, train
@@ -83,7 +83,7 @@ def describe_row(architecture: Architecture, spec: Spec, data: ImageData | None)
     row: dict[str, Any] = {
         "arch_id": architecture.arch_id,
         **architecture.model_dump(),
-        "pool_after": format_layers(architecture.pool_after),
+        "pool_after": format_value(architecture.pool_after),
         "input_size": spec.input_size,
         **cost(architecture, spec.input_size).totals(),
     }

@@ -16,13 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from .architecture import FIELDS, MAX_FIRES, PRESETS, Architecture
 from .augment import Augmentation
 from .data import check_data_name
-from .errors import UserError, field_problem, nearest, shown
+from .errors import CostOverflow, UserError, field_problem, nearest, shown
 from .expressions import Expression
 from .recipe import Precision, RecipeName
 from .space import Axis, Space, Variant
 
 #: More values than this on one axis is a slip of the pen.
 MAX_AXIS_VALUES = 100_000
+#: Combinations that are searched for one that meets the constraints: a few seconds.
+_MOST_CHECKED = 10_000_000
 _MAX_BYTES = 1_000_000
 
 KeyPath = tuple[str | int, ...]
@@ -579,8 +581,15 @@ def _check_shapes(spec: Spec, space: Space) -> None:
                 f"found {shown(axis.values[dead[0]])}, which no architecture of the space "
                 f"can have: {_reason_at(small, first)}",
             )
-    if space.constraints and space.enumerable and not any(keep.any() for _, keep in space.blocks()):
-        raise _Problem(("constraints",), f"found that they exclude all {space.size} architectures")
+    if space.constraints and space.enumerable and space.size <= _MOST_CHECKED:
+        try:
+            some = any(keep.any() for _, keep in space.blocks())
+        except CostOverflow as error:
+            raise _Problem(("space",), str(error)) from None
+        if not some:
+            raise _Problem(
+                ("constraints",), f"found that they exclude all {space.size} architectures"
+            )
 
 
 def _reason_at(space: Space, index: int) -> str:

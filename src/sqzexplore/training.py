@@ -21,7 +21,6 @@ from .model import SqueezeNet, build
 from .recipe import Recipe, initialise, optimizer, rate
 
 _EVALUATED = 500
-_INITIAL = 256
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def train(
         torch.manual_seed(seed)
         net = build(architecture).to(device)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        initialise(net, _normalised(data.train.images[:_INITIAL], data), recipe)
+        initialise(net, recipe)
         history, diverged = _epochs(net, data, recipe, seed, on_epoch)
         top1, top5 = (math.nan, math.nan) if diverged else accuracy(net, data, data.test, recipe)
     return Run(
