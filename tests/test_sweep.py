@@ -278,13 +278,13 @@ def test_a_diverged_run_is_recorded_as_diverged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = SMALL.replace("epochs: 1", "epochs: 1, learning_rate: 100.0")
-    real = training._epochs
+    real = training.fit
 
-    def poisoned(net, data, recipe, seed, on_epoch):
+    def poisoned(architecture, data, recipe, seed, *rest):
         mean = data.mean * (math.nan if seed == 1 else 1.0)
-        return real(net, replace(data, mean=mean), recipe, seed, on_epoch)
+        return real(architecture, replace(data, mean=mean), recipe, seed, *rest)
 
-    monkeypatch.setattr(training, "_epochs", poisoned)
+    monkeypatch.setattr(training, "fit", poisoned)
     outcome, _ = run(text, tmp_path)
     assert (outcome.complete, outcome.diverged) == (0, 2)
     table, seeds = load_results(tmp_path), load_results(tmp_path, "seeds")
@@ -467,9 +467,9 @@ def test_recipe_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
     seen = []
     real = evaluate.train
 
-    def spy(architecture, data, recipe, seed, on_epoch):
+    def spy(architecture, data, recipe, seed, *rest):
         seen.append((recipe, seed, data.train.images.shape[1]))
-        return real(architecture, data, replace(recipe, epochs=1), seed, on_epoch)
+        return real(architecture, data, replace(recipe, epochs=1), seed, *rest)
 
     monkeypatch.setattr(evaluate, "train", spy)
     text = SMALL.replace("image_size: 32, epochs: 1", "image_size: 40, epochs: 3, batch_size: 99")

@@ -1,7 +1,7 @@
 """One architecture of a spec, evaluated: cost, then throughput, then accuracy over the seeds.
 
-What is measured is kept in a file of its own until the trial is told to the study, so that an
-interrupted trial goes on from its last training instead of starting again.
+What is measured is kept in a file of its own until the trial is told to the study, and a training
+keeps its state after every epoch, so that an interrupted trial goes on from there.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _accuracy(
 ) -> None:
     accuracy = spec.measure.accuracy
     assert accuracy is not None
-    recipe = recipe_of(accuracy, data)
+    recipe = recipe_of(accuracy)
     trained = _trained(architecture, spec, data)
     share = 1.0 / (accuracy.seeds * accuracy.epochs)
     for seed in range(accuracy.seeds):
@@ -186,8 +186,10 @@ def _accuracy(
             done += 1
             on_progress(share, f"seed {seed}, epoch {epoch.epoch}/{accuracy.epochs}")
 
-        once = partial(train, trained, data, recipe, seed, on_epoch)
+        unfinished = kept.path.with_name(f"{kept.path.stem}-seed{seed}.safetensors")
+        once = partial(train, trained, data, recipe, seed, on_epoch, unfinished)
         run = kept.get("seeds", str(seed), once)
+        unfinished.unlink(missing_ok=True)
         on_progress(share * (accuracy.epochs - done), f"seed {seed}")
         history = [dict(epoch, seed=seed) for epoch in run["history"]]
         evaluation.history += history
@@ -223,14 +225,14 @@ def summarise(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def recipe_of(accuracy: Accuracy, data: ImageData) -> Recipe:
-    """The recipe that a spec asks for; augmentation, where it is left open, suits the data."""
+def recipe_of(accuracy: Accuracy) -> Recipe:
+    """The recipe that a spec asks for."""
     return Recipe(
-        name=accuracy.recipe,
+        recipe=accuracy.recipe,
         epochs=accuracy.epochs,
         batch_size=accuracy.batch_size,
         learning_rate=accuracy.learning_rate,
         label_smoothing=accuracy.label_smoothing,
-        augmentation=accuracy.augmentation or data.augmentation,
+        augmentation=accuracy.augmentation,
         precision=accuracy.precision,
     )

@@ -43,16 +43,17 @@ _LOGIT_BIAS = 4.0
 class Recipe:
     """What the user sets of the training; the module says the rest.
 
-    `learning_rate` is the peak of the schedule; None is the recipe's own. `precision` is that of
+    `learning_rate` is the peak of the schedule; None is the recipe's own. `augmentation` None is
+    what suits the data. `precision` is that of
     convolutions; weights, losses and updates are always float32.
     """
 
-    name: RecipeName = "default"
+    recipe: RecipeName = "default"
     epochs: int = 20
     batch_size: int = 64
     learning_rate: float | None = None
     label_smoothing: float = 0.0
-    augmentation: Augmentation = "shift"
+    augmentation: Augmentation | None = None
     precision: Precision = "float32"
 
     @property
@@ -60,24 +61,24 @@ class Recipe:
         """The highest learning rate."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 0.04 if self.name == "paper" else 0.003
+        return 0.04 if self.recipe == "paper" else 0.003
 
     @property
     def clip(self) -> float | None:
         """The largest norm that a gradient keeps."""
-        return None if self.name == "paper" else 1.0
+        return None if self.recipe == "paper" else 1.0
 
 
 def rate(recipe: Recipe, step: int, steps: int) -> float:
     """Share of the peak learning rate at `step` of `steps`."""
-    warmup = 1.0 if recipe.name == "paper" else max(1.0, _WARMUP * steps)
+    warmup = 1.0 if recipe.recipe == "paper" else max(1.0, _WARMUP * steps)
     return min((step + 1) / warmup, (steps - step) / max(1.0, steps - warmup))
 
 
 def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimiser of the recipe over all weights of `net`."""
     weights, rate = net.parameters(), recipe.peak_rate
-    if recipe.name == "paper":
+    if recipe.recipe == "paper":
         return torch.optim.SGD(weights, rate, momentum=0.9, weight_decay=2e-4, fused=True)
     return torch.optim.AdamW(weights, rate, betas=(0.9, 0.99), weight_decay=0.05, fused=True)
 
@@ -85,7 +86,7 @@ def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 @torch.no_grad()
 def initialise(net: SqueezeNet, recipe: Recipe) -> None:
     """Change the initial weights as the recipe says."""
-    if recipe.name == "paper":
+    if recipe.recipe == "paper":
         return
     nn.init.constant_(net.classifier.get_parameter("1.bias"), _LOGIT_BIAS)
     for fire in net.modules():

@@ -261,7 +261,7 @@ class _Sweep:
             values = [_told(evaluation.row, name) for name in self.spec.objectives]
         self._tell(trial, values)
         self._record(trial.number, attributes, values)
-        for kept in scratch.glob(f"{architecture.arch_id}-*.json"):
+        for kept in scratch.glob(f"{architecture.arch_id}-*"):
             kept.unlink()
         with suppress(OSError):  # still in use
             scratch.rmdir()
@@ -345,7 +345,8 @@ def _refuse_another_spec(spec: Spec, folder: Path) -> None:
 def _load_data(spec: Spec, device: torch.device) -> ImageData | None:
     if not (accuracy := spec.measure.accuracy):
         return None
-    return load(open_data(accuracy.data), accuracy.image_size).to(device)
+    source = open_data(accuracy.data)
+    return load(source, accuracy.image_size, accuracy.augmentation).to(device)
 
 
 def _refuse_other_data(study: optuna.Study, data: ImageData | None, folder: Path) -> None:
