@@ -26,7 +26,8 @@ from .columns import decode, encode, format_value, frame_of_columns
 from .cost import COST_COLUMNS
 from .errors import UserError, nearest, shown
 from .expressions import NAMES, Expression
-from .results import replacing, write_atomically, write_json
+from .files import replacing, write_atomically
+from .results import write_json
 from .space import Axis, Space
 from .spec import Spec
 

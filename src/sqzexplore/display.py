@@ -156,7 +156,7 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
     if accuracy := spec.measure.accuracy:
         proxy = ", ".join(f"{name}={value}" for name, value in accuracy.proxy.items())
         lines.append(
-            f"top-1: a proxy, not ImageNet: {accuracy.data} at "
+            f"top-1: a proxy, not ImageNet: {trials['data'].dropna().iloc[0]} at "
             f"{accuracy.image_size}x{accuracy.image_size}, test split, {accuracy.epochs} epochs, "
             f"mean of {accuracy.seeds} seeds, t-interval over seeds"
             + (f"; trained with {proxy}" if proxy else "")
