@@ -15,11 +15,11 @@ import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
 from .reference import published
-from .results import TRIALS
+from .results import TRIALS, data_name
 from .spec import FigureSpec, Spec
 from .style import BLUE, GREY, ORANGE, STYLE, own_axes, panels, save
 
@@ -153,11 +153,16 @@ def _interval(rows: pd.DataFrame, y: str, ys: np.ndarray) -> np.ndarray | None:
 
 
 def _scale(axes: Axes, x: str, xs: np.ndarray) -> None:
-    if xs.min() > 0 and xs.max() / xs.min() > 10:
+    log = xs.min() > 0 and xs.max() / xs.min() > 10
+    large = xs.max() >= 1e4
+    formatter = EngFormatter(sep="") if large else StrMethodFormatter("{x:g}")
+    if log:
         axes.set_xscale("log")
-    if xs.max() >= 1e4:
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_minor_formatter("")
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        # Decades alone are too few numbers to read a narrow axis by.
+        axes.xaxis.set_minor_formatter(formatter if xs.max() / xs.min() < 300 else "")
+    if log or large:
+        axes.xaxis.set_major_formatter(formatter)
 
 
 def _label(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> Axes:
@@ -205,13 +210,6 @@ def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str])
     np.random.set_state(state)
 
 
-def _data_name(spec: Spec, trials: pd.DataFrame) -> str:
-    """The data set's own name; the spec may say where it lies instead."""
-    names = list(trials["data"].dropna().unique()) if "data" in trials else []
-    assert spec.measure.accuracy is not None
-    return str(names[0]) if len(names) else spec.measure.accuracy.data
-
-
 def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
     """How the numbers were obtained, in a line or two."""
     parts = []
@@ -219,7 +217,7 @@ def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
     if accuracy and "top1" in (figure.x, figure.y):
         proxy = ", ".join(f"{name} {value}" for name, value in accuracy.proxy.items())
         parts.append(
-            f"proxy accuracy: {_data_name(spec, trials)}, {accuracy.epochs} epochs, "
+            f"proxy accuracy: {data_name(trials, accuracy.data)}, {accuracy.epochs} epochs, "
             f"{accuracy.seeds} seeds" + (f"\ntrained with {proxy}" if proxy else "")
         )
     if "images_per_s" in (figure.x, figure.y) and len(trials):

@@ -197,3 +197,9 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
     return pd.concat(
         [frame.reindex(columns=list(types)).astype(types) for frame in frames], ignore_index=True
     )
+
+
+def data_name(trials: pd.DataFrame, otherwise: str) -> str:
+    """The data set's own name; the spec, which is `otherwise`, may say where it lies instead."""
+    names = list(trials["data"].dropna().unique()) if "data" in trials else []
+    return str(names[0]) if names else otherwise
