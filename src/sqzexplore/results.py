@@ -53,7 +53,10 @@ _TRIAL = {
     "sweep": Column("string", "", "name of the sweep"),
     "trial": Column("Int64", "", "number of the trial in the Optuna study"),
     "state": Column(
-        "string", "", "complete; diverged: a seed's loss was not finite; failed: see error"
+        "string",
+        "",
+        "complete; diverged: a seed's loss was not finite; pruned: ended early by the search; "
+        "failed: see error",
     ),
     "arch_id": Column("string", "", "names the architecture's metaparameters"),
 }

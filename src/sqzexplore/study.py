@@ -20,6 +20,7 @@ import filelock
 import optuna
 import sqlalchemy.exc
 import torch
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -34,6 +35,7 @@ from .evaluate import Evaluation, describe_row, evaluate, work_units
 from .files import write_atomically
 from .results import TABLES, write_json, write_tables
 from .spec import Spec
+from .training import Epoch
 
 JOURNAL = "study.journal"
 SPEC_FILE = "spec.yaml"
@@ -64,6 +66,7 @@ class Outcome:
 
     complete: int = 0
     diverged: int = 0
+    pruned: int = 0
     failures: list[str] = field(default_factory=list)
 
     def count(self, row: Mapping[str, Any]) -> None:
@@ -72,6 +75,8 @@ class Outcome:
             self.complete += 1
         elif row["state"] == "diverged":
             self.diverged += 1
+        elif row["state"] == "pruned":
+            self.pruned += 1
         else:
             self.failures.append(f"trial {row['trial']} ({row['arch_id']}): {row['error']}")
 
@@ -241,10 +246,16 @@ class _Sweep:
             told += share
             self.progress.advance(share * units, what)
 
+        def prune(epoch: Epoch) -> bool:
+            if self.spec.search.pruner is None:
+                return False
+            trial.report(epoch.val_top1, epoch.epoch)
+            return trial.should_prune()
+
         scratch = self.folder / _SCRATCH
         try:
             evaluation = evaluate(
-                architecture, self.spec, self.data, self.device, scratch, on_progress
+                architecture, self.spec, self.data, self.device, scratch, on_progress, prune
             )
         except OSError:  # the disk's trouble, not the architecture's: stop here, resume later
             raise
@@ -259,15 +270,18 @@ class _Sweep:
         values = None
         if evaluation.row["state"] == "complete":
             values = [_told(evaluation.row, name) for name in self.spec.objectives]
-        self._tell(trial, values)
+        pruned = evaluation.row["state"] == "pruned"
+        self._tell(trial, values, TrialState.PRUNED if pruned else TrialState.FAIL)
         self._record(trial.number, attributes, values)
         for kept in scratch.glob(f"{architecture.arch_id}-*"):
             kept.unlink()
         with suppress(OSError):  # still in use
             scratch.rmdir()
 
-    def _tell(self, trial: Trial, values: list[float] | None) -> None:
-        self.study.tell(trial, values, state=None if values else TrialState.FAIL)
+    def _tell(
+        self, trial: Trial, values: list[float] | None, otherwise: TrialState = TrialState.FAIL
+    ) -> None:
+        self.study.tell(trial, values, state=None if values else otherwise)
 
     def _record(
         self, number: int, attributes: Mapping[str, Any], values: list[float] | None
@@ -316,6 +330,21 @@ def _sampler(spec: Spec, number: int) -> BaseSampler:
                 return samplers.GPSampler(seed=seed)
             case _:  # a grid's trials are fixed; nothing is drawn
                 return samplers.RandomSampler(seed=seed)
+
+
+def _pruner(spec: Spec) -> BasePruner:
+    """Optuna's pruner over the epochs of a trial's first seed: a third goes on at each rung."""
+    epochs = spec.measure.accuracy.epochs if spec.measure.accuracy else 1
+    first = max(1, epochs // 9)
+    match spec.search.pruner:
+        case "halving":
+            return SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
+        case "hyperband":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=3)
+        case _:
+            return NopPruner()
 
 
 # --- the folder and the study in it ------------------------------------------------------------
@@ -404,6 +433,7 @@ def _open_study(spec: Spec, storage: BaseStorage) -> optuna.Study:
         study_name=spec.name,
         storage=storage,
         directions=list(spec.objectives.values()),
+        pruner=_pruner(spec),
         load_if_exists=True,
     )
 

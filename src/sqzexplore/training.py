@@ -40,10 +40,12 @@ class Run:
     """One training. Accuracies, in percent after the last epoch, are NaN if it diverged.
 
     `top1` and `top5` are of the test split; `top5` is NaN where there are fewer than 6 classes.
+    A run that was `stopped` early has neither: its test split was not looked at.
     """
 
     seed: int
     diverged: bool
+    stopped: bool
     top1: float
     top5: float
     val_top1: float
@@ -56,7 +58,7 @@ def fit(
     data: ImageData,
     recipe: Recipe,
     seed: int,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_epoch: Callable[[Epoch], bool | None] = lambda epoch: None,
     unfinished: Path | None = None,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> tuple[SqueezeNet, Run]:
@@ -71,7 +73,7 @@ def fit(
         data: the images, on the device to train on.
         recipe: how.
         seed: initial weights, order of the images, augmentation and dropout follow from it.
-        on_epoch: called after every epoch.
+        on_epoch: called after every epoch; the training ends when it returns True.
         unfinished: file that keeps the state after every epoch, and that the training goes on
             from if it is there.
         on_batch: called after every step with the number of images it took.
@@ -89,17 +91,21 @@ def fit(
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         initialise(net, recipe)
         state = _State(net, data, recipe, seed, unfinished)
+        stopped = False
         for epoch in range(len(state.history) + 1, recipe.epochs + 1):
-            if state.diverged:
+            if stopped or state.diverged:
                 break
             state.run_epoch(epoch, on_batch)
             state.keep(time.perf_counter() - started)
-            on_epoch(state.history[-1])
+            stopped = bool(on_epoch(state.history[-1])) and epoch < recipe.epochs
         diverged = state.diverged
-        top1, top5 = (math.nan, math.nan) if diverged else accuracy(net, data, data.test, recipe)
+        top1 = top5 = math.nan
+        if not (stopped or diverged):
+            top1, top5 = accuracy(net, data, data.test, recipe)
     run = Run(
         seed=seed,
         diverged=diverged,
+        stopped=stopped,
         top1=top1,
         top5=top5,
         val_top1=math.nan if diverged else state.history[-1].val_top1,
