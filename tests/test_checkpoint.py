@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 import sqzexplore as sqz
 from sqzexplore import checkpoint
+from sqzexplore.cli import app
 from sqzexplore.data import load, open_data
 from sqzexplore.errors import UserError
 from sqzexplore.recipe import Recipe
@@ -72,18 +73,20 @@ def test_a_killed_training_gives_the_network_of_an_undisturbed_one(tmp_path: Pat
     assert resumed.returncode == 0, resumed.stderr
     assert "epoch 1/6" not in resumed.stdout
     assert "epoch 6/6" in resumed.stdout
-    done = sqz(*TRAIN, "--device", "cpu", "--out", tmp_path / "undisturbed")
-    assert done.returncode == 0, done.stderr
-    assert "epoch 1/6" in done.stdout
+    done = CliRunner().invoke(
+        app, [*TRAIN, "--device", "cpu", "--out", str(tmp_path / "undisturbed")]
+    )
+    assert done.exit_code == 0, done.output
+    assert "epoch 1/6" in done.output
     ours, theirs = (
         load_file(tmp_path / n / checkpoint.MODEL_FILE) for n in ("killed", "undisturbed")
     )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert [file.name for file in folder.iterdir()] == [checkpoint.MODEL_FILE]
-    again = sqz(*TRAIN, "--device", "cpu", "--out", folder)
-    assert again.returncode == 0
-    assert "epoch" not in again.stdout.replace("6 epochs", "")
+    again = CliRunner().invoke(app, [*TRAIN, "--device", "cpu", "--out", str(folder)])
+    assert again.exit_code == 0
+    assert "epoch" not in again.output.replace("6 epochs", "")
 
 
 def _epochs_kept(folder: Path) -> int:
@@ -94,12 +97,11 @@ def _epochs_kept(folder: Path) -> int:
         return 0
 
 
-def test_a_loaded_network_answers_as_the_trained_one(tmp_path: Path, sqz) -> None:
-    done = sqz(*TRAIN[:-1], "2", "--out", tmp_path, "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    import sqzexplore
-
-    net, notes = sqzexplore.load(tmp_path), checkpoint.notes(tmp_path)
+def test_a_loaded_network_answers_as_the_trained_one(tmp_path: Path) -> None:
+    options = [*TRAIN[:-1], "2", "--out", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    net, notes = sqz.load(tmp_path), checkpoint.notes(tmp_path)
     assert not net.training
     assert net.architecture.batch_norm
     data = load(open_data("digits"), 32)
@@ -108,7 +110,7 @@ def test_a_loaded_network_answers_as_the_trained_one(tmp_path: Path, sqz) -> Non
     with torch.inference_mode():
         right = (net(images).argmax(1) == data.test.labels).float().mean().item() * 100
     assert right == pytest.approx(notes["top1"], abs=1e-3)
-    assert f"{notes['top1']:.2f}%" in done.stdout
+    assert f"{notes['top1']:.2f}%" in done.output
     assert notes["classes"] == list("0123456789")
     assert notes["data_sha256"] == data.sha256
     assert len(notes["history"]) == 2
@@ -131,13 +133,13 @@ def test_files_that_hold_no_network(tmp_path: Path) -> None:
     assert sqz.load(tmp_path / "good").architecture == TINY
 
 
-def test_another_training_in_the_folder_is_refused(tmp_path: Path, sqz) -> None:
-    options = [*TRAIN[:-1], "1", "--out", tmp_path, "--device", "cpu"]
-    assert sqz(*options).returncode == 0
+def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
+    options = [*TRAIN[:-1], "1", "--out", str(tmp_path), "--device", "cpu"]
+    assert CliRunner().invoke(app, options).exit_code == 0
     before = (tmp_path / checkpoint.MODEL_FILE).read_bytes()
-    refused = sqz(*options, "--seed", "1")
-    assert refused.returncode == 2
-    assert "holds another training: seed 0 there, 1 here" in refused.stderr
+    refused = CliRunner().invoke(app, [*options, "--seed", "1"])
+    assert isinstance(refused.exception, UserError)
+    assert "holds another training: seed 0 there, 1 here" in str(refused.exception)
     assert (tmp_path / checkpoint.MODEL_FILE).read_bytes() == before
     recipe, data = Recipe(epochs=2), load(open_data("digits"), 32)
 
@@ -148,17 +150,3 @@ def test_another_training_in_the_folder_is_refused(tmp_path: Path, sqz) -> None:
         fit(TINY, data, recipe, 0, stop, tmp_path / "state")
     with pytest.raises(UserError, match="another training: seed 0 there, 1 here"):
         fit(TINY, data, recipe, 1, unfinished=tmp_path / "state")
-
-
-def test_an_interrupt_says_how_to_resume(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sqzexplore", *TRAIN, "--out", str(tmp_path / "x")]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ
-    )
-    while _epochs_kept(tmp_path / "x") < 1:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "run the same command again to resume" in message
-    assert "Traceback" not in message

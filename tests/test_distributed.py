@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -95,6 +96,29 @@ def test_two_processes_do_the_steps_of_one(tmp_path: Path) -> None:
     assert not torch.equal(*weights), "two processes add in another order"
     difference = (weights[0] - weights[1]).norm() / weights[0].norm()
     assert difference < 0.01
+
+
+def test_a_sweep_of_two_processes(photographs: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(
+        f"""
+name: small
+base: {{batch_norm: true}}
+space: {{squeeze_ratio: [0.5, 1.0]}}
+measure:
+  accuracy: {{data: {photographs}, image_size: 64, epochs: 3, seeds: 1, batch_size: 32,
+             proxy: {{width_multiplier: 0.1}}}}
+"""
+    )
+    command = launch(2, "sweep", spec, "--out", tmp_path / "out", "--device", "cpu")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[2/2]") == 1, "one process speaks"
+    table = sqz.load_results(tmp_path / "out")
+    assert table["state"].tolist() == ["complete", "complete"]
+    assert table["top1"].min() > 40, "far above chance, 16.7%"
+    assert set(table["data"]) == {"photographs"}
+    assert json.loads((tmp_path / "out/provenance.json").read_text())["processes"] == 2
 
 
 def test_the_shares_of_the_processes_cover_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import optuna
+import torch
 import typer
 import yaml
 from pydantic import ValidationError
@@ -40,9 +41,10 @@ from .figures_census import write_census_figures
 from .results import load_results
 from .space import Space
 from .spec import Accuracy, Spec
-from .study import SPEC_FILE, run_sweep
+from .study import SPEC_FILE, load_data, run_sweep
 from .throughput import Throughput, measure, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
+from .training import follow
 
 
 class _Verbs(TyperGroup):
@@ -124,8 +126,12 @@ def sweep(
     folder = out_dir or Path("results") / spec.name
     display = SweepDisplay(spec, out, quiet)
     with _resumable(folder):
-        with display:
-            outcome = run_sweep(spec, folder, place, display, storage)
+        with distributed.group(place) as joined:
+            if distributed.rank():
+                return _follow(spec, joined)
+            with display:
+                outcome = run_sweep(spec, folder, joined, display, storage)
+            distributed.told(None)
         files = write_figures(spec, load_results(folder), folder)
     if not quiet:
         print_results(out, load_results(folder), spec)
@@ -358,6 +364,12 @@ def _resumable(folder: Path) -> Iterator[None]:
         _fail(f"interrupted; {again}", 130)
     except OSError as error:
         _fail(f"{error}; {again}", 1)
+
+
+def _follow(spec: Spec, device: torch.device) -> None:
+    """What torchrun's other processes do in a sweep: help with its trainings."""
+    if (data := load_data(spec, device)) is not None:
+        follow(data)
 
 
 def _checked_recipe(**options: Any) -> Accuracy:

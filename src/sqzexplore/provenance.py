@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "numpy", "pandas", "optuna", "scikit-learn", "matplotlib")
+from . import distributed
+
+PACKAGES = ("torch", "numpy", "pandas", "optuna", "scikit-learn", "matplotlib", "pillow")
 
 
 @lru_cache(maxsize=1)
@@ -86,6 +88,7 @@ def of_sweep(device: str) -> dict[str, object]:
         "device": device,
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
+        "processes": distributed.world(),
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "cudnn": torch.backends.cudnn.version() if device.startswith("cuda") else None,
     }

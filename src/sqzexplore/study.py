@@ -101,7 +101,7 @@ def run_sweep(
         UserError: the folder holds another sweep, or another process runs this one.
     """
     _refuse_another_spec(spec, folder)
-    data = _load_data(spec, device)
+    data = load_data(spec, device)
     database = _open_database(storage_url) if storage_url else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -371,7 +371,12 @@ def _refuse_another_spec(spec: Spec, folder: Path) -> None:
         )
 
 
-def _load_data(spec: Spec, device: torch.device) -> ImageData | None:
+def load_data(spec: Spec, device: torch.device) -> ImageData | None:
+    """The images that the spec trains on, on `device`; None if it trains on none.
+
+    Raises:
+        UserError: there are no such images, or one is damaged.
+    """
     if not (accuracy := spec.measure.accuracy):
         return None
     source = open_data(accuracy.data)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +96,8 @@ def fit(
                 break
             state.run_epoch(epoch, on_batch)
             state.keep(time.perf_counter() - started)
-            stopped = bool(on_epoch(state.history[-1])) and epoch < recipe.epochs
+            wanted = distributed.told(on_epoch(state.history[-1]))
+            stopped = bool(wanted) and epoch < recipe.epochs
         diverged = state.diverged
         top1 = top5 = math.nan
         if not (stopped or diverged):
@@ -115,9 +115,24 @@ def fit(
     return net, run
 
 
-def train(*args: Any, **kwargs: Any) -> Run:
-    """`fit`, without the network."""
-    return fit(*args, **kwargs)[1]
+def follow(data: ImageData) -> None:
+    """Take part in the trainings that the first process leads, until it has no more."""
+    while (job := distributed.told(None)) is not None:
+        architecture, recipe, seed, unfinished = job
+        fit(architecture, data, recipe, seed, unfinished=unfinished)
+
+
+def train(
+    architecture: Architecture,
+    data: ImageData,
+    recipe: Recipe,
+    seed: int,
+    on_epoch: Callable[[Epoch], bool | None] = lambda epoch: None,
+    unfinished: Path | None = None,
+) -> Run:
+    """`fit`, together with the processes that `follow` if there are any; how it went."""
+    distributed.told((architecture, recipe, seed, unfinished))
+    return fit(architecture, data, recipe, seed, on_epoch, unfinished)[1]
 
 
 class _State:
