@@ -24,10 +24,10 @@ from . import provenance
 from .architecture import Architecture
 from .cost import cost
 from .data import ImageData, digits
-from .results import write_json
+from .results import TRIALS, write_json
 from .space import format_layers
 from .spec import Accuracy, Spec
-from .throughput import Throughput, measure
+from .throughput import Throughput, batches, measure
 from .training import Epoch, Recipe, Run, train
 
 #: Called with the share of a trial's work that is newly done, and what was done.
@@ -65,7 +65,7 @@ def evaluate(
     evaluation = Evaluation(describe_row(architecture, spec) | {"state": "complete"})
     if spec.measure.throughput:
         evaluation.throughput = _throughput(architecture, spec, device, kept, on_progress)
-        evaluation.row |= max(evaluation.throughput, key=lambda row: row["batch"])
+        evaluation.row |= _shown(evaluation.throughput)
     if spec.measure.accuracy:
         _accuracy(architecture, spec, spec.measure.accuracy, device, kept, evaluation, on_progress)
     evaluation.row |= {"device": str(device)}
@@ -133,14 +133,16 @@ def _throughput(
 ) -> list[dict[str, Any]]:
     asked = spec.measure.throughput
     assert asked is not None
-    rows = []
-    for dtype in asked.dtype:
-        for batch in asked.batch:
-            once = partial(
-                measure, architecture, batch, dtype, spec.input_size, device, asked.seconds
-            )
-            rows.append(kept.get("throughput", f"{dtype}-{batch}", once))
-            on_progress(0.0, f"throughput, batch {batch}")
+    rows: list[dict[str, Any]] = []
+    for settings in asked.settings(str(device), spec.input_size):
+        sizes = batches(asked.batch)
+        batch: int | None = next(sizes)
+        while batch is not None:
+            at = replace(settings, batch=batch)
+            once = partial(measure, architecture, at, asked.seconds, kept.path.parent.parent)
+            rows.append(kept.get("throughput", str(at), once))
+            on_progress(0.0, f"throughput, {at}")
+            batch = next_batch(sizes, rows[-1])
     origin = {
         "device_name": provenance.device_name(str(device)),
         "torch_version": torch.__version__,
