@@ -6,14 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: demo test lint sweeps clean
+.PHONY: demo test lint sweeps census benchmarks clean
 
 # The committed outcome under results/ stays as it is: the demo writes elsewhere.
 demo: $(READY)
 	$(BIN)/python -m sqzexplore sweep sweeps/sr.yaml --out $(DEMO)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -23,6 +23,16 @@ lint: $(READY)
 # The four questions of the paper, into results/; what is there already is not measured again.
 sweeps: $(READY)
 	for sweep in $(SWEEPS); do $(BIN)/python -m sqzexplore sweep sweeps/$$sweep.yaml || exit; done
+
+# The exact cost of every architecture of sweeps/census.yaml.
+census: $(READY)
+	$(BIN)/python -m sqzexplore census sweeps/census.yaml --folder results/census
+
+# Ours against its peers, each in one run; they need peers that nothing else needs.
+benchmarks: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[benchmarks]"
+	$(BIN)/python benchmarks/cost.py --out results/benchmarks/cost.csv
+	$(BIN)/python benchmarks/census.py
 
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
 $(READY): pyproject.toml constraints.txt

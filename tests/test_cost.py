@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import independent
 import sqzexplore as sqz
 from sqzexplore.cost import COST_COLUMNS
-from sqzexplore.errors import FeatureMapVanishes, UserError
+from sqzexplore.errors import CostOverflow, FeatureMapVanishes, UserError
 from strategies import architectures, input_sizes
 
 
@@ -65,7 +65,7 @@ def test_totals_and_layers_equal_the_module(architecture: sqz.Architecture, size
     image = torch.empty(1, architecture.in_channels, size, size, device="meta")
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # meta tensors are not initialised
-        net, other = sqz.build(architecture).eval(), independent.network(architecture)
+        net, other = sqz.build(architecture).eval(), independent.network(architecture).eval()
     assert cost.params == sum(p.numel() for p in net.parameters())
     assert cost.params == sum(p.numel() for p in other.parameters())
     with FlopCounterMode(display=False) as counter:
@@ -168,7 +168,7 @@ def test_a_table_with_a_bad_value(column: str, values: list, expected: str) -> N
 
 def test_overflow_is_an_error() -> None:
     wide = sqz.Architecture(base_expand=1_000_000, width_multiplier=1000.0)
-    with pytest.raises(OverflowError, match="2\\*\\*53"):
+    with pytest.raises(CostOverflow, match="2\\*\\*53"):
         sqz.cost(wide)
 
 

@@ -64,7 +64,14 @@ def test_conditions_mean_what_they_mean_in_python(text: str) -> None:
     for i in np.flatnonzero(feasible):
         architecture = SPACE.architecture(int(i))
         names = architecture.model_dump() | sqz.cost(architecture).totals()
-        assert bool(got[i]) == bool(eval(text, {"len": len}, names)), text  # our own text
+        doubles = {k: float(v) if type(v) is int else v for k, v in names.items()}
+        assert bool(got[i]) == bool(eval(text, {"len": len}, doubles)), text  # our own text
+
+
+def test_a_product_of_counts_does_not_wrap_around() -> None:
+    costs, _ = cost_columns(SPACE.columns(), len(SPACE), 224)
+    assert (costs["macs"].astype(object) ** 2 > 2**63).any()
+    assert np.all(Expression("params < macs * macs")({**SPACE.columns(), **costs}))
 
 
 @pytest.mark.parametrize(

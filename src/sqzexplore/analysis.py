@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import moocore
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from .errors import UserError, nearest, shown
 
@@ -42,8 +43,13 @@ def pareto_front(
             )
     values = frame[columns].to_numpy(dtype=np.float64, na_value=np.nan)
     known = np.flatnonzero(~np.isnan(values).any(axis=1))
-    if len(known) == 0:
-        return frame.iloc[:0]
-    direction = [False] * len(minimize) + [True] * len(maximize)
-    front = moocore.is_nondominated(values[known], maximise=direction, keep_weakly=True)
-    return frame.iloc[known[front]]
+    sign = np.array([1.0] * len(minimize) + [-1.0] * len(maximize))
+    return frame.iloc[known[nondominated(values[known] * sign)]]
+
+
+def nondominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows of `values` (rows x objectives, all minimized, no NaN) no other row dominates;
+    of equal rows all or none."""
+    if len(values) == 0:
+        return np.zeros(0, dtype=bool)
+    return moocore.is_nondominated(values, keep_weakly=True)

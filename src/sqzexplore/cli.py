@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import optuna
 import typer
@@ -22,22 +22,41 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
+from . import bench as bench_
 from .architecture import FIELDS, PRESETS, Architecture, preset
-from .cost import Cost, cost
+from .census import Query, take_census, write_census
+from .cost import COST_COLUMNS, Cost, cost
 from .data import digits
-from .display import SweepDisplay, print_results
+from .display import RowsDisplay, SweepDisplay, print_census, print_results
 from .errors import UserError, field_problem, nearest, shown
 from .evaluate import summarise
+from .expressions import Expression
 from .figures import write_figures
+from .figures_census import write_census_figures
 from .results import load_results
+from .space import Space
 from .spec import DATASETS, Spec
 from .study import SPEC_FILE, run_sweep
-from .throughput import Throughput, measure, resolve_device
+from .throughput import CHOICES, check_choices, resolve_device
 from .training import Recipe, train
+
+
+class _Verbs(TyperGroup):
+    """Typer swallows an interrupt in silence; here it is said."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+
 
 app = typer.Typer(
     name="sqzexplore",
+    cls=_Verbs,
     help="Design-space exploration of small convolutional networks.",
     no_args_is_help=True,
     add_completion=False,
@@ -46,12 +65,21 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else 130)
 err = Console(stderr=True)
 
+#: Combinations that `validate` goes through: about five minutes.
+_MOST_COUNTED = 10**9
+
 Preset = Annotated[str, typer.Argument(help=f"One of {', '.join(PRESETS)}.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a metaparameter.")
 ]
 InputSize = Annotated[int, typer.Option(help="Side of the input image, pixels.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def _choices(key: str) -> Any:
+    return typer.Option(help=f"{key}: {', '.join(CHOICES[key])}.")
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The result folder of a sweep.")]
@@ -65,8 +93,6 @@ def main() -> None:
         app()
     except UserError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -76,7 +102,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"sqzexplore: {message}", file=sys.stderr)
     sys.exit(code)
 
@@ -99,6 +125,8 @@ def sweep(
     place = resolve_device(device)
     if workers != 1:
         raise UserError(f"--workers: found {workers}; this version evaluates with 1 process")
+    if asked := spec.measure.throughput:
+        check_choices(asked.dtype, asked.mode, place, f"{spec_file}: measure.throughput.")
     folder = out_dir or Path("results") / spec.name
     display = SweepDisplay(spec, out, quiet)
     with _resumable(folder):
@@ -129,12 +157,15 @@ def validate(spec_file: SpecFile) -> None:
         table.add_row(f"axis {axis.field}", text)
     trials = spec.search.trials
     if space.enumerable:
-        feasible = space.count()
-        table.add_row("architectures", f"{space.size:,}, of which {feasible:,} are feasible")
-        trials = feasible if trials is None else min(trials, feasible)
-    table.add_row("trials", f"{trials:,} ({spec.search.sampler})")
-    for name, text in _expected_cost(spec, trials or 0).items():
-        table.add_row(name, text)
+        feasible = _count(space)
+        known = f"{feasible:,}" if feasible is not None else "an unknown number (too many to count)"
+        table.add_row("architectures", f"{space.size:,}, of which {known} are feasible")
+        if feasible is not None:
+            trials = feasible if trials is None else min(trials, feasible)
+    if trials is not None:
+        table.add_row("trials", f"{trials:,} ({spec.search.sampler})")
+        for name, text in _expected_cost(spec, trials).items():
+            table.add_row(name, text)
     out.print(table)
 
 
@@ -156,31 +187,87 @@ def describe(
 
 
 @app.command()
+def census(
+    spec_file: SpecFile,
+    where: Annotated[
+        str | None, typer.Option(help="Condition that rows must meet: 'params < 5e5'.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Show and write the first N only.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="Columns to sort by, commas; -macs: descending [default: macs]."),
+    ] = None,
+    minimize: Annotated[
+        str | None,
+        typer.Option(help="Columns of the Pareto front [default: the spec's, or params,macs]."),
+    ] = None,
+    maximize: Annotated[str | None, typer.Option(help="The same, the other way round.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Draw N architectures instead of looking at all.")
+    ] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.parquet", help="Write the rows kept.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Write the front, a summary and figures into this folder.")
+    ] = None,
+) -> None:
+    """Count the exact cost of every architecture of a spec: filter, rank, Pareto front."""
+    spec = Spec.load(spec_file)
+    query = _query(spec, where, sort or ("macs" if top else None), top, minimize, maximize, sample)
+    for place in (out_file and out_file.parent, folder and folder.parent):
+        if place and not place.is_dir():
+            raise UserError(f"{place}: no such folder")
+    if out_file and out_file.is_dir():
+        raise UserError(f"--out {out_file}: found a folder, expected a file")
+    try:
+        with RowsDisplay(err) as display:
+            taken = take_census(spec.design_space, query, out_file, display)
+        files = [out_file] if out_file else []
+        if folder:
+            files += write_census(taken, spec, folder)
+            files += write_census_figures(taken, spec.name, folder)
+    except OSError as error:
+        _fail(f"{error}; nothing was left half-written", 1)
+    print_census(out, taken, f"{spec.name}: {spec.question}")
+    for file in files:
+        out.print(f"written: {file}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def bench(
     target: Annotated[str, typer.Argument(metavar="[PRESET|SPEC]")] = "squeezenet1_0",
     device: Device = "auto",
-    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,64",
-    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16; commas.")] = "float32",
-    input_size: InputSize = 224,
+    batch: Annotated[
+        str, typer.Option(help="Batch sizes, or auto: doubled until throughput is flat.")
+    ] = "1,64",
+    dtype: Annotated[str, _choices("dtype")] = "float32",
+    memory_format: Annotated[str, _choices("memory_format")] = "channels_last",
+    form: Annotated[str, _choices("form")] = "module",
+    mode: Annotated[str, _choices("mode")] = "eager",
+    input_size: Annotated[str, typer.Option(help="Sides of the input image, pixels.")] = "224",
     seconds: Annotated[float, typer.Option(help="Time budget of a measurement, s.")] = 1.0,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Write the table, with provenance, here.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the throughput of a preset, or of every architecture of a spec."""
+    """Measure the throughput of a preset, or of every architecture of a spec.
+
+    Each option takes a list with commas; every combination is measured.
+    """
     place = resolve_device(device)
-    batches = [_positive(text, "--batch") for text in batch.split(",")]
-    dtypes = [_dtype(text.strip()) for text in dtype.split(",")]
-    rows: list[dict[str, Any]] = []
-    for name, architecture in _bench_targets(target).items():
-        for kind in dtypes:
-            for size in batches:
-                result = measure(architecture, size, kind, input_size, place, seconds)
-                rows.append({"architecture": name, **asdict(result)})
-                if not as_json and err.is_terminal:
-                    err.print(f"{name}, {kind}, batch {size}: done", style="dim")
+    options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
+    asked = bench_.parse(options | {"mode": mode, "input_size": input_size}, seconds, place)
+    architectures = bench_.targets(target)
+    with err.status("") as status:
+        rows = bench_.run(architectures, asked, place, out_dir, status.update)
+    if out_dir:
+        bench_.write(rows, architectures, Path(target).stem, out_dir)
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        _print_bench(rows)
+        out.print(bench_.table(rows))
 
 
 @app.command("train")
@@ -287,6 +374,34 @@ def _architecture(preset_name: str, changes: list[str] | None) -> Architecture:
         raise UserError(f"--set{found} {field_problem(first)}") from None
 
 
+def _query(
+    spec: Spec,
+    where: str | None,
+    sort: str | None,
+    top: int | None,
+    minimize: str | None,
+    maximize: str | None,
+    sample: int | None,
+) -> Query:
+    """The options of `census`; without any of its own, the front is that of the spec."""
+    try:
+        condition = Expression(where) if where is not None else None
+    except UserError as error:
+        raise UserError(f"--where: {error}") from None
+    least, most = _names(minimize), _names(maximize)
+    if not least and not most:
+        goals = spec.search.objectives
+        if not goals or not set(goals) <= set(COST_COLUMNS):
+            goals = {"params": "minimize", "macs": "minimize"}
+        least = tuple(name for name, goal in goals.items() if goal == "minimize")
+        most = tuple(name for name, goal in goals.items() if goal == "maximize")
+    return Query(condition, _names(sort), top, least, most, sample, spec.search.seed)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",")) if text is not None else ()
+
+
 def _print_architecture(name: str, counted: Cost) -> None:
     size = counted.input_size
     table = Table(title=f"{name}, input {size}x{size}", title_justify="left")
@@ -312,6 +427,19 @@ def _print_architecture(name: str, counted: Cost) -> None:
     out.print(table)
 
 
+def _count(space: Space) -> int | None:
+    """How many architectures are feasible, exactly; None where counting would take minutes."""
+    if space.size > _MOST_COUNTED:
+        return None
+    feasible = 0
+    with RowsDisplay(err) as display:
+        display.start("counting", space.size)
+        for _, keep in space.blocks():
+            feasible += int(keep.sum())
+            display.advance(len(keep))
+    return feasible
+
+
 def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
     """What a run will do: trainings, their arithmetic, measurements."""
     expected = {}
@@ -327,59 +455,15 @@ def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
             # Forward, gradient of the inputs, gradient of the weights: three times the forward.
             expected["training arithmetic"] = f"{6 * macs * images / 1e12:,.1f} TFLOPs"
     if throughput := spec.measure.throughput:
-        count = trials * len(throughput.batch) * len(throughput.dtype)
+        count = trials * len(throughput.settings("cpu", spec.input_size))
+        auto = throughput.batch == "auto"
+        count *= 1 if auto else len(throughput.batch)
         expected["throughput measurements"] = (
-            f"{count:,}, at least {count * throughput.seconds * 1.25:,.0f} s"
+            f"{count:,}{' times the batches that auto takes' if auto else ''}, "
+            f"at most about {throughput.seconds * 1.5:g} s each where a pass is short"
         )
     expected["objectives"] = ", ".join(f"{k}: {v}" for k, v in spec.objectives.items())
     return expected
-
-
-def _bench_targets(target: str) -> dict[str, Architecture]:
-    """The preset of that name, or the architectures of the spec in that file."""
-    if target in PRESETS:
-        return {target: PRESETS[target]}
-    if not target.endswith((".yaml", ".yml")) and not Path(target).exists():
-        return {target: preset(target)}
-    space = Spec.load(target).design_space
-    return {a.arch_id: a for a in map(space.architecture, space.indices())}
-
-
-def _positive(text: str, option: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise UserError(f"{option}: found {shown(text)}, expected integers >= 1 such as 1,64")
-    return int(text)
-
-
-def _dtype(text: str) -> str:
-    valid = ("float32", "float16", "bfloat16")
-    if text not in valid:
-        raise UserError(
-            f"--dtype: found {shown(text)}, expected {', '.join(valid)}{nearest(text, valid)}"
-        )
-    return text
-
-
-def _print_bench(rows: list[dict[str, Any]]) -> None:
-    """What all rows share goes into the title, the rest into the columns."""
-    shared = [n for n in ("device", "dtype", "input_size", "threads") if _one_value(rows, n)]
-    title = ", ".join(f"{name} {rows[0][name]}" for name in shared)
-    table = Table(title=title, title_justify="left")
-    table.add_column("architecture", no_wrap=True)
-    names = [name for name in Throughput.__dataclass_fields__ if name not in shared]
-    for name in names:
-        table.add_column(name, justify="right")
-    for row in rows:
-        cells = (row[name] for name in names)
-        table.add_row(
-            row["architecture"],
-            *(f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in cells),
-        )
-    out.print(table)
-
-
-def _one_value(rows: list[dict[str, Any]], name: str) -> bool:
-    return len({row[name] for row in rows}) == 1
 
 
 def _print_files(folder: Path, files: list[Path]) -> None:

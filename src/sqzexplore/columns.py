@@ -51,6 +51,28 @@ def architecture_at(columns: Columns, row: int) -> Architecture:
     )
 
 
+def frame_of_columns(columns: Columns, rows: int) -> pd.DataFrame:
+    """Columns as a table that people and `columns_of_frame` read: a column a field, in order.
+
+    `pool_after` ("1,4,8") and `bypass` are categories: text held once a distinct value.
+    """
+    frame: dict[str, Any] = {}
+    for name, kind in FIELDS.items():
+        values = np.broadcast_to(np.asarray(columns[name]), rows)
+        if kind in (str, tuple):
+            codes, distinct = pd.factorize(values)
+            names = [format_value(decode(name, value)) for value in distinct]
+            frame[name] = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
+        else:
+            frame[name] = values.astype(kind)
+    return pd.DataFrame(frame)
+
+
+def format_value(value: Any) -> str:
+    """A field's value as tables show it; the layers of `pool_after` as "1,4,8"."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
     """The architecture fields of a table as columns; a missing field is at its default.
 

@@ -16,7 +16,7 @@ million rows alike. The convention, the same everywhere:
   and the bypass addition work in place. Weights are not counted.
 
 Columns are float64 inside: integers below 2**53 are exact there, and vectorise better than
-int64 does. A total beyond that raises `OverflowError`; nothing wraps around.
+int64 does. A total beyond that raises `CostOverflow`; nothing wraps around.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .architecture import (
     stem_output_size,
 )
 from .columns import Columns, architecture_at, columns_of, columns_of_frame
-from .errors import UserError, field_problem, shown
+from .errors import CostOverflow, UserError, field_problem, shown
 
 #: The totals that every cost has, in table order.
 COST_COLUMNS = ("params", "macs", "flops", "size_mb", "activations", "peak_activation_bytes")
@@ -85,7 +85,7 @@ def cost(architecture: Architecture, input_size: int = 224) -> Cost:
 
     Raises:
         FeatureMapVanishes: the input is too small for the stem or a pool.
-        OverflowError: a count reaches 2**53.
+        CostOverflow: a count reaches 2**53.
 
     Example:
         >>> cost(Architecture()).macs
@@ -136,7 +136,7 @@ def cost_table(
 
     Raises:
         UserError: a value that no Architecture takes, or an input too small for one of them.
-        OverflowError: a count reaches 2**53.
+        CostOverflow: a count reaches 2**53.
     """
     _check_input_size(input_size)
     index: pd.Index
@@ -169,7 +169,7 @@ def cost_columns(
     a layer it does not have; its costs mean nothing.
 
     Raises:
-        OverflowError: a count reaches 2**53.
+        CostOverflow: a count reaches 2**53.
     """
     table: dict[str, NDArray[Any]] = {}
     feasible = np.ones(rows, dtype=bool)
@@ -209,6 +209,7 @@ def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
     fires = np.max(c["fires"])
     varying_fires = np.ndim(c["fires"]) > 0
     size = stem_output_size(input_size, c["stem_kernel"], c["stem_stride"], c["stem_padding"])
+    size = np.maximum(size, 0.0)  # where the kernel does not fit, there is nothing to count
     channels = scaled_width(c["stem_width"], c["width_multiplier"])
     area = size * size
     weights = channels * c["in_channels"] * c["stem_kernel"] * c["stem_kernel"]
@@ -304,7 +305,7 @@ def _totals(stages: list[_Stage]) -> dict[str, Any]:
         np.max(column, initial=0.0) for column in (params, 2 * macs, activations, 4 * alive)
     )
     if not largest < _EXACT:
-        raise OverflowError(f"a count of {largest:.3g} is beyond 2**53 and would not be exact")
+        raise CostOverflow(f"a count of {largest:.3g} is beyond 2**53 and would not be exact")
     return {
         "params": params,
         "macs": macs,

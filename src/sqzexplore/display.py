@@ -10,8 +10,43 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .census import Census
+from .columns import format_value
 from .reference import published
 from .spec import Spec
+
+_COLUMNS = (
+    BarColumn(),
+    TextColumn("{task.percentage:>3.0f}%"),
+    TimeElapsedColumn(),
+    TextColumn("ETA"),
+    TimeRemainingColumn(),
+    TextColumn("{task.description}"),
+)
+
+
+class RowsDisplay:
+    """Progress of a pass over many rows: a bar with its ETA, on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(*_COLUMNS, console=console, disable=not console.is_terminal)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def start(self, what: str, rows: int) -> None:
+        """Show that a pass begins."""
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        self._task = self._bar.add_task(f"{what} {rows:,} architectures", total=rows)
+
+    def advance(self, rows: int) -> None:
+        """Show that `rows` more were looked at."""
+        self._bar.advance(self._task, rows)
 
 
 class SweepDisplay:
@@ -21,12 +56,7 @@ class SweepDisplay:
         self.spec, self.console, self.quiet = spec, console, quiet
         self._bar = Progress(
             TextColumn("{task.fields[trials]}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
+            *_COLUMNS,
             console=console,
             disable=quiet or not console.is_terminal,
         )
@@ -60,7 +90,12 @@ class SweepDisplay:
         if row["state"] == "complete" and self.spec.measure.accuracy:
             parts.append(f"top-1 {row['top1']:.2f}%")
         if row["state"] == "complete" and self.spec.measure.throughput:
-            parts.append(f"{row['images_per_s']:,.1f} images/s on {row['device']}")
+            speed = row["images_per_s"]
+            parts.append(
+                f"{row['outcome']} on {row['device']}"
+                if speed is None
+                else f"{speed:,.1f} images/s on {row['device']}"
+            )
         self.console.print(", ".join(parts), markup=False, highlight=False)
 
 
@@ -139,3 +174,78 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
             f"{row['dtype']}, {row['threads']} threads, torch {row['torch_version']}"
         )
     return lines
+
+
+def print_census(console: Console, census: Census, title: str) -> None:
+    """What a census found: how many rows, their costs, their axes, the best and the front."""
+    query, axes = census.query, [axis.field for axis in census.space.axes]
+    looked_at = "drawn at random" if query.sample else "combinations"
+    kept = f", {census.kept:,} kept by {query.where.text!r}" if query.where else ""
+    counts = f"{census.combinations:,} {looked_at}, {census.feasible:,} feasible{kept}"
+    console.print(f"{title.rstrip(': ')}\n{counts}", highlight=False, markup=False)
+    if not census.kept:
+        return
+    size = census.input_size
+    ranges = Table(title=f"their costs, input {size}x{size}", title_justify="left")
+    for heading in ("", "least", "greatest"):
+        ranges.add_column(heading, justify="right" if heading else "left")
+    for name, row in census.ranges.iterrows():
+        ranges.add_row(str(name), *(_count(str(name), row[end]) for end in ("least", "greatest")))
+    console.print(ranges)
+    shares = Table(title="their axes", title_justify="left", show_header=False)
+    for axis, values in census.shares.items():
+        shares.add_row(axis, _shares(values, census.kept))
+    console.print(shares)
+    if len(census.top):
+        console.print(_rows(census.top, axes, f"the first {len(census.top):,}{_by(query.sort)}"))
+    goals = [f"least {name}" for name in query.minimize]
+    goals += [f"most {name}" for name in query.maximize]
+    heading = f"Pareto front ({', '.join(goals)}): {len(census.front):,} architectures"
+    few = census.front.iloc[_spread(len(census.front), 10)]
+    if len(few) < len(census.front):
+        heading += f", {len(few)} of them"
+    console.print(_rows(few, axes, heading))
+
+
+def _by(sort: tuple[str, ...]) -> str:
+    return f" by {', '.join(sort)}" if sort else ""
+
+
+def _count(name: str, value: float) -> str:
+    return f"{value:,.3f}" if name == "size_mb" else f"{int(value):,}"
+
+
+def _shares(counts: Mapping[Any, int], total: int) -> str:
+    """The values of an axis by how often they are kept, the most frequent first."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    shown = [f"{format_value(value)} {100 * n / total:.0f}%" for value, n in ranked[:8] if n]
+    others = sum(n > 0 for _, n in ranked[8:])
+    return ", ".join(shown) + (f", {others} others" if others else "")
+
+
+def _spread(rows: int, most: int) -> list[int]:
+    """Up to `most` row numbers, evenly from the first to the last."""
+    if rows <= most:
+        return list(range(rows))
+    return [round(i * (rows - 1) / (most - 1)) for i in range(most)]
+
+
+def _rows(rows: pd.DataFrame, axes: list[str], title: str) -> Table:
+    """Rows of a census: what varies, and the costs, rounded (the files hold them exactly)."""
+    cells = {name: [_axis_value(value) for value in rows[name]] for name in axes}
+    cells["params"] = [f"{n:,}" for n in rows["params"]]
+    cells["MACs"] = [f"{n / 1e6:,.1f}M" for n in rows["macs"]]
+    cells["activations"] = [f"{n / 1e6:,.2f}M" for n in rows["activations"]]
+    cells["peak_memory"] = [f"{n / 1e6:,.2f} MB" for n in rows["peak_activation_bytes"]]
+    table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
+    for name, texts in cells.items():
+        justify: Any = "left" if name in ("pool_after", "bypass") else "right"
+        width = max(map(len, texts), default=0)  # a narrow terminal folds headings, not numbers
+        table.add_column(name.replace("_", "\n"), justify=justify, min_width=width, overflow="fold")
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _axis_value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

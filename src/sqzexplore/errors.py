@@ -16,6 +16,10 @@ class FeatureMapVanishes(UserError):
     """An architecture downsamples its input to nothing; the message names the layer."""
 
 
+class CostOverflow(UserError, OverflowError):
+    """A count is too large to be exact; nothing wraps around or is rounded."""
+
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
 _short.maxlevel = 2

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,12 @@ from scipy import stats
 
 from . import provenance
 from .architecture import Architecture
+from .columns import format_value
 from .cost import cost
 from .data import ImageData, digits
-from .results import TRIALS, write_json
-from .space import format_layers
+from .results import write_json
 from .spec import Accuracy, Spec
-from .throughput import Throughput, batches, measure
+from .throughput import Settings, Throughput, measure, over_batches
 from .training import Epoch, Recipe, Run, train
 
 #: Called with the share of a trial's work that is newly done, and what was done.
@@ -65,7 +65,7 @@ def evaluate(
     evaluation = Evaluation(describe_row(architecture, spec) | {"state": "complete"})
     if spec.measure.throughput:
         evaluation.throughput = _throughput(architecture, spec, device, kept, on_progress)
-        evaluation.row |= _shown(evaluation.throughput)
+        evaluation.row |= _of_trial(evaluation.throughput, spec)
     if spec.measure.accuracy:
         _accuracy(architecture, spec, spec.measure.accuracy, device, kept, evaluation, on_progress)
     evaluation.row |= {"device": str(device)}
@@ -79,7 +79,7 @@ def describe_row(architecture: Architecture, spec: Spec) -> dict[str, Any]:
     row: dict[str, Any] = {
         "arch_id": architecture.arch_id,
         **architecture.model_dump(),
-        "pool_after": format_layers(architecture.pool_after),
+        "pool_after": format_value(architecture.pool_after),
         "input_size": spec.input_size,
         **cost(architecture, spec.input_size).totals(),
     }
@@ -135,19 +135,50 @@ def _throughput(
     assert asked is not None
     rows: list[dict[str, Any]] = []
     for settings in asked.settings(str(device), spec.input_size):
-        sizes = batches(asked.batch)
-        batch: int | None = next(sizes)
-        while batch is not None:
-            at = replace(settings, batch=batch)
-            once = partial(measure, architecture, at, asked.seconds, kept.path.parent.parent)
-            rows.append(kept.get("throughput", str(at), once))
-            on_progress(0.0, f"throughput, {at}")
-            batch = next_batch(sizes, rows[-1])
+
+        def at(batch: int, settings: Settings = settings) -> dict[str, Any]:
+            this = replace(settings, batch=batch)
+            on_progress(0.0, f"throughput, {this}")
+            folder = kept.path.parent.parent  # the roofline's two numbers serve every trial
+            return kept.get(
+                "throughput",
+                str(this),
+                partial(measure, architecture, this, asked.seconds, folder),
+            )
+
+        rows += over_batches(asked.batch, at)
     origin = {
         "device_name": provenance.device_name(str(device)),
         "torch_version": torch.__version__,
     }
     return [row | origin for row in rows]
+
+
+#: What the row of `trials` shows of a measurement.
+_OF_TRIAL = (
+    *("batch", "dtype", "memory_format", "form", "mode", "outcome", "images_per_s"),
+    *("latency_ms_p50", "latency_ms_p99", "latency_ms_sd", "repetitions"),
+    *("relative_to_reference", "roofline_share", "bound"),
+)
+
+
+def _of_trial(rows: list[dict[str, Any]], spec: Spec) -> dict[str, Any]:
+    """The throughput columns of a trial: of its first settings, the largest batch.
+
+    The same settings in every trial: what has no value there (out of memory) has none, rather
+    than that of another batch. `auto` has the largest batch that was measured.
+    """
+    assert spec.measure.throughput is not None
+    first = ("dtype", "memory_format", "form", "mode")
+    same = [row for row in rows if all(row[name] == rows[0][name] for name in first)]
+    same = [row for row in same if row["input_size"] == spec.input_size]
+    if spec.measure.throughput.batch == "auto":
+        same = [row for row in same if row["outcome"] == "measured"] or same
+    row = max(same, key=lambda row: row["batch"])
+    shown = {name: row[name] for name in _OF_TRIAL}
+    if row["outcome"] != "measured" and {"images_per_s", "latency_ms_p50"} & set(spec.objectives):
+        shown |= {"state": "failed", "error": f"throughput: {row['outcome']}: {row['reason']}"}
+    return shown
 
 
 def _accuracy(

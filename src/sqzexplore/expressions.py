@@ -1,8 +1,8 @@
 """Constraints and filters as text (`params < 8e6 and bypass != "none"`), evaluated over columns.
 
 The text is parsed, never evaluated as Python: comparisons, and/or/not, + - * / and the names of
-metaparameters and cost columns are all there is. `8 in pool_after` and `len(pool_after)` ask for
-pools; `bypass` is compared with text.
+metaparameters and cost columns are all there is, and arithmetic is that of doubles. `8 in
+pool_after` and `len(pool_after)` ask for pools; `bypass` is compared with text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ast
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -34,11 +34,12 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
+#: Counts are integer columns, whose products would wrap around; doubles do not.
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: np.true_divide,
+    ast.Add: partial(np.add, dtype=np.float64),
+    ast.Sub: partial(np.subtract, dtype=np.float64),
+    ast.Mult: partial(np.multiply, dtype=np.float64),
+    ast.Div: partial(np.true_divide, dtype=np.float64),
 }
 
 _Kind = Literal["number", "truth", "text", "layers"]

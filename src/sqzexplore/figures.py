@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -22,25 +21,8 @@ from .analysis import pareto_front
 from .reference import published
 from .results import TRIALS
 from .spec import FigureSpec, Spec
+from .style import BLUE, GREY, ORANGE, STYLE, own_axes, panels, save
 
-#: Okabe and Ito's palette, told apart with any colour vision and in grey.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#6E6E6E"
-_PANEL_WIDTH, _HEIGHT = 3.5, 2.9  # inches; a journal's column is 3.5 wide
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E5E5E5",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.markersize": 5,
-    "legend.frameon": False,
-    "legend.fontsize": 7,
-    "pdf.fonttype": 42,
-    "savefig.dpi": 300,
-}
 _NAMES = {
     "top1": "top-1 accuracy",
     "params": "parameters",
@@ -69,8 +51,7 @@ def tradeoff(
         label: column written beside each point.
         axes: where to draw; new ones if None.
     """
-    if axes is None:
-        _, axes = plt.subplots(figsize=(_PANEL_WIDTH, _HEIGHT), layout="constrained")
+    axes = own_axes(axes)
     rows = frame.dropna(subset=[x, y]).sort_values([x, y])
     if rows.empty:
         axes.text(0.5, 0.5, "no trial has both values yet", ha="center", transform=axes.transAxes)
@@ -83,7 +64,7 @@ def tradeoff(
     axes.plot(
         front[x].astype(float),
         front[y].astype(float),
-        color=_ORANGE,
+        color=ORANGE,
         linewidth=1.2,
         drawstyle="steps-post" if y in _LARGER_IS_BETTER else "default",
         zorder=2,
@@ -95,8 +76,8 @@ def tradeoff(
         ys,
         yerr=errors,
         fmt="o",
-        color=_BLUE,
-        ecolor=_GREY,
+        color=BLUE,
+        ecolor=GREY,
         elinewidth=0.8,
         capsize=2,
         zorder=3,
@@ -117,11 +98,10 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
         reference: "figure 3a", "figure 3b", "table 2" or "table 3".
         axes: where to draw; new ones if None.
     """
-    if axes is None:
-        _, axes = plt.subplots(figsize=(_PANEL_WIDTH, _HEIGHT), layout="constrained")
+    axes = own_axes(axes)
     rows = published(reference).dropna(subset=["size_mb", "top5"]).sort_values("size_mb")
     xs, ys = rows["size_mb"].to_numpy(), rows["top5"].to_numpy()
-    axes.plot(xs, ys, "s", color=_GREY, markerfacecolor="white", label="published")
+    axes.plot(xs, ys, "s", color=GREY, markerfacecolor="white", label="published")
     _scale(axes, "size_mb", xs)
     axes.set_xlabel("published size (MB)")
     axes.set_ylabel("ImageNet top-5 accuracy (%)")
@@ -132,15 +112,12 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
 
 def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
-    panels = 2 if figure.reference else 1
-    drawn = Figure(figsize=(_PANEL_WIDTH * panels, _HEIGHT), layout="constrained")
-    FigureCanvasAgg(drawn)  # no window and no pyplot: the caller's figures stay as they are
-    axes = drawn.subplots(1, panels, squeeze=False)
+    drawn, axes = panels(2 if figure.reference else 1)
     label = figure.label or (spec.design_space.axes[0].field if len(trials) <= 30 else None)
-    tradeoff(trials, figure.x, figure.y, label, axes[0, 0])
-    axes[0, 0].set_title(_caption(spec, trials, figure), fontsize=7)
+    tradeoff(trials, figure.x, figure.y, label, axes[0])
+    axes[0].set_title(_caption(spec, trials, figure), fontsize=7)
     if figure.reference:
-        paper_panel(figure.reference, axes[0, 1])
+        paper_panel(figure.reference, axes[1])
     return drawn
 
 
@@ -150,12 +127,8 @@ def write_figures(spec: Spec, trials: pd.DataFrame, folder: Path) -> list[Path]:
     target.mkdir(exist_ok=True)
     files = []
     for figure in default_figures(spec):
-        with plt.rc_context(_STYLE):
-            drawn = draw(spec, trials, figure)
-            for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
-                file = target / f"{figure.y}-{figure.x}{suffix}"
-                drawn.savefig(file, metadata=metadata)
-                files.append(file)
+        with plt.rc_context(STYLE):
+            files += save(draw(spec, trials, figure), target / f"{figure.y}-{figure.x}")
     return files
 
 
@@ -227,7 +200,7 @@ def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str])
         y=ys,
         ax=axes,
         expand=(1.3, 1.6),
-        arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.5},
+        arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
     )
     np.random.set_state(state)
 

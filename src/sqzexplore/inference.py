@@ -62,7 +62,9 @@ class InferenceForm(nn.Module):
         for index, module in enumerate(modules):
             if isinstance(module, nn.Conv2d):
                 norm = modules[index + 1] if index + 1 < len(modules) else None
-                self.steps.append(_Conv(*_folded(module, norm), module, widths, memory_format, fused))
+                self.steps.append(
+                    _Conv(*_folded(module, norm), module, widths, memory_format, fused)
+                )
                 widths = [module.out_channels]
             elif isinstance(module, Fire):
                 fire = _Fire(module, expand, widths, memory_format, fused)
@@ -97,27 +99,22 @@ class _Conv(nn.Module):
     ) -> None:
         super().__init__()
         self.fused = fused
-        self.stride, self.padding, self.relu = list(like.stride), list(like.padding), relu
+        self.stride, self.padding = [*like.stride], [int(side) for side in like.padding]
+        self.relu = relu
         self.weights = nn.ParameterList(
             nn.Parameter(part.contiguous(memory_format=memory_format), requires_grad=False)
             for part in weight.split(widths, 1)
         )
         self.bias = nn.Parameter(bias, requires_grad=False)
 
-    def forward(self, features: Features) -> Features:
-        return [self.onto(None, features)]
-
-    def onto(self, sum_: Tensor | None, features: Features) -> Tensor:
+    def forward(self, features: Features, sum_: Tensor | None = None) -> Features:
         """The convolution of `features`, added to `sum_`, which may be overwritten."""
         last = len(features) - 1
         for index, (x, weight) in enumerate(zip(features, self.weights, strict=True)):
-            end = index == last
-            sum_ = convolve(
-                *(x, weight, self.bias if end else None, self.stride, self.padding),
-                *(sum_, self.relu and end, self.fused),
-            )
+            bias, relu = (self.bias, self.relu) if index == last else (None, False)
+            sum_ = convolve(x, weight, bias, self.stride, self.padding, sum_, relu, self.fused)
         assert sum_ is not None
-        return sum_
+        return [sum_]
 
 
 class _Fire(nn.Module):
@@ -163,7 +160,7 @@ class _Fire(nn.Module):
 
     def forward(self, features: Features) -> Features:
         squeezed = self.squeeze(features)
-        out = [branch.onto(None, squeezed) for branch in self.branches]
+        out = [branch(squeezed)[0] for branch in self.branches]
         if self.concatenated:
             out = [torch.cat(out, 1)]
         if self.identity:
@@ -172,10 +169,7 @@ class _Fire(nn.Module):
             shortcut = features if same else features[0].split(self.widths, 1)
             out = [y.add_(x) for y, x in zip(out, shortcut, strict=True)]
         if self.bypass:
-            out = [
-                conv.onto(y, features)  # type: ignore[operator]
-                for conv, y in zip(self.bypass, out, strict=True)
-            ]
+            out = [conv(features, y)[0] for conv, y in zip(self.bypass, out, strict=True)]
         return out
 
 
@@ -219,7 +213,8 @@ def _folded(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     weight = conv.weight.detach().float()
     bias = torch.zeros(len(weight)).to(weight) if conv.bias is None else conv.bias.detach().float()
     if isinstance(norm, nn.BatchNorm2d):
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         scale = norm.weight.detach().float() / torch.sqrt(norm.running_var.float() + norm.eps)
         weight = weight * scale.reshape(-1, 1, 1, 1)
         bias = (bias - norm.running_mean.float()) * scale + norm.bias.detach().float()
@@ -288,4 +283,3 @@ def _agrees(logits: Tensor, expected: Tensor) -> bool:
         return True
     error = (logits.float() - expected.float()).abs().max()
     return bool(error <= _ROUNDING[logits.dtype] * expected.float().abs().max() + 1e-6)
-

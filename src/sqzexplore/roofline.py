@@ -153,9 +153,7 @@ def operations(architecture: Architecture, input_size: int) -> Iterator[Operatio
     yield Operation(name, name, 0, 0, a.num_classes * (size**2 + 1))
 
 
-def _convolution(
-    layer: str, name: str, c_in: int, c_out: int, taps: int, size: int
-) -> Operation:
+def _convolution(layer: str, name: str, c_in: int, c_out: int, taps: int, size: int) -> Operation:
     weights = c_in * c_out * taps
     return Operation(layer, name, weights * size**2, weights + c_out, (c_in + c_out) * size**2)
 

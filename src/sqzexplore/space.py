@@ -23,7 +23,7 @@ from optuna.distributions import (
 )
 
 from .architecture import FIELDS, Architecture
-from .columns import architecture_at, encode
+from .columns import architecture_at, encode, format_value
 from .cost import cost_columns
 from .errors import UserError
 from .expressions import Expression
@@ -62,20 +62,30 @@ class Axis:
             return IntDistribution(self.values[0], self.values[-1], log=self.log, step=step)
         return FloatDistribution(self.values[0], self.values[-1], step=step)
 
+    def codes(self) -> NDArray[Any]:
+        """The values as a column holds them."""
+        return encode(self.field, self.values)
+
+    def draw(self, generator: np.random.Generator, rows: int) -> NDArray[Any]:
+        """`rows` independent values as a column."""
+        if self.continuous and self.log:
+            drawn = np.exp(generator.uniform(math.log(self.low), math.log(self.high), rows))
+            return np.clip(drawn, self.low, self.high)  # exp(log(x)) may miss x by a rounding
+        if self.continuous:
+            return generator.uniform(self.low, self.high, rows)
+        values = self.codes()
+        weights = np.log((values + 0.5) / (values - 0.5)) if self.log else np.ones(len(values))
+        return generator.choice(values, rows, p=weights / weights.sum())
+
     def to_param(self, value: Any) -> Any:
         """A value as Optuna stores it: the layers of `pool_after` as text."""
-        return format_layers(value) if self.field == "pool_after" else value
+        return format_value(value) if self.field == "pool_after" else value
 
     def from_param(self, param: Any) -> Any:
         """The value of a parameter drawn by Optuna, which steps floats with rounding errors."""
         if FIELDS[self.field] is float and not self.continuous:
             return min(self.values, key=lambda value: abs(value - param))
         return param
-
-
-def format_layers(layers: tuple[int, ...]) -> str:
-    """Layers as the tables show them: "1,4,8"."""
-    return ",".join(map(str, layers))
 
 
 @dataclass(frozen=True)
@@ -129,11 +139,23 @@ class Space:
     def columns(self, start: int = 0, stop: int | None = None) -> dict[str, Any]:
         """Architectures `start` to `stop` (default: all) as columns; fixed fields are scalars."""
         stop = self.size if stop is None else min(stop, self.size)
+        return self.columns_at(np.arange(start, stop, dtype=np.int64))
+
+    def columns_at(self, index: NDArray[np.int64]) -> dict[str, Any]:
+        """The architectures of these numbers as columns; fixed fields are scalars."""
         columns = self._fixed_columns()
-        index = np.arange(start, stop, dtype=np.int64)
         for axis, values in zip(reversed(self.axes), reversed(self._values), strict=True):
             index, digit = np.divmod(index, len(values))
             columns[axis.field] = values[digit]
+        return columns
+
+    def sample(self, rows: int, seed: int) -> dict[str, Any]:
+        """`rows` architectures drawn independently, as columns: each axis uniform over its values
+        or its interval, in the logarithm where it is a log axis."""
+        generator = np.random.default_rng(seed)
+        columns = self._fixed_columns()
+        for axis in self.axes:
+            columns[axis.field] = axis.draw(generator, rows)
         return columns
 
     def architecture(self, index: int) -> Architecture:
@@ -152,6 +174,12 @@ class Space:
 
     def feasible(self, columns: Mapping[str, Any], rows: int) -> NDArray[np.bool_]:
         """Which of some rows have a feature map at every variant and meet every constraint."""
+        return self.costs(columns, rows)[1]
+
+    def costs(
+        self, columns: Mapping[str, Any], rows: int
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+        """The cost columns of some rows at the first variant's input, and which are feasible."""
         costs: dict[str, NDArray[Any]] = {}
         keep = np.ones(rows, dtype=bool)
         for variant in self.variants:
@@ -161,7 +189,7 @@ class Space:
             costs = costs or table
         for constraint in self.constraints:
             keep &= constraint({**columns, **costs})
-        return keep
+        return costs, keep
 
     def accepts(self, architecture: Architecture) -> bool:
         """Whether one Architecture is feasible."""
@@ -196,7 +224,7 @@ class Space:
 
     @cached_property
     def _values(self) -> tuple[NDArray[Any], ...]:
-        return tuple(encode(axis.field, axis.values) for axis in self.axes)
+        return tuple(axis.codes() for axis in self.axes)
 
     def _fixed_columns(self) -> dict[str, Any]:
         return {name: encode(name, [getattr(self.base, name)])[0] for name in FIELDS}

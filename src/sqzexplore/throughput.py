@@ -222,24 +222,26 @@ def measure(
     )
 
 
-def batches(asked: Sequence[int] | Literal["auto"]) -> Iterator[int]:
-    """The batch sizes to measure; send each one's row back with `send`.
+def over_batches(
+    asked: Sequence[int] | Literal["auto"], at: Callable[[int], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows that `at` gives of each batch size.
 
     `auto` doubles the batch from 1 until two doublings in a row bring less than 2%, until a batch
     is not measured (out of memory), or until one pass takes more than 10 s.
     """
-    if asked != "auto":
-        yield from asked
-        return
-    batch, speeds = 1, list[float]()
+    if not isinstance(asked, str):
+        return [at(batch) for batch in asked]
+    rows: list[dict[str, Any]] = []
+    batch = 1
     while batch <= MAX_BATCH:
-        row: dict[str, Any] = yield batch  # type: ignore[misc]
-        if row["outcome"] != "measured" or row["latency_ms_p50"] > 10_000:
-            return
-        speeds.append(row["images_per_s"])
-        if timing.is_flat(speeds):
-            return
+        rows.append(at(batch))
+        if rows[-1]["outcome"] != "measured" or rows[-1]["latency_ms_p50"] > 10_000:
+            break
+        if timing.is_flat([row["images_per_s"] for row in rows]):
+            break
         batch *= 2
+    return rows
 
 
 # --- one measurement ---------------------------------------------------------------------------
@@ -345,9 +347,7 @@ def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[
     if reference is not None:
         warm = warm_up(reference.latency_ms, seconds / 4) and warm
     clock, temperature = sensors.clock_mhz(), sensors.temperature_c()
-    rounds = alternate(
-        runner.latency_ms, reference.latency_ms if reference else None, seconds
-    )
+    rounds = alternate(runner.latency_ms, reference.latency_ms if reference else None, seconds)
     after = {
         "clock_mhz_before": clock,
         "clock_mhz_after": sensors.clock_mhz(),
@@ -505,7 +505,8 @@ def _network(architecture: Architecture, settings: Settings, images: Tensor) -> 
         torch.manual_seed(0)
         net = build(architecture).eval()
     memory_format = getattr(torch, _LAYOUTS[settings.memory_format])
-    net = net.to(images.device, _torch_dtype(settings)).to(memory_format=memory_format)
+    net = net.to(images.device, _torch_dtype(settings))
+    net = net.to(memory_format=memory_format)  # type: ignore[call-overload]
     if settings.form == "module":
         return net
     if settings.mode == "compile":  # the compiler fuses, and writes the concatenation, itself
@@ -566,9 +567,7 @@ _LAYOUTS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
 
 
 def _torch_dtype(settings: Settings) -> torch.dtype:
-    dtype: torch.dtype = getattr(
-        torch, "float32" if settings.dtype == "tf32" else settings.dtype
-    )
+    dtype: torch.dtype = getattr(torch, "float32" if settings.dtype == "tf32" else settings.dtype)
     return dtype
 
 
