@@ -100,9 +100,7 @@ def test_a_warm_up_gives_up_when_its_time_is_over() -> None:
     assert next(growing) == 3  # two passes at least
 
 
-def test_rounds_alternate_and_end_when_the_median_is_known(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_rounds_alternate_and_end_when_the_median_is_known() -> None:
     calls: list[str] = []
 
     def one(name: str, latency: float) -> float:
@@ -447,15 +445,14 @@ def test_without_a_gpu_there_are_no_sensors() -> None:
     assert none.clock_mhz() is none.temperature_c() is none.energy_mj() is None
 
 
-def test_readings_of_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readings_of_nvml() -> None:
     """A stand-in with NVML's names: a reading that the card refuses is missing."""
 
-    class NVMLError(Exception):
+    class Refused(Exception):
         pass
 
     class Fake:
         NVML_CLOCK_SM, NVML_TEMPERATURE_GPU = 1, 0
-        NVMLError = NVMLError
 
         def nvmlDeviceGetClockInfo(self, handle: str, which: int) -> int:
             assert (handle, which) == ("handle", 1)
@@ -466,8 +463,9 @@ def test_readings_of_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
             return 41
 
         def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
-            raise NVMLError
+            raise Refused
 
+    Fake.NVMLError = Refused
     fake = sensors.Sensors(CPU)
     fake._nvml, fake._handle = Fake(), "handle"
     assert (fake.clock_mhz(), fake.temperature_c(), fake.energy_mj()) == (1980.0, 41.0, None)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from .architecture import FIELDS, MAX_FIRES, PRESETS, Architecture
 from .errors import CostOverflow, UserError, field_problem, nearest, shown
@@ -65,7 +65,7 @@ class Search(_Model):
 class Throughput(_Model):
     """How throughput is measured: every combination of the values."""
 
-    batch: Literal["auto"] | list[Annotated[int, Field(ge=1, le=MAX_BATCH)]] = Field(
+    batch: list[Annotated[int, Field(ge=1, le=MAX_BATCH)]] | Literal["auto"] = Field(
         default=[1, 64],
         min_length=1,
         description="images in one forward pass; auto: doubled until throughput is flat",
@@ -88,6 +88,13 @@ class Throughput(_Model):
     seconds: float = Field(
         1.0, gt=0, le=600, description="most time spent on the rounds of one measurement, s"
     )
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _auto_is_the_only_word(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            raise ValueError("expected auto, or a list such as [1, 64]")
+        return value
 
     def settings(self, device: str, input_size: int) -> list[Settings]:
         """Every combination, at batch 1; `over_batches` goes over the batches of each."""
