@@ -134,6 +134,17 @@ BAD = {
         ["search.objectives.top1", "'up'", "'maximize'"],
     ),
     "batch 0": ("batch: [1, 2]", "batch: [0]", ["measure.throughput.batch[0]", "found 0"]),
+    "batch of a word": (
+        "batch: [1, 2]",
+        "batch: aut",
+        ["measure.throughput.batch: found 'aut', expected auto, or a list"],
+    ),
+    "unknown mode": ("batch: [1, 2]", "mode: [eagr]", ["throughput.mode[0]", "'eagr'", "'eager'"]),
+    "input sizes without the spec's": (
+        "batch: [1, 2]",
+        "input_size: [128]",
+        ["measure.throughput.input_size: found [128]", "224"],
+    ),
     "unknown dtype": ("[float32]", "[float8]", ["throughput.dtype[0]", "'float8'", "bfloat16"]),
     "unknown data": ("data: digits", "data: digit", ["accuracy.data", "did you mean 'digits'?"]),
     "unknown proxy field": ("width_multiplier", "width", ["measure.accuracy.proxy.width"]),

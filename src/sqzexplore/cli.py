@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from . import bench as bench_
 from . import distributed
 from .architecture import FIELDS, PRESETS, Architecture, preset
 from .census import Query, take_census, write_census
@@ -42,7 +43,7 @@ from .results import load_results
 from .space import Space
 from .spec import Accuracy, Spec
 from .study import SPEC_FILE, load_data, run_sweep
-from .throughput import Throughput, measure, resolve_device
+from .throughput import CHOICES, check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
 from .training import follow
 
@@ -78,6 +79,12 @@ Set = Annotated[
 ]
 InputSize = Annotated[int, typer.Option(help="Side of the input image, pixels.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def _choices(key: str) -> Any:
+    return typer.Option(help=f"{key}: {', '.join(CHOICES[key])}.")
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The result folder of a sweep.")]
@@ -123,6 +130,8 @@ def sweep(
     place = resolve_device(device)
     if workers != 1:
         raise UserError(f"--workers: found {workers}; this version evaluates with 1 process")
+    if asked := spec.measure.throughput:
+        check_choices(asked.dtype, asked.mode, place, f"{spec_file}: measure.throughput.")
     folder = out_dir or Path("results") / spec.name
     display = SweepDisplay(spec, out, quiet)
     with _resumable(folder):
@@ -238,28 +247,36 @@ def census(
 def bench(
     target: Annotated[str, typer.Argument(metavar="[PRESET|SPEC]")] = "squeezenet1_0",
     device: Device = "auto",
-    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,64",
-    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16; commas.")] = "float32",
-    input_size: InputSize = 224,
+    batch: Annotated[
+        str, typer.Option(help="Batch sizes, or auto: doubled until throughput is flat.")
+    ] = "1,64",
+    dtype: Annotated[str, _choices("dtype")] = "float32",
+    memory_format: Annotated[str, _choices("memory_format")] = "channels_last",
+    form: Annotated[str, _choices("form")] = "module",
+    mode: Annotated[str, _choices("mode")] = "eager",
+    input_size: Annotated[str, typer.Option(help="Sides of the input image, pixels.")] = "224",
     seconds: Annotated[float, typer.Option(help="Time budget of a measurement, s.")] = 1.0,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Write the table, with provenance, here.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the throughput of a preset, or of every architecture of a spec."""
+    """Measure the throughput of a preset, or of every architecture of a spec.
+
+    Each option takes a list with commas; every combination is measured.
+    """
     place = resolve_device(device)
-    batches = [_positive(text, "--batch") for text in batch.split(",")]
-    dtypes = [_dtype(text.strip()) for text in dtype.split(",")]
-    rows: list[dict[str, Any]] = []
-    for name, architecture in _bench_targets(target).items():
-        for kind in dtypes:
-            for size in batches:
-                result = measure(architecture, size, kind, input_size, place, seconds)
-                rows.append({"architecture": name, **asdict(result)})
-                if not as_json and err.is_terminal:
-                    err.print(f"{name}, {kind}, batch {size}: done", style="dim")
+    options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
+    asked = bench_.parse(options | {"mode": mode, "input_size": input_size}, seconds, place)
+    architectures = bench_.targets(target)
+    with err.status("") as status:
+        rows = bench_.run(architectures, asked, place, out_dir, status.update)
+    if out_dir:
+        bench_.write(rows, architectures, Path(target).stem, out_dir)
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        _print_bench(rows)
+        out.print(bench_.table(rows))
 
 
 @app.command("train")
@@ -491,59 +508,15 @@ def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
             # Forward, gradient of the inputs, gradient of the weights: three times the forward.
             expected["training arithmetic"] = f"{6 * macs * images / 1e12:,.1f} TFLOPs"
     if throughput := spec.measure.throughput:
-        count = trials * len(throughput.batch) * len(throughput.dtype)
+        count = trials * len(throughput.settings("cpu", spec.input_size))
+        auto = throughput.batch == "auto"
+        count *= 1 if auto else len(throughput.batch)
         expected["throughput measurements"] = (
-            f"{count:,}, at least {count * throughput.seconds * 1.25:,.0f} s"
+            f"{count:,}{' times the batches that auto takes' if auto else ''}, "
+            f"at most about {throughput.seconds * 1.5:g} s each where a pass is short"
         )
     expected["objectives"] = ", ".join(f"{k}: {v}" for k, v in spec.objectives.items())
     return expected
-
-
-def _bench_targets(target: str) -> dict[str, Architecture]:
-    """The preset of that name, or the architectures of the spec in that file."""
-    if target in PRESETS:
-        return {target: PRESETS[target]}
-    if not target.endswith((".yaml", ".yml")) and not Path(target).exists():
-        return {target: preset(target)}
-    space = Spec.load(target).design_space
-    return {a.arch_id: a for a in map(space.architecture, space.indices())}
-
-
-def _positive(text: str, option: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise UserError(f"{option}: found {shown(text)}, expected integers >= 1 such as 1,64")
-    return int(text)
-
-
-def _dtype(text: str) -> str:
-    valid = ("float32", "float16", "bfloat16")
-    if text not in valid:
-        raise UserError(
-            f"--dtype: found {shown(text)}, expected {', '.join(valid)}{nearest(text, valid)}"
-        )
-    return text
-
-
-def _print_bench(rows: list[dict[str, Any]]) -> None:
-    """What all rows share goes into the title, the rest into the columns."""
-    shared = [n for n in ("device", "dtype", "input_size", "threads") if _one_value(rows, n)]
-    title = ", ".join(f"{name} {rows[0][name]}" for name in shared)
-    table = Table(title=title, title_justify="left")
-    table.add_column("architecture", no_wrap=True)
-    names = [name for name in Throughput.__dataclass_fields__ if name not in shared]
-    for name in names:
-        table.add_column(name, justify="right")
-    for row in rows:
-        cells = (row[name] for name in names)
-        table.add_row(
-            row["architecture"],
-            *(f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in cells),
-        )
-    out.print(table)
-
-
-def _one_value(rows: list[dict[str, Any]], name: str) -> bool:
-    return len({row[name] for row in rows}) == 1
 
 
 def _print_files(folder: Path, files: list[Path]) -> None:

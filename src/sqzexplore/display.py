@@ -90,7 +90,12 @@ class SweepDisplay:
         if row["state"] == "complete" and self.spec.measure.accuracy:
             parts.append(f"top-1 {row['top1']:.2f}%")
         if row["state"] == "complete" and self.spec.measure.throughput:
-            parts.append(f"{row['images_per_s']:,.1f} images/s on {row['device']}")
+            speed = row["images_per_s"]
+            parts.append(
+                f"{row['outcome']} on {row['device']}"
+                if speed is None
+                else f"{speed:,.1f} images/s on {row['device']}"
+            )
         self.console.print(", ".join(parts), markup=False, highlight=False)
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from .data import ImageData, Source
 from .recipe import Recipe
 from .results import write_json
 from .spec import Accuracy, Spec
-from .throughput import Throughput, measure
+from .throughput import Settings, Throughput, measure, over_batches
 from .training import Epoch, Run, train
 
 #: Called with the share of a trial's work that is newly done, and what was done.
@@ -73,7 +73,7 @@ def evaluate(
     evaluation = Evaluation(describe_row(architecture, spec, data) | {"state": "complete"})
     if spec.measure.throughput:
         evaluation.throughput = _throughput(architecture, spec, device, kept, on_progress)
-        evaluation.row |= max(evaluation.throughput, key=lambda row: row["batch"])
+        evaluation.row |= _of_trial(evaluation.throughput, spec)
     if spec.measure.accuracy:
         assert data is not None
         _accuracy(architecture, spec, data, kept, evaluation, on_progress, prune)
@@ -155,19 +155,52 @@ def _throughput(
 ) -> list[dict[str, Any]]:
     asked = spec.measure.throughput
     assert asked is not None
-    rows = []
-    for dtype in asked.dtype:
-        for batch in asked.batch:
-            once = partial(
-                measure, architecture, batch, dtype, spec.input_size, device, asked.seconds
+    rows: list[dict[str, Any]] = []
+    for settings in asked.settings(str(device), spec.input_size):
+
+        def at(batch: int, settings: Settings = settings) -> dict[str, Any]:
+            this = replace(settings, batch=batch)
+            on_progress(0.0, f"throughput, {this}")
+            folder = kept.path.parent.parent  # the roofline's two numbers serve every trial
+            return kept.get(
+                "throughput",
+                str(this),
+                partial(measure, architecture, this, asked.seconds, folder),
             )
-            rows.append(kept.get("throughput", f"{dtype}-{batch}", once))
-            on_progress(0.0, f"throughput, batch {batch}")
+
+        rows += over_batches(asked.batch, at)
     origin = {
         "device_name": provenance.device_name(str(device)),
         "torch_version": torch.__version__,
     }
     return [row | origin for row in rows]
+
+
+#: What the row of `trials` shows of a measurement.
+_OF_TRIAL = (
+    *("batch", "dtype", "memory_format", "form", "mode", "outcome", "images_per_s"),
+    *("latency_ms_p50", "latency_ms_p99", "latency_ms_sd", "repetitions"),
+    *("relative_to_reference", "roofline_share", "bound"),
+)
+
+
+def _of_trial(rows: list[dict[str, Any]], spec: Spec) -> dict[str, Any]:
+    """The throughput columns of a trial: of its first settings, the largest batch.
+
+    The same settings in every trial: what has no value there (out of memory) has none, rather
+    than that of another batch. `auto` has the largest batch that was measured.
+    """
+    assert spec.measure.throughput is not None
+    first = ("dtype", "memory_format", "form", "mode")
+    same = [row for row in rows if all(row[name] == rows[0][name] for name in first)]
+    same = [row for row in same if row["input_size"] == spec.input_size]
+    if spec.measure.throughput.batch == "auto":
+        same = [row for row in same if row["outcome"] == "measured"] or same
+    row = max(same, key=lambda row: row["batch"])
+    shown = {name: row[name] for name in _OF_TRIAL}
+    if row["outcome"] != "measured" and {"images_per_s", "latency_ms_p50"} & set(spec.objectives):
+        shown |= {"state": "failed", "error": f"throughput: {row['outcome']}: {row['reason']}"}
+    return shown
 
 
 def _accuracy(

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import torch
 
-from . import distributed
-
 PACKAGES = ("torch", "numpy", "pandas", "optuna", "scikit-learn", "matplotlib", "pillow")
 
 
@@ -88,7 +86,6 @@ def of_sweep(device: str) -> dict[str, object]:
         "device": device,
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
-        "processes": distributed.world(),
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "cudnn": torch.backends.cudnn.version() if device.startswith("cuda") else None,
     }

@@ -68,13 +68,51 @@ _RUN = {
 _SPEED = {
     "device": Column("string", "", "where it ran: cpu or cuda:N"),
     "batch": Column("Int64", "images", "images in one forward pass"),
-    "dtype": Column("string", "", "type of weights and images"),
+    "dtype": Column("string", "", "type of weights and images; tf32: float32, multiplied as TF32"),
+    "memory_format": Column("string", "", "order of weights and images: channels_last, contiguous"),
+    "form": Column("string", "", "module; inference: the fast form with the same outputs"),
+    "mode": Column("string", "", "how torch ran it: eager, cuda_graph, compile"),
+    "outcome": Column("string", "", "measured, out_of_memory or compile_failed"),
     "images_per_s": Column("Float64", "images/s", "batch / median latency"),
-    "latency_ms_p50": Column("Float64", "ms", "median time of one forward pass of the batch"),
-    "latency_ms_p99": Column("Float64", "ms", "99th percentile of the same"),
-    "latency_ms_sd": Column("Float64", "ms", "standard deviation of the same"),
+    "latency_ms_p50": Column("Float64", "ms", "median over the rounds of the median pass"),
+    "latency_ms_p99": Column("Float64", "ms", "99th percentile of the passes"),
+    "latency_ms_sd": Column("Float64", "ms", "standard deviation of the passes"),
     "repetitions": Column("Int64", "", "timed forward passes"),
+    "relative_to_reference": Column(
+        "Float64", "", "speed / that of squeezenet1_1 at the same settings, median over rounds"
+    ),
+    "roofline_share": Column("Float64", "", "floor_ms / latency_ms_p50"),
+    "bound": Column("string", "", "what most of the time went to: arithmetic, memory, overhead"),
     "threads": Column("Int64", "", "CPU threads that torch used"),
+}
+_MEASUREMENT = {
+    "reason": Column("string", "", "why it was not measured"),
+    "expand": Column("string", "", "how the inference form writes the expand branches"),
+    "latency_ms_p50_low": Column("Float64", "ms", "95% interval of latency_ms_p50, lower end"),
+    "latency_ms_p50_high": Column("Float64", "ms", "95% interval of latency_ms_p50, upper end"),
+    "precision": Column("Float64", "", "half the width of that interval / latency_ms_p50"),
+    "rounds": Column("Int64", "", "blocks of passes, each beside one of the reference"),
+    "warm": Column("boolean", "", "whether the warm-up was stable before its time was over"),
+    "buffers": Column("Int64", "", "input buffers, used by turns"),
+    "relative_to_reference_low": Column("Float64", "", "its 95% interval, lower end"),
+    "relative_to_reference_high": Column("Float64", "", "its 95% interval, upper end"),
+    "reference_images_per_s": Column("Float64", "images/s", "of squeezenet1_1 in the same rounds"),
+    "reference_drift": Column(
+        "Float64", "", "range / median of the reference's latency since the process began"
+    ),
+    "macs": Column("Int64", "", "multiply-accumulates of the convolutions, one image"),
+    "bytes": Column("Int64", "bytes", "least memory traffic of one pass, operation by operation"),
+    "matrix_macs_per_s": Column("Float64", "MAC/s", "the device's best matrix product"),
+    "copy_bytes_per_s": Column("Float64", "bytes/s", "the device's best copy, read and written"),
+    "floor_ms": Column("Float64", "ms", "least time of one pass on the roofline"),
+    "peak_memory_bytes": Column("Int64", "bytes", "most GPU memory held in a pass"),
+    "clock_mhz_before": Column("Float64", "MHz", "GPU clock before the rounds"),
+    "clock_mhz_after": Column("Float64", "MHz", "GPU clock after the rounds"),
+    "temperature_c_before": Column("Float64", "C", "GPU temperature before the rounds"),
+    "temperature_c_after": Column("Float64", "C", "GPU temperature after the rounds"),
+    "power_w": Column("Float64", "W", "GPU board power while it runs without a pause"),
+    "energy_mj_per_image": Column("Float64", "mJ", "GPU board energy of an image, the same"),
+    "measured_at": Column("string", "", "when the measurement started, UTC"),
 }
 _PROVENANCE = {
     "sqzexplore_version": Column("string", "", "version of this package"),
@@ -136,6 +174,7 @@ THROUGHPUT: dict[str, Column] = {
     **_TRIAL,
     "input_size": Column("Int64", "pixels", "side of the images"),
     **_SPEED,
+    **_MEASUREMENT,
     "device_name": _PROVENANCE["device_name"],
     "torch_version": _PROVENANCE["torch_version"],
 }
@@ -197,9 +236,9 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
     if not frames:
         raise UserError(f"{path}: found no {table}.parquet, expected the folder of a sweep")
     types = {name: column.type for name, column in TABLES[table].items()}
-    return pd.concat(
-        [frame.reindex(columns=list(types)).astype(types) for frame in frames], ignore_index=True
-    )
+    # What an older version did not measure is missing.
+    frames = [frame.reindex(columns=[*types]).astype(types) for frame in frames]
+    return pd.concat(frames, ignore_index=True)
 
 
 def data_name(trials: pd.DataFrame, otherwise: str) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from .architecture import FIELDS, MAX_FIRES, PRESETS, Architecture
 from .augment import Augmentation
@@ -20,6 +20,7 @@ from .errors import CostOverflow, UserError, field_problem, nearest, shown
 from .expressions import Expression
 from .recipe import Precision, RecipeName
 from .space import Axis, Space, Variant
+from .throughput import MAX_BATCH, Dtype, Form, MemoryFormat, Mode, Settings
 
 #: More values than this on one axis is a slip of the pen.
 MAX_AXIS_VALUES = 100_000
@@ -68,17 +69,47 @@ class Search(_Model):
 
 
 class Throughput(_Model):
-    """How throughput is measured: every batch with every dtype."""
+    """How throughput is measured: every combination of the values."""
 
-    batch: list[Annotated[int, Field(ge=1, le=65536)]] = Field(
-        default=[1, 64], min_length=1, description="images in one forward pass"
+    batch: list[Annotated[int, Field(ge=1, le=MAX_BATCH)]] | Literal["auto"] = Field(
+        default=[1, 64],
+        min_length=1,
+        description="images in one forward pass; auto: doubled until throughput is flat",
     )
-    dtype: list[Literal["float32", "float16", "bfloat16"]] = Field(
+    dtype: list[Dtype] = Field(
         default=["float32"], min_length=1, description="type of weights and images"
     )
-    seconds: float = Field(
-        1.0, gt=0, le=600, description="time spent on the repetitions of one measurement, s"
+    memory_format: list[MemoryFormat] = Field(
+        default=["channels_last"], min_length=1, description="order of the elements in memory"
     )
+    form: list[Form] = Field(
+        default=["module"], min_length=1, description="the module, or its fast inference form"
+    )
+    mode: list[Mode] = Field(
+        default=["eager"], min_length=1, description="how torch runs it; cuda_graph needs a GPU"
+    )
+    input_size: list[Annotated[int, Field(ge=1, le=65536)]] | None = Field(
+        None, min_length=1, description="sides of the images, pixels [default: the spec's]"
+    )
+    seconds: float = Field(
+        1.0, gt=0, le=600, description="most time spent on the rounds of one measurement, s"
+    )
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _auto_is_the_only_word(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            raise ValueError("expected auto, or a list such as [1, 64]")
+        return value
+
+    def settings(self, device: str, input_size: int) -> list[Settings]:
+        """Every combination, at batch 1; `over_batches` goes over the batches of each."""
+        axes = (self.dtype, self.memory_format, self.form, self.mode)
+        return [
+            Settings(device, 1, dtype, size, memory_format, form, mode)
+            for size in self.input_size or [input_size]
+            for dtype, memory_format, form, mode in itertools.product(*axes)
+        ]
 
 
 class Accuracy(_Model):
@@ -406,6 +437,14 @@ def _space(spec: Spec) -> Space:
         except UserError as error:
             raise _Problem(("constraints", number), str(error)) from None
     variants = [Variant(spec.input_size)]
+    if spec.measure.throughput and (sizes := spec.measure.throughput.input_size):
+        if spec.input_size not in sizes:
+            raise _Problem(
+                ("measure", "throughput", "input_size"),
+                f"found {shown(sizes)}, expected the spec's input_size, {spec.input_size}, "
+                "among them: it is what the table of trials shows",
+            )
+        variants += [Variant(size) for size in sizes if size != spec.input_size]
     if spec.measure.accuracy:
         variants.append(_training_variant(spec.measure.accuracy))
     space = Space(base, axes, tuple(constraints), tuple(variants))

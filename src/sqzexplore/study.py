@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 from pydantic import ValidationError
 
-from . import provenance
+from . import distributed, provenance
 from .architecture import Architecture
 from .data import ImageData, load, open_data
 from .errors import UserError, shown
@@ -173,7 +173,8 @@ class _Sweep:
         for rows in self._tables.values():
             rows.sort(key=lambda row: row["trial"])
         write_tables(self.folder, self._tables)
-        write_json(self.folder / "provenance.json", provenance.of_sweep(str(self.device)))
+        origin = provenance.of_sweep(str(self.device)) | {"processes": distributed.world()}
+        write_json(self.folder / "provenance.json", origin)
         self._written_at = time.perf_counter()
         self._write_took = self._written_at - started
 

@@ -1,0 +1,172 @@
+"""What the verb `bench` does: which architectures, at which settings, and the table of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from . import provenance
+from .architecture import PRESETS, Architecture, preset
+from .errors import UserError, nearest, shown
+from .results import write_json, write_tables
+from .spec import Spec, Throughput
+from .throughput import CHOICES, MAX_BATCH, Settings, check_choices, measure, over_batches
+
+#: Called with what is being measured.
+OnStart = Callable[[str], None]
+
+
+def targets(target: str) -> dict[str, Architecture]:
+    """The preset of that name, or the architectures of the spec in that file.
+
+    Raises:
+        UserError: neither.
+    """
+    if target in PRESETS:
+        return {target: PRESETS[target]}
+    if not target.endswith((".yaml", ".yml")) and not Path(target).exists():
+        return {target: preset(target)}
+    space = Spec.load(target).design_space
+    return {a.arch_id: a for a in map(space.architecture, space.indices())}
+
+
+def parse(options: Mapping[str, str], seconds: float, device: torch.device) -> Throughput:
+    """The measurements that the command line's lists ask for.
+
+    Args:
+        options: text by key of `Throughput`, such as `batch: "1,64"` or `dtype: "float32"`.
+        seconds: time budget of one measurement.
+        device: where they are to run.
+
+    Raises:
+        UserError: a value that is none, or that the device cannot do.
+    """
+    values: dict[str, Any] = {}
+    for key, text in options.items():
+        option, items = f"--{key.replace('_', '-')}", [item.strip() for item in text.split(",")]
+        if key in CHOICES:
+            values[key] = [_choice(item, option, CHOICES[key]) for item in items]
+        elif key == "batch" and text.strip() == "auto":
+            values[key] = "auto"
+        else:
+            values[key] = [_positive(item, option) for item in items]
+    if not 0 < seconds <= 600:
+        raise UserError(f"--seconds: found {seconds}, expected a number > 0, at most 600")
+    asked = Throughput(**values, seconds=seconds)
+    check_choices(asked.dtype, asked.mode, device, "--")
+    return asked
+
+
+def run(
+    architectures: Mapping[str, Architecture],
+    asked: Throughput,
+    device: torch.device,
+    folder: Path | None = None,
+    on_start: OnStart = lambda what: None,
+) -> list[dict[str, Any]]:
+    """Every measurement of every architecture: rows of `Throughput`, with its `architecture`."""
+    rows: list[dict[str, Any]] = []
+    for size in asked.input_size or []:
+        for architecture in architectures.values():  # before minutes are spent on the others
+            architecture.check_input_size(size)
+    for name, architecture in architectures.items():
+        for settings in asked.settings(str(device), 224):
+            at = partial(_at, architecture, settings, asked.seconds, folder, on_start, name)
+            rows += [{"architecture": name, **row} for row in over_batches(asked.batch, at)]
+    return rows
+
+
+def _at(
+    architecture: Architecture,
+    settings: Settings,
+    seconds: float,
+    folder: Path | None,
+    on_start: OnStart,
+    name: str,
+    batch: int,
+) -> dict[str, Any]:
+    settings = replace(settings, batch=batch)
+    on_start(f"{name}, {settings}")
+    return asdict(measure(architecture, settings, seconds, folder))
+
+
+def write(
+    rows: list[dict[str, Any]], architectures: Mapping[str, Architecture], name: str, folder: Path
+) -> None:
+    """Write the rows as the table `throughput` of `folder`, with their provenance."""
+    folder.mkdir(parents=True, exist_ok=True)
+    device = rows[0]["device"]
+    origin = {
+        "sweep": name,
+        "device_name": provenance.device_name(device),
+        "torch_version": torch.__version__,
+    }
+    table = []
+    for row in rows:
+        measured = {key: value for key, value in row.items() if key != "architecture"}
+        arch_id = architectures[row["architecture"]].arch_id
+        table.append(origin | {"arch_id": arch_id} | measured)
+    write_tables(folder, {"throughput": table})
+    write_json(folder / "provenance.json", provenance.of_sweep(device))
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """What all rows share goes into the title, the rest into the columns."""
+    settings = ("device", "dtype", "input_size", "memory_format", "form", "mode", "threads")
+    shared = [name for name in settings if len({row[name] for row in rows}) == 1]
+    title = ", ".join(f"{name} {rows[0][name]}" for name in shared)
+    made = Table(title=title, title_justify="left")
+    made.add_column("architecture", no_wrap=True)
+    for name in (*(n for n in settings if n not in shared), "batch"):
+        made.add_column(name, justify="right")
+    for heading in ("images/s", "p50 (ms)", "95% interval", "p99 (ms)", "vs v1.1", "roofline"):
+        made.add_column(heading, justify="right")
+    made.add_column("bound by")
+    for row in rows:
+        made.add_row(
+            row["architecture"],
+            *(str(row[name]) for name in settings if name not in shared),
+            str(row["batch"]),
+            *_cells(row),
+        )
+    made.caption = (
+        "images/s: batch / median latency; vs v1.1: speed / that of squeezenet1_1 at the same "
+        "settings, in the same rounds; roofline: least time / median latency"
+    )
+    return made
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if row["outcome"] != "measured":
+        return [row["outcome"], *[""] * 5, ""]
+    precision, ratio = row["precision"], row["relative_to_reference"]
+    return [
+        f"{row['images_per_s']:,.1f}",
+        f"{row['latency_ms_p50']:,.2f}",
+        "" if precision is None else f"+-{precision:.1%}",
+        f"{row['latency_ms_p99']:,.2f}",
+        "" if ratio is None else f"{ratio:.2f}x",
+        f"{row['roofline_share']:.0%}",
+        row["bound"],
+    ]
+
+
+def _positive(text: str, option: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_BATCH:
+        example = "1,64, or auto" if option == "--batch" else "224"
+        raise UserError(f"{option}: found {shown(text)}, expected integers >= 1 such as {example}")
+    return int(text)
+
+
+def _choice(text: str, option: str, valid: tuple[str, ...]) -> str:
+    if text not in valid:
+        raise UserError(
+            f"{option}: found {shown(text)}, expected {', '.join(valid)}{nearest(text, valid)}"
+        )
+    return text

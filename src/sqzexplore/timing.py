@@ -1,0 +1,77 @@
+"""What a series of timings says: when the warm-up is over, medians, ratios, and their intervals.
+
+Everything here works on numbers alone. The intervals are distribution-free: between two order
+statistics the median of the population lies with a probability that the binomial distribution
+gives, whatever the timings' distribution (David and Nagaraja, Order Statistics, section 7.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+#: The relative half-width of the 95% interval of a median at which a measurement is good enough.
+PRECISION = 0.01
+#: Pairs that an interval needs: of fewer than 6 numbers the range covers the median in < 95%.
+LEAST_ROUNDS = 6
+_WINDOW, _STABLE = 5, 0.02
+
+
+@dataclass(frozen=True)
+class Median:
+    """The median of some numbers and the ends of its 95% interval, NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def precision(self) -> float:
+        """Half the width of the interval, relative to the median; NaN without an interval."""
+        return (self.high - self.low) / 2 / self.value
+
+
+def median(numbers: Sequence[float], confidence: float = 0.95) -> Median:
+    """The median with the narrowest symmetric interval of order statistics that covers it.
+
+    The interval from the k-th smallest to the k-th largest of n independent numbers holds the
+    population's median with probability 1 - 2 P(Binomial(n, 1/2) < k); k is the largest that
+    keeps this at least `confidence`. Below n = 6 there is no such k at 95%.
+    """
+    ordered = np.sort(np.asarray(numbers, dtype=float))
+    n = len(ordered)
+    # ppf: the smallest k with P(B <= k) >= q, so that P(B < k) < q.
+    k = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5)) if n else 0
+    if k < 1:
+        return Median(float(np.median(ordered)) if n else math.nan, math.nan, math.nan)
+    return Median(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k]))
+
+
+def is_warm(latencies: Sequence[float]) -> bool:
+    """Whether the last five passes' median is within 2% of the five before."""
+    if len(latencies) < 2 * _WINDOW:
+        return False
+    last = float(np.median(latencies[-_WINDOW:]))
+    before = float(np.median(latencies[-2 * _WINDOW : -_WINDOW]))
+    return abs(last / before - 1) <= _STABLE
+
+
+def is_enough(rounds: Sequence[float]) -> bool:
+    """Whether the median of the rounds is known to `PRECISION`."""
+    return len(rounds) >= LEAST_ROUNDS and median(rounds).precision <= PRECISION
+
+
+def drift(values: Sequence[float]) -> float:
+    """The range of `values` relative to their median."""
+    return float((max(values) - min(values)) / np.median(values))
+
+
+def is_flat(images_per_s: Sequence[float], gain: float = 0.02) -> bool:
+    """Whether two doublings of the batch in a row brought less than `gain` over the best before."""
+    if len(images_per_s) < 3:
+        return False
+    return max(images_per_s[-2:]) < (1 + gain) * max(images_per_s[:-2])

@@ -1,0 +1,525 @@
+"""Throughput: the statistics against timings with a known answer, the settings, the outcomes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import settings as hypothesis_settings
+from torch import nn
+
+import sqzexplore as sqz
+from sqzexplore import roofline, sensors, throughput, timing
+from sqzexplore.errors import FeatureMapVanishes, UserError
+from sqzexplore.throughput import (
+    Rounds,
+    Settings,
+    alternate,
+    check_choices,
+    measure,
+    over_batches,
+    resolve_device,
+    summary,
+    warm_up,
+)
+from strategies import architectures
+from test_cost import fits
+
+TINY = sqz.Architecture(width_multiplier=0.1, num_classes=10)
+CPU = torch.device("cpu")
+SMALL = Settings("cpu", 2, input_size=40)
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def no_reference_is_kept():
+    yield
+    throughput._references.clear()
+
+
+# --- statistics --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "rank"),
+    # Published ranks of the 95% interval of a median (Conover, Practical Nonparametric Statistics).
+    [(6, 1), (8, 1), (9, 2), (10, 2), (12, 3), (15, 4), (20, 6), (25, 8), (30, 10), (50, 18)],
+)
+def test_the_interval_of_a_median_is_between_the_published_ranks(n: int, rank: int) -> None:
+    numbers = np.random.default_rng(0).permutation(np.arange(1.0, n + 1))
+    found = timing.median(numbers.tolist())
+    assert (found.low, found.high) == (rank, n + 1 - rank)
+    assert found.value == (n + 1) / 2
+
+
+@pytest.mark.parametrize("n", range(1, 40))
+def test_the_interval_covers_the_median_with_the_exact_probability(n: int) -> None:
+    """The largest rank whose coverage, counted over all 2**n outcomes, is at least 95%."""
+
+    def coverage(k: int) -> Fraction:
+        return 1 - Fraction(2 * sum(math.comb(n, i) for i in range(k)), 2**n)
+
+    ranks = [k for k in range(1, n // 2 + 1) if coverage(k) >= Fraction(95, 100)]
+    found = timing.median([float(i) for i in range(1, n + 1)])
+    if not ranks:
+        assert math.isnan(found.low)
+        assert n < timing.LEAST_ROUNDS
+    else:
+        assert (found.low, found.high) == (max(ranks), n + 1 - max(ranks))
+
+
+def test_the_interval_covers_the_median_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(1)
+    hits = 0
+    for _ in range(2000):
+        found = timing.median(generator.exponential(size=15).tolist())  # skewed, as latencies are
+        hits += found.low <= math.log(2) <= found.high
+    assert 0.95 <= hits / 2000 < 0.98  # exactly 0.965 for n = 15
+
+
+def test_a_warm_up_ends_when_the_passes_are_stable() -> None:
+    assert not timing.is_warm([1.0] * 9)
+    assert timing.is_warm([9.0, 5.0] + [1.0] * 10)
+    assert not timing.is_warm([1.0] * 5 + [0.95] * 5)
+    assert timing.is_warm([1.0, 1.0, 50.0, 1.0, 1.0] + [1.01] * 5)
+    cooling = iter([64.0, 32.0, 16.0, 8.0, 4.0, 2.0] + [1.0] * 100)
+    assert warm_up(lambda: next(cooling), 1e9)
+    assert len(list(cooling)) == 106 - 14  # 2.0 may stand in the earlier five: a median ignores it
+
+
+def test_a_warm_up_gives_up_when_its_time_is_over() -> None:
+    growing = itertools.count(1)
+    assert not warm_up(lambda: 2.0 ** next(growing), 0.0)
+    assert next(growing) == 3  # two passes at least
+
+
+def test_rounds_alternate_and_end_when_the_median_is_known() -> None:
+    calls: list[str] = []
+
+    def one(name: str, latency: float) -> float:
+        calls.append(name)
+        return latency
+
+    rounds = alternate(lambda: one("a", 10.0), lambda: one("b", 30.0), 1e9)
+    # To size its blocks each ran once; then two passes of 10 ms after one that is not counted.
+    assert calls == ["a", "b"] + (["a"] * 3 + ["b"]) * 6
+    assert rounds == Rounds([10.0] * 12, [10.0] * 6, [30.0] * 6)
+    row = summary(rounds, batch=4)
+    assert row["relative_to_reference"] == 3.0
+    assert row["relative_to_reference_low"] == row["relative_to_reference_high"] == 3.0
+    assert row["reference_images_per_s"] == pytest.approx(4 / 0.030)
+    assert (row["precision"], row["rounds"], row["repetitions"]) == (0.0, 6, 12)
+
+    few = alternate(lambda: 500.0, None, 0.0)
+    assert few == Rounds([500.0] * 3, [500.0] * 3, [])
+    row = summary(few, batch=1)
+    assert row["precision"] is None
+    assert "relative_to_reference" not in row
+
+
+def test_the_ratio_is_paired_by_round() -> None:
+    """A machine that slows down fivefold halfway: absolute times scatter, the ratio does not."""
+    slow = np.repeat([1.0, 5.0], 10)
+    ours, theirs = 10.0 * slow, 20.0 * slow
+    row = summary(Rounds(ours.tolist(), ours.tolist(), theirs.tolist()), batch=1)
+    assert row["relative_to_reference_low"] == row["relative_to_reference_high"] == 2.0
+    assert row["precision"] > 0.5
+    assert timing.drift([20.0, 100.0]) == pytest.approx(80 / 60)
+
+
+def test_percentiles_are_of_the_passes() -> None:
+    passes = [1.0] * 199 + [500.0]
+    row = summary(Rounds(passes, [1.0] * 10, []), batch=4)
+    assert row["latency_ms_p50"] == 1.0
+    assert row["latency_ms_p99"] == pytest.approx(np.percentile(passes, 99))
+    assert row["latency_ms_sd"] == pytest.approx(np.std(passes, ddof=1))
+
+
+def test_auto_doubles_the_batch_until_throughput_is_flat() -> None:
+    def row(batch: int, speed: float, outcome: str = "measured") -> dict:
+        return {
+            "batch": batch,
+            "outcome": outcome,
+            "images_per_s": speed,
+            "latency_ms_p50": batch / speed * 1e3,
+        }
+
+    # 16 images keep the device busy: 100 images/s at 1, 1600 from 16 on.
+    rows = over_batches("auto", lambda batch: row(batch, 100.0 * min(batch, 16)))
+    assert [r["batch"] for r in rows] == [1, 2, 4, 8, 16, 32, 64]
+    rows = over_batches(
+        "auto", lambda b: row(b, 100.0 * b, "measured" if b < 8 else "out_of_memory")
+    )
+    assert [(r["batch"], r["outcome"]) for r in rows][-1] == (8, "out_of_memory")
+    rows = over_batches("auto", lambda batch: row(batch, 0.2 * batch**0.5))  # 5 s, 7 s, 10 s
+    assert [r["batch"] for r in rows] == [1, 2, 4, 8][: len(rows)]
+    assert rows[-1]["latency_ms_p50"] >= 10_000
+    assert [r["batch"] for r in over_batches([4, 1], lambda batch: row(batch, 1.0))] == [4, 1]
+
+
+# --- measurements ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"dtype": "bfloat16"},
+        {"form": "inference"},
+        {"memory_format": "contiguous", "form": "inference"},
+        {"batch": 1, "input_size": 50},
+    ],
+)
+def test_a_measurement_says_what_it_is_of(changes: dict) -> None:
+    at = replace(SMALL, **changes)
+    row = measure(TINY, at, seconds=0.1)
+    for name in asdict(at):
+        assert getattr(row, name) == getattr(at, name)
+    assert (row.outcome, row.reason) == ("measured", None)
+    assert row.images_per_s == pytest.approx(1e3 * at.batch / row.latency_ms_p50)
+    assert 0 < row.latency_ms_p50 <= row.latency_ms_p99
+    assert row.rounds >= 3
+    assert row.repetitions >= row.rounds
+    assert row.threads == torch.get_num_threads()
+    assert (row.expand is None) == (at.form == "module")
+    assert row.macs == sqz.cost(TINY, at.input_size).macs
+    assert row.roofline_share == pytest.approx(row.floor_ms / row.latency_ms_p50)
+    assert row.bound in ("arithmetic", "memory", "overhead")
+    # Speed and its ratio to the reference's are of the same rounds.
+    assert row.relative_to_reference > 1  # v1.1 at full width does 90 times the arithmetic
+    assert row.reference_drift >= 0
+    assert row.peak_memory_bytes is row.clock_mhz_before is row.energy_mj_per_image is None
+
+
+def test_the_reference_is_built_once_and_its_drift_is_over_the_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built: list[sqz.Architecture] = []
+    real = throughput.build
+    monkeypatch.setattr(throughput, "build", lambda a: built.append(a) or real(a))
+    measure(TINY, SMALL, seconds=0.05)
+    second = measure(TINY.replace(squeeze_ratio=0.5), SMALL, seconds=0.05)
+    assert built.count(sqz.preset("squeezenet1_1")) == 1
+    (reference,) = throughput._references.values()
+    assert len(reference.medians) == 4  # two halves of two measurements
+    assert second.reference_drift == timing.drift(reference.medians)
+
+
+def test_an_input_too_small_for_the_reference_is_measured_without_it() -> None:
+    small = sqz.Architecture(width_multiplier=0.1, stem_kernel=1, stem_stride=1, pool_after=())
+    row = measure(small, replace(SMALL, input_size=4), seconds=0.02)
+    assert row.outcome == "measured"
+    assert row.relative_to_reference is None
+    with pytest.raises(FeatureMapVanishes):
+        measure(TINY, replace(SMALL, input_size=20))
+
+
+def test_several_buffers_are_used_by_turns_and_exceed_a_cache() -> None:
+    images = throughput._images(TINY, replace(SMALL, input_size=224, batch=8))
+    assert len(images) * images[0].numel() * 4 >= 2**26
+    assert not torch.equal(images[0], images[1])
+    assert len(throughput._images(TINY, replace(SMALL, input_size=224, batch=200))) == 2
+    runner = throughput.Runner(TINY, SMALL)
+    seen: list[int] = []
+    runner._passes = [lambda i=i: seen.append(i) for i in range(runner.buffers)]
+    for _ in range(runner.buffers + 1):
+        runner.latency_ms()
+    assert seen == [*range(runner.buffers), 0]
+
+
+def test_the_callers_random_state_stays() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    measure(TINY, SMALL, seconds=0.02)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_compiled_networks_stay_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond dynamo's limit a network would run uncompiled in silence: each is compiled once,
+    whole, and the second pass compiles nothing."""
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> object:
+        compiled.append(1)
+        return graph.forward
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend=backend, **k))
+    with torch.inference_mode():
+        for number in range(10):
+            net = sqz.build(
+                TINY.replace(fires=2, pool_after=(), squeeze_ratio=(number + 1) / 10)
+            ).eval()
+            run = throughput._compiled(net)
+            images = torch.randn(1, 3, 40, 40)
+            torch.testing.assert_close(run(images), net(images))
+            run(images)
+            assert len(compiled) == number + 1
+
+
+def test_every_form_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend="eager", **k))
+    row = measure(TINY, replace(SMALL, form="inference", mode="compile"), seconds=0.02)
+    assert (row.outcome, row.expand) == ("measured", "concatenated")
+
+
+# --- what can go wrong -------------------------------------------------------------------------
+
+
+def fail_at(batch: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = throughput.Runner.__init__
+
+    def init(self: throughput.Runner, a: sqz.Architecture, at: Settings) -> None:
+        if at.batch >= batch and a != sqz.preset("squeezenet1_1"):
+            raise error
+        real(self, a, at)
+
+    monkeypatch.setattr(throughput.Runner, "__init__", init)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError("no"),
+    ],
+)
+def test_out_of_memory_is_an_outcome(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at(4, error, monkeypatch)
+    assert measure(TINY, SMALL, seconds=0.02).outcome == "measured"
+    row = measure(TINY, replace(SMALL, batch=4), seconds=0.02)
+    assert row.outcome == "out_of_memory"
+    assert str(error)[:10] in str(row.reason)
+    assert row.images_per_s is None
+    assert not throughput._references  # given up for a second attempt
+
+
+def test_a_batch_that_the_machine_cannot_hold_is_not_tried() -> None:
+    """Really: 65,536 images of 2,000 pixels a side are 3 TB; nothing of it is allocated."""
+    row = measure(TINY, Settings("cpu", 65536, input_size=2000))
+    assert row.outcome == "out_of_memory"
+    assert "GB are available" in str(row.reason)
+
+
+def test_the_reference_out_of_memory_costs_only_the_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = throughput.Runner.__init__
+
+    def init(self: throughput.Runner, a: sqz.Architecture, at: Settings) -> None:
+        if a == sqz.preset("squeezenet1_1"):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(self, a, at)
+
+    monkeypatch.setattr(throughput.Runner, "__init__", init)
+    row = measure(TINY, SMALL, seconds=0.02)
+    assert (row.outcome, row.relative_to_reference) == ("measured", None)
+
+
+def test_a_compiler_that_is_missing_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(graph: torch.fx.GraphModule, inputs: list) -> object:
+        raise RuntimeError("No working C++ compiler found")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend=no_compiler, **k))
+    row = measure(TINY, replace(SMALL, mode="compile"), seconds=0.02)
+    assert row.outcome == "compile_failed"
+    assert "No working C++ compiler" in str(row.reason)
+
+
+def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at(1, RuntimeError("a bug"), monkeypatch)
+    with pytest.raises(RuntimeError, match="a bug"):
+        measure(TINY, SMALL)
+
+
+def test_what_a_cpu_cannot_do_names_the_key() -> None:
+    with pytest.raises(UserError, match=r"--mode: found 'cuda_graph', which needs a CUDA device"):
+        check_choices(["float32"], ["eager", "cuda_graph"], CPU, "--")
+    with pytest.raises(UserError, match=r"throughput.dtype: found 'tf32'.*expected float32, float"):
+        check_choices(["tf32"], ["eager"], CPU, "measure.throughput.")
+    check_choices(["tf32"], ["cuda_graph"], torch.device("cuda", 0), "")
+    with pytest.raises(UserError, match="mode"):
+        measure(TINY, replace(SMALL, mode="cuda_graph"))
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == CPU
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "cuda:99", "meta", "", "cpu:x"):
+        with pytest.raises(UserError, match="--device"):
+            resolve_device(name)
+
+
+def test_tf32_is_on_only_where_it_is_asked_for() -> None:
+    backend = torch.backends.cudnn
+    before = backend.allow_tf32, backend.benchmark
+    for dtype in ("float32", "tf32", "float16"):
+        with throughput._cudnn(replace(SMALL, dtype=dtype)):
+            assert backend.allow_tf32 == (dtype == "tf32")
+            assert backend.benchmark
+        assert (backend.allow_tf32, backend.benchmark) == before
+
+
+# --- the roofline ------------------------------------------------------------------------------
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(architectures(max_fires=5))
+def test_operations_move_the_tensors_that_the_network_has(architecture: sqz.Architecture) -> None:
+    """Against the module itself: every convolution and pool, its inputs, outputs and weights."""
+    assume(fits(architecture, 40))
+    net = sqz.build(architecture.replace(batch_norm=False)).eval()
+    seen: list[tuple[int, int]] = []
+
+    def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        weights = sum(p.numel() for p in module.parameters())
+        seen.append((weights, inputs[0].numel() + output.numel()))
+
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AdaptiveAvgPool2d):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        net(torch.randn(1, architecture.in_channels, 40, 40))
+    found = list(roofline.operations(architecture, 40))
+    assert [(o.weights, o.elements) for o in found if o.name != "add"] == seen
+    assert sum(o.macs for o in found) == sqz.cost(architecture, 40).macs
+    adds = [stage for stage in architecture.fire_stages() if stage.bypass != "none"]
+    assert sum(o.name == "add" for o in found) == len(adds)
+
+
+def test_the_floor_is_the_longer_of_two_times_and_names_the_bound() -> None:
+    roof = roofline.Roof("x", "float16", 1, "", macs_per_s=1e9, bytes_per_s=1e9)
+    # 4 images: 4e6 MACs are 4 ms; 2 bytes x (1000 + 4 x 100) elements are 2.8 us.
+    computing = roofline.Operation("a", "a", 10**6, 1000, 100)
+    # 0.4 us of arithmetic; 2 bytes x 4 x 1e6 elements are 8 ms.
+    moving = roofline.Operation("b", "b", 100, 0, 10**6)
+    least = roofline.floor_of([computing, moving], 4, roof)
+    assert least.arithmetic_s == pytest.approx(4e-3)
+    assert least.memory_s == pytest.approx(8e-3)
+    assert least.bytes == 2 * (1000 + 400) + 2 * 4 * 10**6
+    assert least.bound(0.013) == "memory"
+    assert least.bound(0.030) == "overhead"
+    assert roofline.floor_of([computing], 4, roof).bound(0.005) == "arithmetic"
+
+
+def test_a_roof_is_measured_once_and_kept_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roofline.Roofs, "_measured", {})
+    measured: list[str] = []
+
+    def fake(device: torch.device, dtype: str) -> roofline.Roof:
+        measured.append(dtype)
+        name = roofline.device_name(str(device))
+        return roofline.Roof(name, dtype, torch.get_num_threads(), torch.__version__, 2.0, 3.0)
+
+    monkeypatch.setattr(roofline, "measure_roof", fake)
+    for folder in (None, tmp_path / "a", tmp_path / "a", tmp_path / "b"):
+        assert roofline.Roofs(folder).of(CPU, "float32").macs_per_s == 2.0
+    roofline.Roofs(tmp_path / "a").of(CPU, "bfloat16")
+    assert measured == ["float32", "bfloat16"]
+    roofline.Roofs._measured.clear()  # another process: the folder knows
+    assert roofline.Roofs(tmp_path / "a").of(CPU, "float32").bytes_per_s == 3.0
+    assert measured == ["float32", "bfloat16"]
+
+
+def test_a_real_roof_is_plausible() -> None:
+    roof = roofline.measure_roof(CPU, "float32")
+    assert 1e8 < roof.macs_per_s < 1e14
+    assert 1e8 < roof.bytes_per_s < 1e13
+
+
+# --- sensors -----------------------------------------------------------------------------------
+
+
+def test_without_a_gpu_there_are_no_sensors() -> None:
+    none = sensors.Sensors(CPU)
+    assert none.clock_mhz() is none.temperature_c() is none.energy_mj() is None
+
+
+def test_readings_of_nvml() -> None:
+    """A stand-in with NVML's names: a reading that the card refuses is missing."""
+
+    class Refused(Exception):
+        pass
+
+    class Fake:
+        NVML_CLOCK_SM, NVML_TEMPERATURE_GPU = 1, 0
+
+        def nvmlDeviceGetClockInfo(self, handle: str, which: int) -> int:
+            assert (handle, which) == ("handle", 1)
+            return 1980
+
+        def nvmlDeviceGetTemperature(self, handle: str, which: int) -> int:
+            assert which == 0
+            return 41
+
+        def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+            raise Refused
+
+    Fake.NVMLError = Refused
+    fake = sensors.Sensors(CPU)
+    fake._nvml, fake._handle = Fake(), "handle"
+    assert (fake.clock_mhz(), fake.temperature_c(), fake.energy_mj()) == (1980.0, 41.0, None)
+
+
+def test_energy_is_of_the_images_that_it_was_measured_over() -> None:
+    class Runner:
+        settings = replace(SMALL, batch=8)
+
+        def run_for(self, seconds: float) -> tuple[int, float]:
+            return 50, 0.5
+
+    class Meter:
+        readings = iter([1000.0, 101_000.0])
+
+        def energy_mj(self) -> float:
+            return next(self.readings)
+
+    row = throughput._power(Runner(), Meter())
+    assert row == {"power_w": 200.0, "energy_mj_per_image": 250.0}
+
+
+# --- on a GPU ----------------------------------------------------------------------------------
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("mode", ["eager", "cuda_graph"])
+@pytest.mark.parametrize("form", ["module", "inference"])
+def test_measurements_on_a_gpu(dtype: str, mode: str, form: str) -> None:
+    at = Settings("cuda:0", 16, dtype, 64, form=form, mode=mode)
+    row = measure(TINY, at, seconds=0.2)
+    assert row.outcome == "measured"
+    assert row.peak_memory_bytes > 0
+    assert row.relative_to_reference > 0
+
+
+@gpu
+def test_a_captured_graph_computes_what_the_network_does() -> None:
+    net = sqz.build(TINY).eval().cuda()
+    images = [torch.randn(4, 3, 40, 40, device="cuda") for _ in range(3)]
+    logits: list[torch.Tensor] = []
+    with torch.inference_mode():
+        expected = [net(image) for image in images]
+        passes = throughput.captured(lambda x: logits.append(net(x)), images)
+        kept = logits[-3:]
+        for one, out, right in zip(passes, kept, expected, strict=True):
+            one()
+            torch.cuda.synchronize()
+            torch.testing.assert_close(out, right, atol=1e-4, rtol=1e-4)
+
+
+@gpu
+def test_out_of_memory_on_a_gpu() -> None:
+    row = measure(TINY, Settings("cuda:0", 65536, input_size=2000))
+    assert row.outcome == "out_of_memory"
+    assert measure(TINY, Settings("cuda:0", 4, input_size=64), 0.1).outcome == "measured"
