@@ -288,6 +288,7 @@ def main() -> None:
     frame["rows"], frame["rounds"], frame["threads"] = options.rows, options.rounds, 1
     show(frame)
     if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(options.out, index=False)
         print(f"written: {options.out}")
     if failed:

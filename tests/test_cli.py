@@ -27,7 +27,7 @@ def test_describe_as_json(preset: str) -> None:
     assert sqz.Architecture(**described["architecture"]) == sqz.preset(preset)
     assert sum(layer["params"] for layer in described["layers"]) == cost.params
     assert described["layers"][0]["name"] == "conv1"
-    assert described["layers"][-1]["output_shape"] == [1000, 1, 1]
+    assert described["layers"][-1]["output_shape"] == [sqz.preset(preset).num_classes, 1, 1]
 
 
 def test_describe_prints_a_table_like_the_papers() -> None:

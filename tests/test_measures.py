@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,16 @@ from sklearn.datasets import load_digits
 
 import sqzexplore as sqz
 from sqzexplore import training
-from sqzexplore.data import ImageData, Split, digits
+from sqzexplore.augment import augment
+from sqzexplore.data import ImageData, Split, load, open_data
 from sqzexplore.errors import FeatureMapVanishes
+from sqzexplore.recipe import Recipe, rate
 
 TINY = sqz.Architecture(width_multiplier=0.1, in_channels=1, num_classes=10)
+
+
+def digits(image_size: int) -> ImageData:
+    return load(open_data("digits"), image_size)
 
 
 def test_digits_are_split_by_class_without_overlap() -> None:
@@ -23,19 +30,19 @@ def test_digits_are_split_by_class_without_overlap() -> None:
     parts = (data.train, data.validation, data.test)
     assert [len(part) for part in parts] == [1077, 270, 450]
     stacked = torch.cat([part.images.flatten(1) for part in parts])
-    scaled = (stacked - data.background) / (stacked - data.background).max() * 16
-    assert sorted(map(tuple, scaled.round().int().tolist())) == sorted(
+    assert sorted(map(tuple, (stacked / 255 * 16).round().int().tolist())) == sorted(
         map(tuple, pixels.astype(int).tolist())
     )
     for part in parts:
         share = np.bincount(part.labels, minlength=10) / len(part)
         assert np.abs(share - np.bincount(labels) / len(labels)).max() < 0.005
-    assert data.train.images.mean().item() == pytest.approx(0, abs=1e-5)
-    assert data.train.images.std().item() == pytest.approx(1, abs=1e-5)
+    train = data.train.images.double()
+    assert data.mean.item() == pytest.approx(train.mean().item(), abs=1e-3)
+    assert data.std.item() == pytest.approx(train.std(correction=0).item(), abs=1e-3)
 
 
 def test_digits_are_upsampled() -> None:
-    assert digits(32).train.images.shape == (1077, 1, 32, 32)
+    assert digits(32).train.images.shape == (1077, 32, 32, 1)
     assert torch.equal(digits(32).test.labels, digits(8).test.labels)
 
 
@@ -44,7 +51,7 @@ def test_a_network_learns_the_digits() -> None:
     architecture = sqz.Architecture(
         squeeze_ratio=0.5, width_multiplier=0.25, in_channels=1, num_classes=10
     )
-    run = training.train(architecture, digits(32), training.Recipe(epochs=10), seed=0)
+    run = training.train(architecture, digits(32), Recipe(epochs=10), seed=0)
     assert run.top1 > 80
     assert run.val_top1 > 80
     assert [epoch.epoch for epoch in run.history] == list(range(1, 11))
@@ -53,11 +60,11 @@ def test_a_network_learns_the_digits() -> None:
 
 def test_a_run_depends_on_its_seed_alone() -> None:
     torch.manual_seed(5)
-    a = training.train(TINY, digits(32), training.Recipe(1), seed=3)
+    a = training.train(TINY, digits(32), Recipe(epochs=1), seed=3)
     torch.rand(7)
     before = torch.get_rng_state()
-    b = training.train(TINY, digits(32), training.Recipe(1), seed=3)
-    c = training.train(TINY, digits(32), training.Recipe(1), seed=4)
+    b = training.train(TINY, digits(32), Recipe(epochs=1), seed=3)
+    c = training.train(TINY, digits(32), Recipe(epochs=1), seed=4)
     assert torch.equal(torch.get_rng_state(), before)
     assert (a.history, a.top1) == (b.history, b.top1)
     assert a.history != c.history
@@ -67,71 +74,89 @@ def test_the_test_split_is_used_once_and_labels_matter() -> None:
     """Test images are looked at after the last epoch only; shuffled labels leave chance."""
     data = digits(32)
     seen: list[int] = []
-    real = training._top1
+    real = training.accuracy
 
-    def spy(net, split):
+    def spy(net, data, split, recipe):
         seen.append(len(split))
-        return real(net, split)
+        return real(net, data, split, recipe)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_top1", spy)
-        training.train(TINY, data, training.Recipe(3), seed=0)
+        patch.setattr(training, "accuracy", spy)
+        training.train(TINY, data, Recipe(epochs=3), seed=0)
     assert seen == [270, 270, 270, 450]
     labels = data.train.labels[torch.randperm(1077, generator=torch.Generator().manual_seed(0))]
-    shuffled = ImageData(
-        "x", "x", Split(data.train.images, labels), data.validation, data.test, data.background
-    )
-    assert training.train(TINY, shuffled, training.Recipe(3), seed=0).top1 < 30
+    shuffled = replace(data, train=Split(data.train.images, labels))
+    assert training.train(TINY, shuffled, Recipe(epochs=3), seed=0).top1 < 30
 
 
 def test_accuracy_is_the_share_of_right_answers() -> None:
+    """A network that always ranks 3, 7, 1, 0, 2 first."""
+
     class Constant(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.one_hot(torch.full((len(x),), 3), 10).float()
+            scores = torch.zeros(10)
+            scores[[3, 7, 1, 0, 2]] = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
+            return scores.expand(len(x), 10)
 
-    test = digits(8).test
-    expected = 100 * (test.labels == 3).sum().item() / len(test)
-    assert training._top1(Constant(), test) == pytest.approx(expected)
+    data = digits(8)
+    labels = data.test.labels
+    top1, top5 = training.accuracy(Constant(), data, data.test, Recipe())
+    assert top1 == pytest.approx(100 * (labels == 3).sum().item() / len(labels))
+    among = sum((labels == guess).sum().item() for guess in (0, 1, 2, 3, 7))
+    assert top5 == pytest.approx(100 * among / len(labels))
+    few = replace(data, classes=data.classes[:5])
+    assert math.isnan(training.accuracy(Constant(), few, data.test, Recipe())[1])
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
-    rates = [training._rate(step, 100) for step in range(100)]
+    rates = [rate(Recipe(), step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 20)
     assert max(rates) == rates[19] == rates[20] == pytest.approx(1.0)
     assert rates[60] == pytest.approx(0.5)
     assert 0 < rates[99] < 0.02
-    assert training._rate(0, 1) > 0
+    assert rate(Recipe(), 0, 1) > 0
+    paper = [rate(Recipe(name="paper"), step, 100) for step in range(100)]
+    assert paper == pytest.approx([1 - max(0, step - 0.5) / 99 for step in range(100)], abs=0.02)
 
 
-def test_shifted_images_keep_their_pixels() -> None:
-    data = digits(32)
-    index = torch.arange(8)
+@pytest.mark.parametrize("augmentation", ["shift", "shift_flip"])
+def test_augmented_images_keep_their_pixels(augmentation: str) -> None:
+    """Each is one of the shifts of its original, mirrored or not; all of them occur."""
     generator = torch.Generator().manual_seed(0)
-    shifts = set()
-    for _ in range(60):
-        images, labels = training._batch(data, index, generator)
-        assert torch.equal(labels, data.train.labels[:8])
-        matches = [
-            (dy, dx)
-            for dy in range(-2, 3)
-            for dx in range(-2, 3)
-            if torch.equal(
-                images[:, :, 2:-2, 2:-2],
-                data.train.images[:8, :, 2 + dy : 30 + dy, 2 + dx : 30 + dx],
-            )
-        ]
-        assert len(matches) == 1
-        shifts |= set(matches)
-    assert {dy for dy, _ in shifts} == {dx for _, dx in shifts} == {-2, -1, 0, 1, 2}
+    images = torch.randint(0, 256, (32, 16, 16, 3), generator=generator, dtype=torch.uint8)
+    reach = 2 if augmentation == "shift_flip" else 1
+    inner = slice(2 * reach, 16 - 2 * reach)
+    seen = set()
+    for _ in range(12):
+        changed = augment(images, augmentation, generator)
+        assert changed.shape == images.shape
+        for original, result in zip(images, changed, strict=True):
+            found = [
+                (dy, dx, flip)
+                for flip in (False, True)
+                for dy in range(-reach, reach + 1)
+                for dx in range(-reach, reach + 1)
+                if torch.equal(
+                    (result.flip(1) if flip else result)[inner, inner],
+                    original[
+                        inner.start + dy : inner.stop + dy, inner.start + dx : inner.stop + dx
+                    ],
+                )
+            ]
+            assert len(found) == 1
+            seen |= set(found)
+    flips = 2 if augmentation == "shift_flip" else 1
+    assert len(seen) == flips * (2 * reach + 1) ** 2
+    assert torch.equal(augment(images, "none", generator), images)
 
 
 def test_too_small_images_are_refused() -> None:
     with pytest.raises(FeatureMapVanishes, match="maxpool8"):
-        training.train(TINY, digits(16), training.Recipe(1), seed=0)
+        training.train(TINY, digits(16), Recipe(epochs=1), seed=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_training_on_a_gpu() -> None:
     data = digits(32).to(torch.device("cuda:0"))
-    run = training.train(TINY, data, training.Recipe(1), seed=0)
+    run = training.train(TINY, data, Recipe(epochs=1), seed=0)
     assert math.isfinite(run.top1)

@@ -22,6 +22,7 @@ import sqzexplore as sqz
 from conftest import SMALL
 from sqzexplore import evaluate, study, training
 from sqzexplore.errors import UserError
+from sqzexplore.recipe import Recipe
 from sqzexplore.results import TABLES, load_results
 from sqzexplore.spec import Spec
 from sqzexplore.study import run_sweep
@@ -277,13 +278,13 @@ def test_a_diverged_run_is_recorded_as_diverged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = SMALL.replace("epochs: 1", "epochs: 1, learning_rate: 100.0")
-    real = training._batch
+    real = training._epochs
 
-    def poisoned(data, index, generator):
-        images, labels = real(data, index, generator)
-        return images * (math.inf if generator.initial_seed() == 1 else 1.0), labels
+    def poisoned(net, data, recipe, seed, on_epoch):
+        mean = data.mean * (math.nan if seed == 1 else 1.0)
+        return real(net, replace(data, mean=mean), recipe, seed, on_epoch)
 
-    monkeypatch.setattr(training, "_batch", poisoned)
+    monkeypatch.setattr(training, "_epochs", poisoned)
     outcome, _ = run(text, tmp_path)
     assert (outcome.complete, outcome.diverged) == (0, 2)
     table, seeds = load_results(tmp_path), load_results(tmp_path, "seeds")
@@ -442,7 +443,7 @@ def test_the_progress_adds_up(tmp_path: Path) -> None:
 def test_summary_statistics() -> None:
     """Against a worked example: n = 4, t(0.975, 3) = 3.182446."""
     runs = [
-        {"seed": i, "top1": v, "val_top1": v, "diverged": False}
+        {"seed": i, "top1": v, "top5": v, "val_top1": v, "diverged": False}
         for i, v in enumerate([90.0, 92.0, 94.0, 92.0])
     ]
     row = evaluate.summarise(runs)
@@ -467,11 +468,11 @@ def test_recipe_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
     real = evaluate.train
 
     def spy(architecture, data, recipe, seed, on_epoch):
-        seen.append((recipe, seed, data.train.images.shape[-1]))
+        seen.append((recipe, seed, data.train.images.shape[1]))
         return real(architecture, data, replace(recipe, epochs=1), seed, on_epoch)
 
     monkeypatch.setattr(evaluate, "train", spy)
     text = SMALL.replace("image_size: 32, epochs: 1", "image_size: 40, epochs: 3, batch_size: 99")
     run(text, tmp_path)
-    assert seen[0] == (training.Recipe(3, 99, 0.1), 0, 40)
+    assert seen[0] == (Recipe(epochs=3, batch_size=99), 0, 40)
     assert [seed for _, seed, _ in seen] == [0, 1, 0, 1]

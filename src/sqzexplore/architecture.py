@@ -262,6 +262,17 @@ def pooled_size(size: Any) -> Any:
 PRESETS: dict[str, Architecture] = {
     "squeezenet1_0": Architecture(),
     "squeezenet1_1": Architecture(stem_width=64, stem_kernel=3, pool_after=(1, 3, 5)),
+    # For 32x32 images: v1.1's Fires at full resolution first, BatchNorm and bypass to train well.
+    "squeezenet_cifar": Architecture(
+        stem_width=64,
+        stem_kernel=3,
+        stem_stride=1,
+        stem_padding=1,
+        pool_after=(1, 3, 5),
+        bypass="simple",
+        batch_norm=True,
+        num_classes=10,
+    ),
 }
 
 

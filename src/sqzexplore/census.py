@@ -26,7 +26,8 @@ from .columns import decode, encode, format_value, frame_of_columns
 from .cost import COST_COLUMNS
 from .errors import UserError, nearest, shown
 from .expressions import NAMES, Expression
-from .results import replacing, write_atomically, write_json
+from .files import replacing, write_atomically
+from .results import write_json
 from .space import Axis, Space
 from .spec import Spec
 
@@ -200,7 +201,10 @@ def _summary(census: Census, spec: Spec) -> dict[str, object]:
         "feasible": census.feasible,
         "where": query.where.text if query.where else None,
         "kept": census.kept,
-        "ranges": census.ranges.T.to_dict(),
+        "ranges": {
+            name: {end: float(v) if name == "size_mb" else int(v) for end, v in row.items()}
+            for name, row in census.ranges.iterrows()
+        },
         "shares": {
             name: {format_value(value): n for value, n in counts.items()}
             for name, counts in census.shares.items()

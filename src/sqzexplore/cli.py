@@ -28,19 +28,20 @@ from . import bench as bench_
 from .architecture import FIELDS, PRESETS, Architecture, preset
 from .census import Query, take_census, write_census
 from .cost import COST_COLUMNS, Cost, cost
-from .data import digits
+from .data import load, open_data
 from .display import RowsDisplay, SweepDisplay, print_census, print_results
 from .errors import UserError, field_problem, nearest, shown
-from .evaluate import summarise
+from .evaluate import training_macs
 from .expressions import Expression
 from .figures import write_figures
 from .figures_census import write_census_figures
+from .recipe import Recipe
 from .results import load_results
 from .space import Space
-from .spec import DATASETS, Spec
+from .spec import Spec
 from .study import SPEC_FILE, run_sweep
 from .throughput import CHOICES, check_choices, resolve_device
-from .training import Recipe, train
+from .training import train
 
 
 class _Verbs(TyperGroup):
@@ -274,27 +275,31 @@ def bench(
 def train_(
     preset_name: Preset = "squeezenet1_0",
     set_: Set = None,
-    data: Annotated[str, typer.Option(help=f"Data set: {', '.join(DATASETS)}.")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="digits, a folder of images, or a Hugging Face owner/name.")
+    ] = "digits",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Train one architecture and print its accuracy."""
-    if data not in DATASETS:
-        raise UserError(
-            f"--data: found {shown(data)}, expected {', '.join(DATASETS)}{nearest(data, DATASETS)}"
-        )
     place = resolve_device(device)
-    channels, classes = DATASETS[data]
+    try:
+        source = open_data(data)
+    except UserError as error:
+        raise UserError(f"--data: {error}") from None
     architecture = _architecture(preset_name, set_)
-    architecture = architecture.replace(in_channels=channels, num_classes=classes)
-    images = digits().to(place)
-    architecture.check_input_size(images.train.images.shape[-1])
+    architecture = architecture.replace(
+        in_channels=source.channels, num_classes=len(source.classes)
+    )
+    architecture.check_input_size(32)
+    images = load(source, 32).to(place)
+    recipe = Recipe(epochs=epochs, augmentation=images.augmentation)
     with out.status(f"training on {images.description}") as status:
         run = train(
             architecture,
             images,
-            Recipe(epochs),
+            recipe,
             seed,
             lambda e: status.update(
                 f"epoch {e.epoch}/{epochs}: loss {e.train_loss:.3f}, "
@@ -304,10 +309,9 @@ def train_(
     if run.diverged:
         out.print(f"diverged in epoch {run.history[-1].epoch} of {epochs}")
         raise typer.Exit(1)
-    top1 = summarise([asdict(run)])["top1"]
     out.print(
         f"{cost(architecture, 32).params:,} parameters, {images.description}: "
-        f"test top-1 {top1:.2f}%, validation {run.val_top1:.2f}% "
+        f"test top-1 {run.top1:.2f}%, validation {run.val_top1:.2f}% "
         f"({epochs} epochs, seed {seed}, {place}, {run.duration_s:.0f} s)"
     )
 
@@ -446,12 +450,11 @@ def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
     space = spec.design_space
     if accuracy := spec.measure.accuracy:
         expected["trainings"] = f"{trials * accuracy.seeds:,}, of {accuracy.epochs} epochs each"
+        source = open_data(accuracy.data)
+        expected["data"] = source.description
         if spec.search.trials is None and trials <= 10_000:
-            images = len(digits(accuracy.image_size).train) * accuracy.epochs * accuracy.seeds
-            macs = sum(
-                cost(spec.trained(space.architecture(i)), accuracy.image_size).macs
-                for i in space.indices()
-            )
+            images = len(source.train) * accuracy.epochs * accuracy.seeds
+            macs = sum(training_macs(space.architecture(i), spec, source) for i in space.indices())
             # Forward, gradient of the inputs, gradient of the weights: three times the forward.
             expected["training arithmetic"] = f"{6 * macs * images / 1e12:,.1f} TFLOPs"
     if throughput := spec.measure.throughput:

@@ -158,10 +158,11 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
         f"params, size, MACs: exact, {size}x{size} input; AlexNet as torchvision builds it "
         f"(the paper prints {alexnet_mb:g} MB)"
     ]
-    if accuracy := spec.measure.accuracy:
+    names = trials["data"].dropna().unique()
+    if (accuracy := spec.measure.accuracy) and len(names):
         proxy = ", ".join(f"{name}={value}" for name, value in accuracy.proxy.items())
         lines.append(
-            f"top-1: a proxy, not ImageNet: {accuracy.data} at "
+            f"top-1: a proxy, not ImageNet: {', '.join(names)} at "
             f"{accuracy.image_size}x{accuracy.image_size}, test split, {accuracy.epochs} epochs, "
             f"mean of {accuracy.seeds} seeds, t-interval over seeds"
             + (f"; trained with {proxy}" if proxy else "")

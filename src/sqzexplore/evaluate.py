@@ -24,11 +24,12 @@ from . import provenance
 from .architecture import Architecture
 from .columns import format_value
 from .cost import cost
-from .data import ImageData, digits
+from .data import ImageData, Source
+from .recipe import Recipe
 from .results import write_json
 from .spec import Accuracy, Spec
 from .throughput import Settings, Throughput, measure, over_batches
-from .training import Epoch, Recipe, Run, train
+from .training import Epoch, Run, train
 
 #: Called with the share of a trial's work that is newly done, and what was done.
 OnProgress = Callable[[float, str], None]
@@ -47,6 +48,7 @@ class Evaluation:
 def evaluate(
     architecture: Architecture,
     spec: Spec,
+    data: ImageData | None,
     device: torch.device,
     scratch: Path,
     on_progress: OnProgress = lambda share, what: None,
@@ -56,25 +58,27 @@ def evaluate(
     Args:
         architecture: a feasible architecture of the spec's space.
         spec: what to measure, and how.
+        data: the images on `device`, where the spec measures accuracy.
         device: where to measure it.
         scratch: folder for what is measured before the trial ends.
         on_progress: called as work is done.
     """
     kept = _Kept(scratch / f"{architecture.arch_id}-{device.type}.json")
     started_at, started = datetime.now(UTC), time.perf_counter()
-    evaluation = Evaluation(describe_row(architecture, spec) | {"state": "complete"})
+    evaluation = Evaluation(describe_row(architecture, spec, data) | {"state": "complete"})
     if spec.measure.throughput:
         evaluation.throughput = _throughput(architecture, spec, device, kept, on_progress)
         evaluation.row |= _of_trial(evaluation.throughput, spec)
     if spec.measure.accuracy:
-        _accuracy(architecture, spec, spec.measure.accuracy, device, kept, evaluation, on_progress)
+        assert data is not None
+        _accuracy(architecture, spec, data, kept, evaluation, on_progress)
     evaluation.row |= {"device": str(device)}
     spent = time.perf_counter() - started + kept.content["duration_s"]
     evaluation.row |= provenance.of_trial(str(device), started_at, spent)
     return evaluation
 
 
-def describe_row(architecture: Architecture, spec: Spec) -> dict[str, Any]:
+def describe_row(architecture: Architecture, spec: Spec, data: ImageData | None) -> dict[str, Any]:
     """What is known of an architecture before anything is measured."""
     row: dict[str, Any] = {
         "arch_id": architecture.arch_id,
@@ -83,25 +87,38 @@ def describe_row(architecture: Architecture, spec: Spec) -> dict[str, Any]:
         "input_size": spec.input_size,
         **cost(architecture, spec.input_size).totals(),
     }
-    if accuracy := spec.measure.accuracy:
-        trained = cost(spec.trained(architecture), accuracy.image_size)
+    if (accuracy := spec.measure.accuracy) and data:
+        trained = cost(_trained(architecture, spec, data), accuracy.image_size)
         row |= {f"train_{name}": value for name, value in trained.totals().items()}
         row |= {
             "train_input_size": accuracy.image_size,
-            "data": accuracy.data,
+            "data": data.name,
+            "data_sha256": data.sha256,
+            "recipe": accuracy.recipe,
+            "precision": accuracy.precision,
             "epochs": accuracy.epochs,
         }
     return row
 
 
-def work_units(architecture: Architecture, spec: Spec) -> float:
+def training_macs(architecture: Architecture, spec: Spec, data: ImageData | Source) -> int:
+    """MACs of one image through the network that is trained in the place of `architecture`."""
+    assert spec.measure.accuracy is not None
+    return cost(_trained(architecture, spec, data), spec.measure.accuracy.image_size).macs
+
+
+def work_units(architecture: Architecture, spec: Spec, data: ImageData | None) -> float:
     """How long a trial takes, in units that only compare trials of one sweep."""
     units = 0.0
-    if accuracy := spec.measure.accuracy:
-        macs = cost(spec.trained(architecture), accuracy.image_size).macs
+    if (accuracy := spec.measure.accuracy) and data:
+        macs = training_macs(architecture, spec, data)
         # A step has an overhead that small networks feel, about that of 2 million MACs an image.
         units += accuracy.seeds * accuracy.epochs * (macs + 2e6)
     return units or 1.0
+
+
+def _trained(architecture: Architecture, spec: Spec, data: ImageData | Source) -> Architecture:
+    return spec.trained(architecture, data.channels, len(data.classes))
 
 
 class _Kept:
@@ -184,15 +201,15 @@ def _of_trial(rows: list[dict[str, Any]], spec: Spec) -> dict[str, Any]:
 def _accuracy(
     architecture: Architecture,
     spec: Spec,
-    accuracy: Accuracy,
-    device: torch.device,
+    data: ImageData,
     kept: _Kept,
     evaluation: Evaluation,
     on_progress: OnProgress,
 ) -> None:
-    data = _data(accuracy, device)
-    recipe = Recipe(accuracy.epochs, accuracy.batch_size, accuracy.learning_rate)
-    trained = spec.trained(architecture)
+    accuracy = spec.measure.accuracy
+    assert accuracy is not None
+    recipe = recipe_of(accuracy, data)
+    trained = _trained(architecture, spec, data)
     share = 1.0 / (accuracy.seeds * accuracy.epochs)
     for seed in range(accuracy.seeds):
         done = 0
@@ -225,6 +242,7 @@ def summarise(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": len(seeds),
         "diverged_seeds": sum(run["diverged"] for run in seeds),
         "top1": float(top1.mean()),
+        "top5": float(np.mean([run["top5"] for run in seeds])),
         "val_top1": float(np.mean([run["val_top1"] for run in seeds])),
         "top1_sd": math.nan,
         "top1_ci_low": math.nan,
@@ -238,8 +256,14 @@ def summarise(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-_LOADERS: dict[str, Callable[[int], ImageData]] = {"digits": digits}
-
-
-def _data(accuracy: Accuracy, device: torch.device) -> ImageData:
-    return _LOADERS[accuracy.data](accuracy.image_size).to(device)
+def recipe_of(accuracy: Accuracy, data: ImageData) -> Recipe:
+    """The recipe that a spec asks for; augmentation, where it is left open, suits the data."""
+    return Recipe(
+        name=accuracy.recipe,
+        epochs=accuracy.epochs,
+        batch_size=accuracy.batch_size,
+        learning_rate=accuracy.learning_rate,
+        label_smoothing=accuracy.label_smoothing,
+        augmentation=accuracy.augmentation or data.augmentation,
+        precision=accuracy.precision,
+    )

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import glob
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from .architecture import FIELDS, Architecture
 from .errors import UserError
+from .files import write_atomically
 
 _Type = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -61,6 +59,7 @@ _TRIAL = {
 }
 _RUN = {
     "top1": Column("Float64", "%", "top-1 accuracy on the test split after the last epoch"),
+    "top5": Column("Float64", "%", "share of the same whose class is among the five likeliest"),
     "val_top1": Column("Float64", "%", "top-1 accuracy on the validation split"),
 }
 _SPEED = {
@@ -134,11 +133,15 @@ TRIALS: dict[str, Column] = {
     "top1_sd": Column("Float64", "%", "sample standard deviation over the seeds"),
     "top1_ci_low": Column("Float64", "%", "95% t-interval of the mean over seeds, lower end"),
     "top1_ci_high": Column("Float64", "%", "95% t-interval of the mean over seeds, upper end"),
+    "top5": Column("Float64", "%", "mean over the seeds of the test top-5; empty below 6 classes"),
     "val_top1": Column("Float64", "%", "mean over the seeds of the validation top-1"),
     "seeds": Column("Int64", "", "trainings of this architecture"),
     "diverged_seeds": Column("Int64", "", "those whose loss was not finite"),
     "epochs": Column("Int64", "", "passes over the training split"),
     "data": Column("string", "", "data set that accuracy was measured on"),
+    "data_sha256": Column("string", "", "checksum of its images, labels and splits"),
+    "recipe": Column("string", "", "named recipe of the training"),
+    "precision": Column("string", "", "number format of the convolutions in training"),
     "train_input_size": Column("Int64", "pixels", "side of the training images"),
     **{
         f"train_{name}": Column(
@@ -202,29 +205,6 @@ def write_tables(folder: Path, tables: Mapping[str, list[dict[str, Any]]]) -> No
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with replacing(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file of another name in the same folder, which takes the place of `path` at the end."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:

@@ -14,8 +14,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from .architecture import FIELDS, MAX_FIRES, PRESETS, Architecture
+from .augment import Augmentation
+from .data import check_data_name
 from .errors import CostOverflow, UserError, field_problem, nearest, shown
 from .expressions import Expression
+from .recipe import Precision, RecipeName
 from .space import Axis, Space, Variant
 from .throughput import MAX_BATCH, Dtype, Form, MemoryFormat, Mode, Settings
 
@@ -39,8 +42,6 @@ OBJECTIVES = {
     "images_per_s": "throughput",
     "latency_ms_p50": "throughput",
 }
-#: What an image of a data set is, by `data:` name: channels and classes.
-DATASETS = {"digits": (1, 10)}
 
 
 class _Model(BaseModel):
@@ -109,12 +110,26 @@ class Throughput(_Model):
 class Accuracy(_Model):
     """How accuracy is measured."""
 
-    data: str = Field("digits", description="data set: digits (scikit-learn's, 8x8 upsampled)")
+    data: str = Field(
+        "digits",
+        description="digits; a folder of images, where ${NAME} is an environment variable; "
+        "or the owner/name of a Hugging Face data set",
+    )
     image_size: int = Field(32, ge=8, le=1024, description="side of the training images, pixels")
     epochs: int = Field(20, ge=1, le=10_000, description="passes over the training split")
     seeds: int = Field(3, ge=1, le=1000, description="runs of each architecture, seeds 0, 1, ...")
     batch_size: int = Field(64, ge=1, le=65536, description="images a training step")
-    learning_rate: float = Field(0.1, gt=0, le=100, description="peak of the schedule")
+    recipe: RecipeName = Field("default", description="how: default, or paper (its ImageNet one)")
+    learning_rate: float | None = Field(
+        None, gt=0, le=100, description="peak of the schedule; left out, the recipe's"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="probability given to all classes alike"
+    )
+    augmentation: Augmentation | None = Field(
+        None, description="left out, shift for digits and shift_flip for photographs"
+    )
+    precision: Precision = Field("float32", description="of the convolutions in training")
     proxy: dict[str, Any] = Field(
         default_factory=dict,
         description="architecture fields replaced in the trained network, to make it cheaper",
@@ -218,11 +233,12 @@ class Spec(_Model):
             return {"images_per_s": "maximize", "params": "minimize"}
         return {"macs": "minimize", "params": "minimize"}
 
-    def trained(self, architecture: Architecture) -> Architecture:
-        """What is trained to measure the accuracy of `architecture`: the proxy, on the data."""
+    def trained(self, architecture: Architecture, channels: int, classes: int) -> Architecture:
+        """What is trained to measure the accuracy of `architecture`: the proxy, on such images."""
         if self.measure.accuracy is None:
             raise ValueError(f"{self.name} measures no accuracy")
-        return architecture.replace(**_training_changes(self.measure.accuracy))
+        changes = self.measure.accuracy.proxy
+        return architecture.replace(**changes, in_channels=channels, num_classes=classes)
 
     def recipe(self) -> dict[str, Any]:
         """Everything that decides what is evaluated, and how; not how it is shown."""
@@ -558,24 +574,17 @@ def _only_keys(value: dict[str, Any], valid: tuple[str, ...], path: KeyPath) -> 
             )
 
 
-def _training_changes(accuracy: Accuracy) -> dict[str, Any]:
-    channels, classes = DATASETS[accuracy.data]
-    return {**accuracy.proxy, "in_channels": channels, "num_classes": classes}
-
-
 def _training_variant(accuracy: Accuracy) -> Variant:
     path: KeyPath = ("measure", "accuracy")
-    if accuracy.data not in DATASETS:
-        raise _Problem(
-            (*path, "data"),
-            f"found {shown(accuracy.data)}, expected {', '.join(DATASETS)}"
-            f"{nearest(accuracy.data, DATASETS)}",
-        )
+    try:
+        check_data_name(accuracy.data)
+    except UserError as error:
+        raise _Problem((*path, "data"), str(error)) from None
     proxy = {
         name: _proxy_value(name, value, (*path, "proxy", name))
         for name, value in accuracy.proxy.items()
     }
-    return Variant(accuracy.image_size, {**_training_changes(accuracy), **proxy})
+    return Variant(accuracy.image_size, proxy)
 
 
 def _proxy_value(name: str, value: Any, path: KeyPath) -> Any:

@@ -28,9 +28,11 @@ from pydantic import ValidationError
 
 from . import provenance
 from .architecture import Architecture
+from .data import ImageData, load, open_data
 from .errors import UserError, shown
 from .evaluate import Evaluation, describe_row, evaluate, work_units
-from .results import TABLES, write_atomically, write_json, write_tables
+from .files import write_atomically
+from .results import TABLES, write_json, write_tables
 from .spec import Spec
 
 JOURNAL = "study.journal"
@@ -94,6 +96,7 @@ def run_sweep(
         UserError: the folder holds another sweep, or another process runs this one.
     """
     _refuse_another_spec(spec, folder)
+    data = _load_data(spec, device)
     database = _open_database(storage_url) if storage_url else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +106,9 @@ def run_sweep(
         _refuse_another_spec(spec, folder)
         storage = database or _open_journal(folder / JOURNAL)
         write_atomically(folder / SPEC_FILE, spec.source.encode())
-        sweep = _Sweep(spec, folder, device, progress, _open_study(spec, storage))
+        study = _open_study(spec, storage)
+        _refuse_other_data(study, data, folder)
+        sweep = _Sweep(spec, folder, data, device, progress, study)
         try:
             sweep.run()
         finally:
@@ -126,11 +131,12 @@ class _Sweep:
         self,
         spec: Spec,
         folder: Path,
+        data: ImageData | None,
         device: torch.device,
         progress: Progress,
         study: optuna.Study,
     ) -> None:
-        self.spec, self.folder, self.device = spec, folder, device
+        self.spec, self.folder, self.data, self.device = spec, folder, data, device
         self.progress, self.study = progress, study
         self.space = spec.design_space
         self.outcome = Outcome()
@@ -143,7 +149,7 @@ class _Sweep:
             self._asked += 1
             if trial.state.is_finished() and "row" in trial.user_attrs:
                 self._record(trial.number, trial.user_attrs, trial.values)
-                self._done_units += work_units(self.space.from_params(trial.params), spec)
+                self._done_units += self._units(self.space.from_params(trial.params))
 
     def run(self) -> None:
         """Evaluate until nothing is left."""
@@ -170,9 +176,12 @@ class _Sweep:
         """Architectures in all, and their work."""
         if self.spec.search.trials is not None:
             trials = self._wanted()
-            return trials, trials * work_units(self.space.base, self.spec)
-        units = [work_units(self.space.architecture(i), self.spec) for i in self.space.indices()]
+            return trials, trials * self._units(self.space.base)
+        units = [self._units(self.space.architecture(i)) for i in self.space.indices()]
         return len(units), sum(units)
+
+    def _units(self, architecture: Architecture) -> float:
+        return work_units(architecture, self.spec, self.data)
 
     def _wanted(self) -> int:
         """Architectures that a search evaluates: those asked for, or all that there are."""
@@ -224,7 +233,7 @@ class _Sweep:
 
     def _evaluate(self, trial: Trial, architecture: Architecture) -> None:
         """Evaluate, take the rows into the study and the tables, tell the study."""
-        units = work_units(architecture, self.spec)
+        units = self._units(architecture)
         told = 0.0
 
         def on_progress(share: float, what: str) -> None:
@@ -234,11 +243,13 @@ class _Sweep:
 
         scratch = self.folder / _SCRATCH
         try:
-            evaluation = evaluate(architecture, self.spec, self.device, scratch, on_progress)
+            evaluation = evaluate(
+                architecture, self.spec, self.data, self.device, scratch, on_progress
+            )
         except OSError:  # the disk's trouble, not the architecture's: stop here, resume later
             raise
         except Exception as error:
-            row = describe_row(architecture, self.spec)
+            row = describe_row(architecture, self.spec, self.data)
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
             evaluation = Evaluation(row | {"state": "failed", "error": reason})
         self.progress.advance((1 - told) * units, "")
@@ -329,6 +340,27 @@ def _refuse_another_spec(spec: Spec, folder: Path) -> None:
             + "\n".join(changes)
             + "\nTake the change back, or choose another folder with --out."
         )
+
+
+def _load_data(spec: Spec, device: torch.device) -> ImageData | None:
+    if not (accuracy := spec.measure.accuracy):
+        return None
+    return load(open_data(accuracy.data), accuracy.image_size).to(device)
+
+
+def _refuse_other_data(study: optuna.Study, data: ImageData | None, folder: Path) -> None:
+    """The spec names a place; what lies there may have changed since the sweep began."""
+    if data is None:
+        return
+    before = study.user_attrs.get("data", {"name": data.name, "sha256": data.sha256})
+    if before["sha256"] != data.sha256:
+        raise UserError(
+            f"{folder} holds the results of other images: {before['name']} with checksum "
+            f"{before['sha256']}, found {data.name} with {data.sha256}. "
+            "Take the change back, or choose another folder with --out."
+        )
+    if "data" not in study.user_attrs:
+        study.set_user_attr("data", before)
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -1,18 +1,4 @@
-"""The recipe: one Architecture, one seed -> accuracy and how it came about.
-
-The paper's network has no BatchNorm and a ReLU after its last convolution, and both make it easy
-to kill. What the recipe does about it, and why:
-
-- SGD with Nesterov momentum 0.9, weight decay 2e-4 (the paper's), a linear warm-up over the first
-  fifth of the steps, then a linear decay to 0 (the paper's).
-- The gradient's norm is clipped to 1: without BatchNorm the first steps may be wild.
-- The bias of the last convolution starts at 4, not 0. The softmax does not see a shift of all
-  logits, but the ReLU does: at 0 about half of each class's positions start behind it, and a
-  class whose every position falls behind it never learns again.
-- In a Fire with a bypass, the expand branches start with half their variance, and a bypass
-  convolution (which no ReLU follows) with a quarter, so that the sum has the variance of its input.
-  Otherwise it doubles or triples from Fire to Fire, and the complex bypass dies in the first epoch.
-- Each batch is shifted by up to 2 pixels a way, the only augmentation that suits digits.
+"""One Architecture, one recipe, one seed -> accuracy and how it came about.
 
 Nothing is chosen on the test split: it is evaluated once, after the last epoch.
 """
@@ -29,21 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .architecture import Architecture
+from .augment import augment
 from .data import ImageData, Split
-from .model import Fire, SqueezeNet, build
+from .model import SqueezeNet, build
+from .recipe import Recipe, initialise, optimizer, rate
 
-_WARMUP = 0.2
-_LOGIT_BIAS = 4.0
-_SHIFT = 2
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What the user sets of the recipe; the module says the rest."""
-
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 0.1
+_EVALUATED = 500
+_INITIAL = 256
 
 
 @dataclass(frozen=True)
@@ -57,11 +35,15 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """One training. `top1` (test) and `val_top1` are in percent after the last epoch, or NaN."""
+    """One training. Accuracies, in percent after the last epoch, are NaN if it diverged.
+
+    `top1` and `top5` are of the test split; `top5` is NaN where there are fewer than 10 classes.
+    """
 
     seed: int
     diverged: bool
     top1: float
+    top5: float
     val_top1: float
     duration_s: float
     history: tuple[Epoch, ...]
@@ -82,108 +64,101 @@ def train(
     Args:
         architecture: what to train; its channels and classes are the data's.
         data: the images, on the device to train on.
-        recipe: epochs, batch size, peak learning rate.
-        seed: initial weights, order of the images, shifts and dropout follow from it.
+        recipe: how.
+        seed: initial weights, order of the images, augmentation and dropout follow from it.
         on_epoch: called after every epoch.
 
     Raises:
         FeatureMapVanishes: the images are too small for the architecture.
     """
-    architecture.check_input_size(data.train.images.shape[-1])
+    architecture.check_input_size(data.image_size)
     started = time.perf_counter()
-    device = data.train.images.device
+    device = data.mean.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _repeatable():
         torch.manual_seed(seed)
         net = build(architecture).to(device)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        _make_trainable(net)
+        initialise(net, _normalised(data.train.images[:_INITIAL], data), recipe)
         history, diverged = _epochs(net, data, recipe, seed, on_epoch)
-        top1 = math.nan if diverged else _top1(net, data.test)
+        top1, top5 = (math.nan, math.nan) if diverged else accuracy(net, data, data.test, recipe)
     return Run(
         seed=seed,
         diverged=diverged,
         top1=top1,
+        top5=top5,
         val_top1=math.nan if diverged else history[-1].val_top1,
         duration_s=time.perf_counter() - started,
         history=tuple(history),
     )
 
 
-@torch.no_grad()
-def _make_trainable(net: SqueezeNet) -> None:
-    """What the recipe changes of the initial weights; the module's docstring says why."""
-    net.classifier.get_parameter("1.bias").fill_(_LOGIT_BIAS)
-    for fire in net.modules():
-        if isinstance(fire, Fire) and fire.bypass is not None:
-            for branch in (fire.expand1x1, fire.expand3x3):
-                if branch is not None:
-                    branch.weight.mul_(math.sqrt(0.5))
-            if isinstance(fire.bypass, nn.Conv2d):
-                fire.bypass.weight.mul_(0.5)
-
-
 def _epochs(
-    net: nn.Module,
+    net: SqueezeNet,
     data: ImageData,
     recipe: Recipe,
     seed: int,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[list[Epoch], bool]:
-    optimizer = torch.optim.SGD(
-        net.parameters(), recipe.learning_rate, momentum=0.9, weight_decay=2e-4, nesterov=True
-    )
+    sgd = optimizer(net, recipe)
     steps = recipe.epochs * math.ceil(len(data.train) / recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    order = torch.Generator().manual_seed(seed)
+    schedule = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: rate(recipe, step, steps))
     history: list[Epoch] = []
     for epoch in range(1, recipe.epochs + 1):
+        generator = _seeded(seed, epoch)
         net.train()
-        total = torch.zeros((), device=data.train.images.device)
-        permutation = torch.randperm(len(data.train), generator=order)
-        for index in permutation.split(recipe.batch_size):
-            images, labels = _batch(data, index, order)
-            loss = F.cross_entropy(net(images), labels)
-            optimizer.zero_grad()
+        total = torch.zeros((), device=data.mean.device)
+        order = torch.randperm(len(data.train), generator=generator)
+        for images, labels in data.train.batches(order, recipe.batch_size):
+            images = _normalised(augment(images, recipe.augmentation, generator), data)
+            with _autocast(recipe, images.device):
+                logits = net(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+            sgd.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
+            if recipe.clip:
+                nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+            sgd.step()
             schedule.step()
-            total += loss.detach() * len(index)
+            total += loss.detach() * len(labels)
         mean = (total / len(data.train)).item()
         if not math.isfinite(mean):
             history.append(Epoch(epoch, mean, math.nan))
             return history, True
-        history.append(Epoch(epoch, mean, _top1(net, data.validation)))
+        val_top1, _ = accuracy(net, data, data.validation, recipe)
+        history.append(Epoch(epoch, mean, val_top1))
         on_epoch(history[-1])
     return history, False
 
 
-def _rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate at `step`: up over the warm-up, down to 0 at `steps`."""
-    warmup = max(1.0, _WARMUP * steps)
-    return min((step + 1) / warmup, (steps - step) / max(1.0, steps - warmup))
+def _seeded(seed: int, epoch: int) -> torch.Generator:
+    """All that is random in an epoch follows from its number, so that any of them can go first."""
+    mixed = (seed * 1_000_003 + epoch) % 2**63
+    torch.manual_seed(mixed)  # dropout
+    return torch.Generator().manual_seed(mixed)
 
 
-def _batch(data: ImageData, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Training images `index` and their labels, all shifted by the same few pixels."""
-    device = data.train.labels.device
-    index = index.to(device)
-    images = data.train.images[index]
-    dx, dy = torch.randint(-_SHIFT, _SHIFT + 1, (2,), generator=generator).tolist()
-    padded = F.pad(images, (_SHIFT,) * 4, value=data.background)
-    height, width = images.shape[-2:]
-    shifted = padded[:, :, _SHIFT + dy : _SHIFT + dy + height, _SHIFT + dx : _SHIFT + dx + width]
-    return shifted.contiguous(memory_format=torch.channels_last), data.train.labels[index]
+def _normalised(images: Tensor, data: ImageData) -> Tensor:
+    """N x H x W x C bytes -> N x C x H x W float32 in channels-last memory."""
+    return ((images.float() - data.mean) / data.std).permute(0, 3, 1, 2)
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
 
 
 @torch.inference_mode()
-def _top1(net: nn.Module, split: Split) -> float:
-    """Percent of `split` that the network names right."""
+def accuracy(net: nn.Module, data: ImageData, split: Split, recipe: Recipe) -> tuple[float, float]:
+    """Percent of `split` whose class is the network's first, and among its first five, guess."""
     net.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    for images, labels in zip(split.images.split(512), split.labels.split(512), strict=True):
-        correct += (net(images).argmax(1) == labels).sum()
-    return 100.0 * correct.item() / len(split)
+    right = torch.zeros(2, dtype=torch.int64, device=split.labels.device)
+    order = torch.arange(len(split))
+    for images, labels in split.batches(order, _EVALUATED):
+        with _autocast(recipe, images.device):
+            logits = net(_normalised(images, data))
+        guesses = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)
+        right += torch.stack([guesses[:, 0].sum(), guesses.sum()])
+    top1, top5 = (100.0 * right / len(split)).tolist()
+    return top1, top5 if len(data.classes) >= 10 else math.nan
 
 
 class _repeatable:

@@ -1,0 +1,160 @@
+"""Image parquet files in the Hugging Face convention: a struct of bytes and path, and a label."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import UserError
+from .decode import channels_of
+from .sources import Part, Source, assemble
+
+_IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
+_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+_SUBSTRUCTURE = "image: {bytes, path} (or img) and label: int64 (or fine_label)"
+#: Parquet cannot be read an image at a time; larger sets come as class folders, or by name.
+_LARGEST = 8 * 2**30
+
+
+class ParquetImages:
+    """The images of some parquet files, in memory as they are encoded."""
+
+    def __init__(self, files: list[Path], root: Path, column: str) -> None:
+        self.files = files
+        self.names = [str(file.relative_to(root)) for file in files]
+        chunks, self.starts = [], [0]
+        for file in files:
+            images = pq.read_table(file, columns=[column])[column].combine_chunks()
+            chunks.append(images.field("bytes"))
+            self.starts.append(self.starts[-1] + len(images))
+        self.chunks: list[Any] = chunks
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def read(self, index: int) -> bytes:
+        """The encoded image; a row without bytes is an error."""
+        number, row = self._place(index)
+        value = self.chunks[number][row].as_py()
+        if value is None:
+            raise UserError(f"{self.where(index)}: found no bytes, expected an encoded image")
+        return value
+
+    def where(self, index: int) -> str:
+        """File and row, counted from 0."""
+        number, row = self._place(index)
+        return f"{self.files[number]}, row {row}"
+
+    def fingerprint(self, contents: bool) -> Iterable[bytes]:
+        """Names of the files, and their bytes or sizes."""
+        for file, name in zip(self.files, self.names, strict=True):
+            yield name.encode()
+            yield file.read_bytes() if contents else str(file.stat().st_size).encode()
+
+    def _place(self, index: int) -> tuple[int, int]:
+        number = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return number, index - self.starts[number]
+
+
+def open_parquet(folder: Path) -> Source:
+    """The set of the parquet files in `folder`; their names begin with the split's.
+
+    Raises:
+        UserError: a file is no image parquet, or a label stands for no class.
+    """
+    files = sorted(folder.glob("*.parquet"))
+    size = sum(file.stat().st_size for file in files)
+    if size > _LARGEST:
+        raise UserError(
+            f"{folder}: found {size / 2**30:.0f} GiB of parquet, expected at most "
+            f"{_LARGEST / 2**30:.0f}; unpack larger sets into class folders"
+        )
+    schemas = {file: _schema(file) for file in files}
+    classes = next((names for _, _, names in schemas.values() if names), ())
+    parts, most = {}, -1
+    for split, members in _by_split(files, folder).items():
+        labels = [_labels(file, schemas[file][1]) for file in members]
+        for file, values in zip(members, labels, strict=True):
+            _check_labels(file, values, classes)
+            most = max(most, int(values.max(initial=-1)))
+        stored = ParquetImages(members, folder, schemas[members[0]][0])
+        parts[split] = Part(stored, np.arange(len(stored)), np.concatenate(labels))
+    classes = classes or tuple(map(str, range(most + 1)))
+    return assemble(folder.resolve().name, classes, channels_of, parts, size, folder)
+
+
+def _by_split(files: list[Path], folder: Path) -> dict[str, list[Path]]:
+    """The files of each split: `train.parquet`, `test-00000-of-00001.parquet`, ..."""
+    if len(files) == 1 and _split_of(files[0]) in (None, "train"):
+        return {"all": files}
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        split = _split_of(file)
+        if split is None:
+            raise UserError(
+                f"{file}: found a name of no split, expected it to begin with {', '.join(_SPLITS)}"
+            )
+        splits.setdefault(split, []).append(file)
+    return splits
+
+
+def _split_of(file: Path) -> str | None:
+    return _SPLITS.get(re.split(r"[-_.]", file.name.lower())[0])
+
+
+def _schema(file: Path) -> tuple[str, str, tuple[str, ...]]:
+    """Names of the image and label columns, and the classes where the file knows them."""
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: no readable parquet file ({_first_line(error)})") from None
+    image = next((name for name in _IMAGES if name in schema.names), None)
+    label = next((name for name in _LABELS if name in schema.names), None)
+    if image is None or label is None or not _is_image(schema.field(image).type):
+        found = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        raise UserError(f"{file}: found the columns {found}, expected {_SUBSTRUCTURE}")
+    if not pa.types.is_integer(schema.field(label).type):
+        raise UserError(
+            f"{file}: found {label}: {schema.field(label).type}, expected integers from 0"
+        )
+    try:
+        described = json.loads((schema.metadata or {})[b"huggingface"])
+        names = described["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        names = ()
+    return image, label, tuple(names)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+
+def _labels(file: Path, column: str) -> np.ndarray:
+    try:
+        values = pq.read_table(file, columns=[column])[column]
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: no readable parquet file ({_first_line(error)})") from None
+    if values.null_count:
+        raise UserError(f"{file}: found {values.null_count} rows without a {column}")
+    return values.to_numpy().astype(np.int64)
+
+
+def _check_labels(file: Path, values: np.ndarray, classes: tuple[str, ...]) -> None:
+    wrong = np.flatnonzero((values < 0) | (values >= (len(classes) or np.inf)))
+    if len(wrong):
+        expected = f"0 to {len(classes) - 1}" if classes else "integers from 0"
+        raise UserError(
+            f"{file}, row {wrong[0]}: found the label {values[wrong[0]]}, expected {expected}"
+            + (f": the file names {len(classes)} classes" if classes else "")
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
