@@ -107,18 +107,18 @@ def test_rounds_alternate_and_end_when_the_median_is_known() -> None:
         calls.append(name)
         return latency
 
-    rounds = alternate(lambda: one("a", 10.0), lambda: one("b", 30.0), 1e9)
+    rounds = alternate([lambda: one("a", 10.0), lambda: one("b", 30.0)], 1e9)
     # To size its blocks each ran once; then two passes of 10 ms after one that is not counted.
     assert calls == ["a", "b"] + (["a"] * 3 + ["b"]) * 6
-    assert rounds == Rounds([10.0] * 12, [10.0] * 6, [30.0] * 6)
+    assert rounds == Rounds([[10.0] * 12, [30.0] * 6], [[10.0] * 6, [30.0] * 6])
     row = summary(rounds, batch=4)
     assert row["relative_to_reference"] == 3.0
     assert row["relative_to_reference_low"] == row["relative_to_reference_high"] == 3.0
     assert row["reference_images_per_s"] == pytest.approx(4 / 0.030)
     assert (row["precision"], row["rounds"], row["repetitions"]) == (0.0, 6, 12)
 
-    few = alternate(lambda: 500.0, None, 0.0)
-    assert few == Rounds([500.0] * 3, [500.0] * 3, [])
+    few = alternate([lambda: 500.0], 0.0)
+    assert few == Rounds([[500.0] * 3], [[500.0] * 3])
     row = summary(few, batch=1)
     assert row["precision"] is None
     assert "relative_to_reference" not in row
@@ -127,8 +127,8 @@ def test_rounds_alternate_and_end_when_the_median_is_known() -> None:
 def test_the_ratio_is_paired_by_round() -> None:
     """A machine that slows down fivefold halfway: absolute times scatter, the ratio does not."""
     slow = np.repeat([1.0, 5.0], 10)
-    ours, theirs = 10.0 * slow, 20.0 * slow
-    row = summary(Rounds(ours.tolist(), ours.tolist(), theirs.tolist()), batch=1)
+    ours, theirs = (10.0 * slow).tolist(), (20.0 * slow).tolist()
+    row = summary(Rounds([ours, theirs], [ours, theirs]), batch=1)
     assert row["relative_to_reference_low"] == row["relative_to_reference_high"] == 2.0
     assert row["precision"] > 0.5
     assert timing.drift([20.0, 100.0]) == pytest.approx(80 / 60)
@@ -136,7 +136,7 @@ def test_the_ratio_is_paired_by_round() -> None:
 
 def test_percentiles_are_of_the_passes() -> None:
     passes = [1.0] * 199 + [500.0]
-    row = summary(Rounds(passes, [1.0] * 10, []), batch=4)
+    row = summary(Rounds([passes], [[1.0] * 10]), batch=4)
     assert row["latency_ms_p50"] == 1.0
     assert row["latency_ms_p99"] == pytest.approx(np.percentile(passes, 99))
     assert row["latency_ms_sd"] == pytest.approx(np.std(passes, ddof=1))

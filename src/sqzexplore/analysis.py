@@ -1,4 +1,4 @@
-"""What the tables say: the Pareto front."""
+"""What the tables say: the Pareto front, rank correlations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import moocore
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from .errors import UserError, nearest, shown
 
@@ -53,3 +54,28 @@ def nondominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     if len(values) == 0:
         return np.zeros(0, dtype=bool)
     return moocore.is_nondominated(values, keep_weakly=True)
+
+
+def rank_correlation(
+    x: NDArray[np.float64], y: NDArray[np.float64], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float] | None:
+    """Spearman's rank correlation and its 95% percentile bootstrap interval (Efron, 1979).
+
+    Args:
+        x: one number a row.
+        y: the other.
+        resamples: of the rows, with replacement.
+        seed: of the resampling.
+
+    Returns:
+        The correlation and the ends of its interval; None below 4 rows, or where x or y is
+        constant. Resamples in which one is constant are left out. Of a perfect order every
+        resample is one too, and the interval is a point: say the number of rows beside it.
+    """
+    if len(x) < 4 or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
+        return None
+    drawn = np.random.default_rng(seed).integers(0, len(x), (resamples, len(x)))
+    varied = (np.ptp(x[drawn], axis=1) > 0) & (np.ptp(y[drawn], axis=1) > 0)
+    found = [float(stats.spearmanr(x[rows], y[rows]).statistic) for rows in drawn[varied]]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(stats.spearmanr(x, y).statistic), float(low), float(high)

@@ -35,6 +35,7 @@ from .evaluate import training_macs
 from .expressions import Expression
 from .figures import write_figures
 from .figures_census import write_census_figures
+from .figures_throughput import write_throughput_figures
 from .recipe import Recipe
 from .results import load_results
 from .space import Space
@@ -133,7 +134,7 @@ def sweep(
     with _resumable(folder):
         with display:
             outcome = run_sweep(spec, folder, place, display, storage)
-        files = write_figures(spec, load_results(folder), folder)
+        files = _draw(folder)
     if not quiet:
         print_results(out, load_results(folder), spec)
         _print_files(folder, files)
@@ -265,6 +266,7 @@ def bench(
         rows = bench_.run(architectures, asked, place, out_dir, status.update)
     if out_dir:
         bench_.write(rows, architectures, Path(target).stem, out_dir)
+        _draw(out_dir)
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
@@ -329,14 +331,23 @@ def results(folder: Folder, as_json: Json = False) -> None:
 
 @app.command()
 def figures(folder: Folder) -> None:
-    """Draw the figures of a sweep again, from its table."""
-    rows = load_results(folder)
-    spec = Spec.load(folder / SPEC_FILE)
-    for file in write_figures(spec, rows, folder):
+    """Draw the figures of a sweep, or of a bench, again from its tables."""
+    for file in _draw(folder):
         out.print(str(file), highlight=False, soft_wrap=True)
 
 
 # --- parts of the verbs ------------------------------------------------------------------------
+
+
+def _draw(folder: Path) -> list[Path]:
+    """The figures of what the folder holds: a sweep's trials, and throughput."""
+    files = []
+    if (folder / "trials.parquet").exists() or not (folder / "throughput.parquet").exists():
+        trials = load_results(folder)
+        files += write_figures(Spec.load(folder / SPEC_FILE), trials, folder)
+    if (folder / "throughput.parquet").exists():
+        files += write_throughput_figures(load_results(folder, "throughput"), folder)
+    return files
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from .architecture import PRESETS, Architecture
 from .cost import cost
 from .errors import FeatureMapVanishes, UserError, shown
 from .inference import InferenceForm, fastest_form
-from .model import build
+from .model import SqueezeNet, build
 from .roofline import ITEM_BYTES, Roofs, floor
 from .sensors import Sensors
 
@@ -147,7 +147,8 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            raise UserError(f"--device: found {name!r}, but torch sees {count} CUDA devices here")
+            there = f"only {count} here" if count else "no CUDA device here"
+            raise UserError(f"--device: found {name!r}, but torch sees {there}")
         return torch.device("cuda", device.index or 0)
     return device
 
@@ -280,13 +281,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Runner:
-    """A network ready to run at some settings: its passes, by number of the input buffer.
+    """A network ready to run at some settings, on several input buffers by turns.
+
+    Args:
+        architecture: what it is.
+        settings: how it runs.
+        module: what to run in place of the architecture's module, on the CPU, in float32.
 
     Raises:
         torch.OutOfMemoryError, MemoryError: it does not fit.
     """
 
-    def __init__(self, architecture: Architecture, settings: Settings) -> None:
+    def __init__(
+        self, architecture: Architecture, settings: Settings, module: nn.Module | None = None
+    ) -> None:
         self.settings = settings
         self.device = torch.device(settings.device)
         self.medians: list[float] = []  # of the halves of its measurements so far, ms
@@ -295,7 +303,7 @@ class Runner:
         if not cuda:
             _check_memory(architecture, settings)
         images = _images(architecture, settings)
-        net = _network(architecture, settings, images[0])
+        net = _network(module or _built(architecture), settings, images[0])
         self.expand = net.expand if isinstance(net, InferenceForm) else None
         run = _compiled(net) if settings.mode == "compile" else net
         run(images[0])
@@ -334,11 +342,10 @@ class Runner:
 
 @dataclass(frozen=True)
 class Rounds:
-    """Latencies in ms: all of the network's, and round by round the medians of both networks'."""
+    """Latencies in ms by network: of all its passes, and the medians of its blocks."""
 
-    latencies: list[float]
-    medians: list[float]
-    reference: list[float]  # empty without a reference
+    latencies: list[list[float]]
+    medians: list[list[float]]
 
 
 def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[str, Any]:
@@ -347,7 +354,8 @@ def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[
     if reference is not None:
         warm = warm_up(reference.latency_ms, seconds / 4) and warm
     clock, temperature = sensors.clock_mhz(), sensors.temperature_c()
-    rounds = alternate(runner.latency_ms, reference.latency_ms if reference else None, seconds)
+    runners = [runner] if reference is None else [runner, reference]
+    rounds = alternate([each.latency_ms for each in runners], seconds)
     after = {
         "clock_mhz_before": clock,
         "clock_mhz_after": sensors.clock_mhz(),
@@ -356,8 +364,9 @@ def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[
         **_power(runner, sensors),
     }
     if reference is not None:
-        half = len(rounds.reference) // 2
-        for part in (rounds.reference[:half], rounds.reference[half:]):
+        medians = rounds.medians[1]
+        half = len(medians) // 2
+        for part in (medians[:half], medians[half:]):
             reference.medians.append(statistics.median(part))
         after["reference_drift"] = timing.drift(reference.medians)
     return {
@@ -381,25 +390,26 @@ def warm_up(latency_ms: Callable[[], float], seconds: float) -> bool:
     return True
 
 
-def alternate(
-    network: Callable[[], float], reference: Callable[[], float] | None, seconds: float
-) -> Rounds:
-    """Blocks of passes of the network and of the reference by turns, until enough is known.
+def alternate(networks: Sequence[Callable[[], float]], seconds: float) -> Rounds:
+    """Blocks of passes of each network by turns, until the median of each is known well enough.
 
-    A block lasts about 20 ms: then its first pass, which finds the other network's data in the
+    A block lasts about 20 ms: then its first pass, which finds another network's data in the
     caches, is made but not counted. A pass that takes longer is a block of its own.
+
+    Args:
+        networks: each makes a pass and returns its latency in ms; warm already.
+        seconds: time budget; at least 3 rounds are made.
     """
-    rounds = Rounds([], [], [])
-    blocks = [_Block(network)] + ([_Block(reference)] if reference else [])
+    blocks = [_Block(network) for network in networks]
+    rounds = Rounds([[] for _ in blocks], [[] for _ in blocks])
     started = time.perf_counter()
-    while len(rounds.medians) < _LEAST_ROUNDS or (
-        time.perf_counter() - started < seconds and not timing.is_enough(rounds.medians)
+    while len(rounds.medians[0]) < _LEAST_ROUNDS or (
+        time.perf_counter() - started < seconds and not all(map(timing.is_enough, rounds.medians))
     ):
-        for block, medians in zip(blocks, (rounds.medians, rounds.reference), strict=False):
+        for block, all_, medians in zip(blocks, *vars(rounds).values(), strict=True):
             latencies = block.run()
+            all_.extend(latencies)
             medians.append(statistics.median(latencies))
-            if medians is rounds.medians:
-                rounds.latencies.extend(latencies)
     return rounds
 
 
@@ -415,25 +425,26 @@ class _Block:
 
 
 def summary(rounds: Rounds, batch: int) -> dict[str, Any]:
-    """The statistics of a measurement, by field of `Throughput`."""
-    median = timing.median(rounds.medians)
+    """The statistics of the first network, by field of `Throughput`; the second, if there is one,
+    is the reference."""
+    latencies, medians = rounds.latencies[0], rounds.medians[0]
+    median = timing.median(medians)
     row: dict[str, Any] = {
         "latency_ms_p50": median.value,
         "latency_ms_p50_low": _number(median.low),
         "latency_ms_p50_high": _number(median.high),
-        "latency_ms_p99": float(np.percentile(rounds.latencies, 99)),
-        "latency_ms_sd": statistics.stdev(rounds.latencies),
+        "latency_ms_p99": float(np.percentile(latencies, 99)),
+        "latency_ms_sd": statistics.stdev(latencies),
         "precision": _number(median.precision),
-        "repetitions": len(rounds.latencies),
-        "rounds": len(rounds.medians),
+        "repetitions": len(latencies),
+        "rounds": len(medians),
     }
-    if rounds.reference:
-        pairs = zip(rounds.reference, rounds.medians, strict=True)
-        ratio = timing.median([theirs / ours for theirs, ours in pairs])
+    if len(rounds.medians) > 1:
+        ratio = timing.ratio(rounds.medians[1], medians)
         row["relative_to_reference"] = ratio.value
         row["relative_to_reference_low"] = _number(ratio.low)
         row["relative_to_reference_high"] = _number(ratio.high)
-        row["reference_images_per_s"] = batch / statistics.median(rounds.reference) * 1e3
+        row["reference_images_per_s"] = batch / statistics.median(rounds.medians[1]) * 1e3
     return row
 
 
@@ -500,15 +511,20 @@ def _images(architecture: Architecture, settings: Settings) -> list[Tensor]:
     ]
 
 
-def _network(architecture: Architecture, settings: Settings, images: Tensor) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):  # the weights of seed 0; the caller's state stays
+def _built(architecture: Architecture) -> nn.Module:
+    """The architecture's module with the weights of seed 0; the caller's random state stays."""
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = build(architecture).eval()
+        return build(architecture)
+
+
+def _network(net: nn.Module, settings: Settings, images: Tensor) -> nn.Module:
     memory_format = getattr(torch, _LAYOUTS[settings.memory_format])
-    net = net.to(images.device, _torch_dtype(settings))
+    net = net.eval().to(images.device, _torch_dtype(settings))
     net = net.to(memory_format=memory_format)  # type: ignore[call-overload]
     if settings.form == "module":
         return net
+    assert isinstance(net, SqueezeNet)
     if settings.mode == "compile":  # the compiler fuses, and writes the concatenation, itself
         return InferenceForm(net, "concatenated", False, memory_format)
     return fastest_form(net, images, memory_format, partial(_quick, settings.mode, images))
