@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import json
 import math
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +18,15 @@ import torch
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from torch import nn
+from typer.testing import CliRunner
 
 import sqzexplore as sqz
-from sqzexplore import roofline, sensors, throughput, timing
+from conftest import ROOT
+from sqzexplore import evaluate, roofline, sensors, throughput, timing
+from sqzexplore.cli import app
 from sqzexplore.errors import FeatureMapVanishes, UserError
+from sqzexplore.results import THROUGHPUT, to_frame
+from sqzexplore.spec import Spec
 from sqzexplore.throughput import (
     Rounds,
     Settings,
@@ -523,3 +532,113 @@ def test_out_of_memory_on_a_gpu() -> None:
     row = measure(TINY, Settings("cuda:0", 65536, input_size=2000))
     assert row.outcome == "out_of_memory"
     assert measure(TINY, Settings("cuda:0", 4, input_size=64), 0.1).outcome == "measured"
+
+
+# --- in a sweep, and in the benchmark ----------------------------------------------------------
+
+
+def test_a_trial_shows_the_same_settings_whatever_was_measured() -> None:
+    """Of the first combination the largest batch, even where that has no value."""
+    text = (
+        "name: s\nbase: {width_multiplier: 0.1}\nspace: {squeeze_ratio: [0.5]}\n"
+        "measure: {throughput: {batch: BATCH, form: [module, inference], input_size: [64, 224]}}\n"
+    )
+
+    def rows(outcome: str) -> list[dict]:
+        blank = dict.fromkeys(evaluate._OF_TRIAL)
+        made = []
+        for size, form, batch in itertools.product([64, 224], ["module", "inference"], [1, 8]):
+            at = {"input_size": size, "form": form, "batch": batch, "outcome": "measured"}
+            at |= {"images_per_s": float(size * batch), "reason": None}
+            if batch == 8 and form == "module":
+                at |= {"outcome": outcome, "reason": "8 GB"}
+                at |= {} if outcome == "measured" else {"images_per_s": None}
+            made.append(blank | at)
+        return made
+
+    asked = Spec.parse(text.replace("BATCH", "[1, 8]"))
+    shown = evaluate._of_trial(rows("measured"), asked)
+    assert (shown["batch"], shown["form"], shown["images_per_s"]) == (8, "module", 1792.0)
+    assert "state" not in shown
+    shown = evaluate._of_trial(rows("out_of_memory"), asked)
+    assert (shown["batch"], shown["images_per_s"], shown["state"]) == (8, None, "failed")
+    assert shown["error"] == "throughput: out_of_memory: 8 GB"
+    shown = evaluate._of_trial(rows("out_of_memory"), Spec.parse(text.replace("BATCH", "auto")))
+    assert (shown["batch"], shown["images_per_s"]) == (1, 224.0)
+
+
+def test_a_sweep_over_modes_goes_out_of_memory_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every combination is a row; what was measured before an interrupt is not measured again."""
+    spec = Spec.parse(
+        "name: s\nbase: {width_multiplier: 0.1, num_classes: 10}\n"
+        "space: {squeeze_ratio: [0.5]}\ninput_size: 40\n"
+        "search: {sampler: random, trials: 1, objectives: {params: minimize}}\n"
+        "measure: {throughput: {batch: [1, 4], form: [module, inference], seconds: 0.02,\n"
+        "                       input_size: [40, 48]}}\n"
+    )
+    fail_at(4, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
+    measured: list[str] = []
+    real = evaluate.measure
+
+    def once(a: sqz.Architecture, at: Settings, *rest: object) -> throughput.Throughput:
+        measured.append(str(at))
+        if len(measured) == 6:
+            raise KeyboardInterrupt
+        return real(a, at, *rest)
+
+    monkeypatch.setattr(evaluate, "measure", once)
+    architecture = next(iter(map(spec.design_space.architecture, spec.design_space.indices())))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(architecture, spec, None, CPU, tmp_path / "partial")
+    done = evaluate.evaluate(architecture, spec, None, CPU, tmp_path / "partial")
+    assert len(measured) == 9  # the sixth twice
+    assert len(set(measured)) == 8
+    keys = [(row["input_size"], row["form"], row["batch"]) for row in done.throughput]
+    assert keys == list(itertools.product([40, 48], ["module", "inference"], [1, 4]))
+    assert [row["outcome"] for row in done.throughput] == ["measured", "out_of_memory"] * 4
+    assert (done.row["state"], done.row["outcome"]) == ("complete", "out_of_memory")
+    assert done.row["batch"] == 4
+    json.dumps(done.throughput, allow_nan=False)  # what a database takes
+    to_frame(done.throughput, THROUGHPUT)
+
+
+def test_a_sweep_asks_only_what_the_device_can_do(tmp_path: Path) -> None:
+    spec = tmp_path / "s.yaml"
+    spec.write_text(
+        "name: s\nspace: {squeeze_ratio: [0.5]}\nmeasure: {throughput: {mode: [cuda_graph]}}\n"
+    )
+    done = CliRunner().invoke(
+        app, ["sweep", str(spec), "--device", "cpu", "--out", str(tmp_path / "out")]
+    )
+    assert isinstance(done.exception, UserError)
+    assert "s.yaml: measure.throughput.mode: found 'cuda_graph'" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
+def test_the_benchmarks_stand_in_is_the_network(name: str) -> None:
+    """With our weights, in their order, it gives our logits."""
+    place = importlib.util.spec_from_file_location(
+        "throughput_benchmark", ROOT / "benchmarks" / "throughput.py"
+    )
+    benchmark = importlib.util.module_from_spec(place)
+    sys.modules["throughput_benchmark"] = benchmark
+    place.loader.exec_module(benchmark)
+    ours, other = sqz.build(sqz.preset(name)).eval(), benchmark.StandIn(name).eval()
+    with torch.no_grad():
+        for theirs, mine in zip(other.parameters(), ours.parameters(), strict=True):
+            theirs.copy_(mine)
+        images = torch.randn(2, 3, 96, 96)
+        torch.testing.assert_close(other(images), ours(images), atol=1e-6, rtol=1e-5)
+
+
+def test_the_benchmark_without_a_gpu_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    command = [sys.executable, ROOT / "benchmarks" / "throughput.py", "--device", "cuda"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no CUDA device" in done.stderr
+    assert "Traceback" not in done.stderr
