@@ -15,7 +15,7 @@ import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
 from .reference import published
@@ -153,11 +153,16 @@ def _interval(rows: pd.DataFrame, y: str, ys: np.ndarray) -> np.ndarray | None:
 
 
 def _scale(axes: Axes, x: str, xs: np.ndarray) -> None:
-    if xs.min() > 0 and xs.max() / xs.min() > 10:
+    log = xs.min() > 0 and xs.max() / xs.min() > 10
+    large = xs.max() >= 1e4
+    formatter = EngFormatter(sep="") if large else StrMethodFormatter("{x:g}")
+    if log:
         axes.set_xscale("log")
-    if xs.max() >= 1e4:
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_minor_formatter("")
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        # Decades alone are too few numbers to read a narrow axis by.
+        axes.xaxis.set_minor_formatter(formatter if xs.max() / xs.min() < 300 else "")
+    if log or large:
+        axes.xaxis.set_major_formatter(formatter)
 
 
 def _label(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> Axes:
