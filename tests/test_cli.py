@@ -65,6 +65,9 @@ def test_set_changes_a_metaparameter() -> None:
         (["bench", "--batch", "1,"], "--batch: found ''"),
         (["bench", "--batch", "auto,4"], "--batch: found 'auto'"),
         (["bench", "--input-size", "16"], "vanishes"),
+        (["bench", "--layers", "--form", "inference"], "--form: found inference, expected module"),
+        (["bench", "--layers", "--batch", "auto"], "--batch: found auto"),
+        (["bench", "--layers", "--out", "x"], "--out: expected no such option with --layers"),
         (["bench", "--seconds", "0"], "--seconds: found 0"),
         (["bench", "--device", "tpu"], "--device: found 'tpu'"),
         (["bench", "nosuch.yaml"], "no such file"),
@@ -127,6 +130,16 @@ def test_bench_writes_its_table_with_provenance(tmp_path) -> None:
     assert json.loads((folder / "roofline.json").read_text())[0]["dtype"] == "float32"
     assert (folder / "figures" / "roofline.pdf").exists()
     assert invoke("figures", str(folder)).exit_code == 0
+
+
+def test_bench_layer_by_layer() -> None:
+    options = ("--device", "cpu", "--batch", "1", "--input-size", "64", "--seconds", "0.05")
+    done = invoke("bench", "squeezenet1_1", *options, "--layers")
+    assert done.exit_code == 0
+    for text in ("conv1", "fire9", "avgpool10", "bound by"):
+        assert text in done.output
+    rows = json.loads(invoke("bench", "squeezenet1_1", *options, "--layers", "--json").output)
+    assert sum(row["macs"] for row in rows) == sqz.cost(sqz.preset("squeezenet1_1"), 64).macs
 
 
 def test_bench_of_a_spec(tmp_path) -> None:

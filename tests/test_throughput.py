@@ -51,6 +51,7 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 def no_reference_is_kept():
     yield
     throughput._references.clear()
+    throughput._history.clear()
 
 
 # --- statistics --------------------------------------------------------------------------------
@@ -216,9 +217,9 @@ def test_the_reference_is_built_once_and_its_drift_is_over_the_session(
     measure(TINY, SMALL, seconds=0.05)
     second = measure(TINY.replace(squeeze_ratio=0.5), SMALL, seconds=0.05)
     assert built.count(sqz.preset("squeezenet1_1")) == 1
-    (reference,) = throughput._references.values()
-    assert len(reference.medians) == 4  # two halves of two measurements
-    assert second.reference_drift == timing.drift(reference.medians)
+    medians = throughput._history[SMALL]
+    assert len(medians) == 4  # two halves of two measurements
+    assert second.reference_drift == timing.drift(medians)
 
 
 def test_an_input_too_small_for_the_reference_is_measured_without_it() -> None:
@@ -532,6 +533,24 @@ def test_out_of_memory_on_a_gpu() -> None:
     row = measure(TINY, Settings("cuda:0", 65536, input_size=2000))
     assert row.outcome == "out_of_memory"
     assert measure(TINY, Settings("cuda:0", 4, input_size=64), 0.1).outcome == "measured"
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
+def test_layers_one_after_the_other_are_the_network(name: str) -> None:
+    architecture = sqz.preset(name, batch_norm=True, bypass="complex", width_multiplier=0.25)
+    net = sqz.build(architecture).eval()
+    images = torch.randn(1, 3, 64, 64)
+    names, x = [], images
+    with torch.inference_mode():
+        for layer, part in throughput.layers(net):
+            names.append(layer)
+            x = part(x)
+        assert torch.equal(x.flatten(1), net(images))
+    assert names == [layer.name for layer in sqz.cost(architecture, 64).layers]
+    rows = throughput.measure_layers(architecture, replace(SMALL, input_size=64), 0.05)
+    assert [row.layer for row in rows] == names
+    assert sum(row.macs for row in rows) == sqz.cost(architecture, 64).macs
+    assert all(row.latency_ms_p50 > 0 < row.floor_ms for row in rows)
 
 
 # --- in a sweep, and in the benchmark ----------------------------------------------------------

@@ -252,6 +252,9 @@ def bench(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Write the table, with provenance, here.")
     ] = None,
+    by_layer: Annotated[
+        bool, typer.Option("--layers", help="Measure layer by layer instead.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the throughput of a preset, or of every architecture of a spec.
@@ -260,17 +263,20 @@ def bench(
     """
     place = resolve_device(device)
     options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
+    if by_layer and out_dir:
+        raise UserError("--out: expected no such option with --layers, which is for the eyes")
     asked = bench_.parse(options | {"mode": mode, "input_size": input_size}, seconds, place)
     architectures = bench_.targets(target)
     with err.status("") as status:
-        rows = bench_.run(architectures, asked, place, out_dir, status.update)
+        run = bench_.run_layers if by_layer else bench_.run
+        rows = run(architectures, asked, place, out_dir, status.update)
     if out_dir:
         bench_.write(rows, architectures, Path(target).stem, out_dir)
         _draw(out_dir)
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        out.print(bench_.table(rows))
+        out.print(bench_.layers_table(rows) if by_layer else bench_.table(rows))
 
 
 @app.command("train")

@@ -19,6 +19,7 @@ import math
 import statistics
 import time
 import types
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -36,8 +37,8 @@ from .architecture import PRESETS, Architecture
 from .cost import cost
 from .errors import FeatureMapVanishes, UserError, shown
 from .inference import InferenceForm, fastest_form
-from .model import SqueezeNet, build
-from .roofline import ITEM_BYTES, Roofs, floor
+from .model import Fire, SqueezeNet, build
+from .roofline import ITEM_BYTES, Roofs, floor, floor_of, operations
 from .sensors import Sensors
 
 Dtype = Literal["float32", "tf32", "float16", "bfloat16"]
@@ -58,7 +59,7 @@ _WARMUP, _LEAST_ROUNDS, _BLOCK_MS = 2, 3, 20.0
 _MOST_PASSES = 50  # of a block
 _BUFFER_BYTES, _MOST_BUFFERS = 2**26, 16  # more than a processor's last-level cache
 _ENERGY_SECONDS = 0.5
-_KEPT_REFERENCES = 8
+_KEPT_REFERENCES = 32
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,79 @@ def measure(
     )
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer of a network, run alone on its input: a row of `bench --layers`."""
+
+    layer: str
+    latency_ms_p50: float
+    floor_ms: float
+    roofline_share: float
+    bound: str
+    macs: int
+    bytes: int
+
+
+def measure_layers(
+    architecture: Architecture,
+    settings: Settings,
+    seconds: float = 1.0,
+    folder: Path | None = None,
+) -> list[LayerTime]:
+    """The layers of the eager module one by one, in rounds; arguments as of `measure`.
+
+    A layer alone may find its input in the cache, and pays its own launch: the sum is near the
+    network's latency, and not the same.
+
+    Raises:
+        FeatureMapVanishes, UserError: as `measure`.
+        torch.OutOfMemoryError, MemoryError: it does not fit.
+    """
+    architecture.check_input_size(settings.input_size)
+    device = torch.device(settings.device)
+    check_choices([settings.dtype], [settings.mode], device, "")
+    timed = _timed_cuda if device.type == "cuda" else _timed_cpu
+    with torch.inference_mode(), _on(device), _cudnn(settings):
+        x = _images(architecture, settings)[0]
+        net = _network(_built(architecture), settings, x)
+        names, passes = [], []
+        for name, part in layers(net):
+            names.append(name)
+            passes.append(partial(timed, partial(part, x)))
+            x = part(x)
+        for one in passes:
+            warm_up(one, seconds / len(passes) / 4)
+        medians = alternate(passes, seconds).medians
+        roof = Roofs(folder).of(device, settings.dtype)
+    parts = list(operations(architecture, settings.input_size))
+    rows = []
+    for name, latencies in zip(names, medians, strict=True):
+        least = floor_of([p for p in parts if p.layer == name], settings.batch, roof)
+        latency_s = statistics.median(latencies) / 1e3
+        share, bound = least.seconds / latency_s, least.bound(latency_s)
+        figures = (latency_s * 1e3, least.seconds * 1e3, share, bound, least.macs, least.bytes)
+        rows.append(LayerTime(name, *figures))
+    return rows
+
+
+def layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a SqueezeNet by their name in `describe`; one after the other they are it."""
+    assert isinstance(net, SqueezeNet)
+    layer, first = 1, list[nn.Module]()
+    for module in net.features:
+        if isinstance(module, Fire | nn.MaxPool2d):
+            if first:
+                yield "conv1", nn.Sequential(*first)
+                first = []
+            pool = isinstance(module, nn.MaxPool2d)
+            layer += not pool
+            yield f"{'maxpool' if pool else 'fire'}{layer}", module
+        else:
+            first.append(module)
+    yield f"conv{layer + 1}", net.classifier[:3]
+    yield f"avgpool{layer + 1}", net.classifier[3]
+
+
 def over_batches(
     asked: Sequence[int] | Literal["auto"], at: Callable[[int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -297,7 +371,6 @@ class Runner:
     ) -> None:
         self.settings = settings
         self.device = torch.device(settings.device)
-        self.medians: list[float] = []  # of the halves of its measurements so far, ms
         cuda = self.device.type == "cuda"
         before = torch.cuda.memory_allocated(self.device) if cuda else 0
         if not cuda:
@@ -367,8 +440,8 @@ def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[
         medians = rounds.medians[1]
         half = len(medians) // 2
         for part in (medians[:half], medians[half:]):
-            reference.medians.append(statistics.median(part))
-        after["reference_drift"] = timing.drift(reference.medians)
+            _history[runner.settings].append(statistics.median(part))
+        after["reference_drift"] = timing.drift(_history[runner.settings])
     return {
         **summary(rounds, runner.settings.batch),
         **after,
@@ -467,6 +540,8 @@ def _power(runner: Runner, sensors: Sensors) -> dict[str, float | None]:
 # --- the reference -----------------------------------------------------------------------------
 
 _references: dict[Settings, Runner] = {}
+#: Medians of the reference in each half of each measurement since the process began, ms.
+_history: defaultdict[Settings, list[float]] = defaultdict(list)
 
 
 def _reference(settings: Settings) -> Runner | None:
