@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -89,6 +89,7 @@ class Autocast(nn.Module):
             return self.net(x)
 
 
+@lru_cache(maxsize=1)
 def peer() -> tuple[str, Callable[[str], nn.Module]]:
     """What users run: torchvision's definition, with its version, or the stand-in for it."""
     try:

@@ -274,11 +274,18 @@ def test_compiled_networks_stay_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
             assert len(compiled) == number + 1
 
 
-def test_every_form_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
+def test_the_inference_form_compiles_whole(bypass: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend="eager", **k))
-    row = measure(TINY, replace(SMALL, form="inference", mode="compile"), seconds=0.02)
-    assert (row.outcome, row.expand) == ("measured", "concatenated")
+    monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend="aot_eager", **k))
+    architecture, at = TINY.replace(bypass=bypass), replace(SMALL, form="inference", mode="compile")
+    images = throughput._images(architecture, at)[0]
+    with torch.inference_mode():
+        net = throughput._built(architecture).eval()
+        form = throughput._network(net, at, images)
+        assert form.expand == "concatenated"
+        logits = throughput._compiled(form)(images)
+        torch.testing.assert_close(logits, net(images), atol=1e-4, rtol=1e-4)
 
 
 # --- what can go wrong -------------------------------------------------------------------------
