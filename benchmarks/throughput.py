@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import sqzexplore as sqz
 from sqzexplore import provenance, throughput, timing
 from sqzexplore.errors import UserError
-from sqzexplore.results import write_atomically, write_json
+from sqzexplore.files import write_atomically, write_json
 from sqzexplore.throughput import Runner, Settings, resolve_device
 
 NETWORKS = ("squeezenet1_0", "squeezenet1_1")

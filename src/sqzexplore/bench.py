@@ -14,7 +14,8 @@ from rich.table import Table
 from . import provenance
 from .architecture import PRESETS, Architecture, preset
 from .errors import UserError, nearest, shown
-from .results import write_json, write_tables
+from .files import write_json
+from .results import write_tables
 from .spec import Spec, Throughput
 from .throughput import (
     CHOICES,
@@ -27,6 +28,8 @@ from .throughput import (
 )
 
 _SETTINGS = ("device", "dtype", "input_size", "memory_format", "form", "mode")
+#: Architectures of a spec that are measured one after the other.
+MAX_TARGETS = 1000
 #: Called with what is being measured.
 OnStart = Callable[[str], None]
 
@@ -42,6 +45,11 @@ def targets(target: str) -> dict[str, Architecture]:
     if not target.endswith((".yaml", ".yml")) and not Path(target).exists():
         return {target: preset(target)}
     space = Spec.load(target).design_space
+    if space.size > MAX_TARGETS:
+        raise UserError(
+            f"{target}: found {space.size:,} combinations, expected at most {MAX_TARGETS:,} to "
+            "measure each"
+        )
     return {a.arch_id: a for a in map(space.architecture, space.indices())}
 
 

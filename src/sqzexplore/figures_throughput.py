@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from .analysis import rank_correlation
-from .style import BLUE, GREY, ORANGE, STYLE, own_axes, panels, save
+from .style import BLUE, GREEN, GREY, ORANGE, STYLE, own_axes, panels, save
 
 #: What tells two series apart; what all rows share is said once, in the title.
 _SETTINGS = ("device_name", "threads", "input_size", "dtype", "memory_format", "form", "mode")
-_COLOURS = (BLUE, ORANGE, "#009E73", GREY)  # Okabe and Ito's, told apart in grey too
+_COLOURS = (BLUE, ORANGE, GREEN, GREY)
 _MARKERS, _DASHES = "os^D", ("-", "--", ":", "-.")
 _MOST_SERIES = 4
 

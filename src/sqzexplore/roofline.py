@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from .architecture import Architecture, pooled_size, scaled_width, stem_output_size
+from .files import write_json
 from .provenance import device_name
-from .results import write_json
 
 #: Bytes of an element, by dtype.
 ITEM_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
