@@ -74,6 +74,11 @@ def test_set_changes_a_metaparameter() -> None:
         (["bench", "squeezenet"], "did you mean"),
         (["train", "--data", "digit"], "did you mean 'digits'"),
         (["train", "--set", "pool_after=[1,2,3,4,5]"], "vanishes"),
+        (["train", "--set", "num_classes=7"], "found 7, expected 10"),
+        (["train", "--recipe", "papr"], "--recipe: found 'papr'"),
+        (["train", "--precision", "float8"], "--precision: found 'float8'"),
+        (["train", "--learning-rate", "-1"], "--learning-rate: found -1"),
+        (["train", "--data", "${NOWHERE}"], "variable NOWHERE is not set"),
         (["results", "/nonexistent"], "expected the folder of a sweep"),
         (["figures", "/nonexistent"], "expected the folder of a sweep"),
     ],
@@ -155,9 +160,11 @@ def test_bench_of_a_spec(tmp_path) -> None:
         assert arch_id in done.output
 
 
-def test_train_prints_the_accuracy() -> None:
-    done = invoke("train", "--set", "width_multiplier=0.1", "--epochs", "1", "--device", "cpu")
+def test_train_prints_the_accuracy(tmp_path) -> None:
+    options = ("--set", "width_multiplier=0.1", "--epochs", "1", "--device", "cpu")
+    done = invoke("train", *options, "--out", str(tmp_path / "net"))
     assert done.exit_code == 0
     trained = sqz.Architecture(width_multiplier=0.1, in_channels=1, num_classes=10)
     assert f"{sqz.cost(trained, 32).params:,} parameters" in done.output
     assert "test top-1" in done.output
+    assert sqz.load(tmp_path / "net").architecture == trained

@@ -115,7 +115,7 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert rates[60] == pytest.approx(0.5)
     assert 0 < rates[99] < 0.02
     assert rate(Recipe(), 0, 1) > 0
-    paper = [rate(Recipe(name="paper"), step, 100) for step in range(100)]
+    paper = [rate(Recipe(recipe="paper"), step, 100) for step in range(100)]
     assert paper == pytest.approx([1 - max(0, step - 0.5) / 99 for step in range(100)], abs=0.02)
 
 

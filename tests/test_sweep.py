@@ -277,14 +277,13 @@ def test_a_search_of_a_small_space_ends(tmp_path: Path) -> None:
 def test_a_diverged_run_is_recorded_as_diverged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = SMALL.replace("epochs: 1", "epochs: 1, learning_rate: 100.0")
-    real = training._epochs
+    text, real = SMALL, training.fit
 
-    def poisoned(net, data, recipe, seed, on_epoch):
+    def poisoned(architecture, data, recipe, seed, *rest):
         mean = data.mean * (math.nan if seed == 1 else 1.0)
-        return real(net, replace(data, mean=mean), recipe, seed, on_epoch)
+        return real(architecture, replace(data, mean=mean), recipe, seed, *rest)
 
-    monkeypatch.setattr(training, "_epochs", poisoned)
+    monkeypatch.setattr(training, "fit", poisoned)
     outcome, _ = run(text, tmp_path)
     assert (outcome.complete, outcome.diverged) == (0, 2)
     table, seeds = load_results(tmp_path), load_results(tmp_path, "seeds")
@@ -463,13 +462,59 @@ def test_the_sampler_is_told_the_validation_accuracy(tmp_path: Path) -> None:
     assert table["val_top1"].tolist() != table["top1"].tolist()
 
 
+@pytest.mark.parametrize("pruner", ["halving", "hyperband"])
+def test_a_pruner_ends_trainings_that_fall_behind(
+    pruner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accuracies made up: architecture i is at 10 * i after every epoch, the best goes first."""
+    text = f"""
+name: pruned
+base: {{width_multiplier: 0.1}}
+space: {{squeeze_ratio: [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]}}
+search: {{pruner: {pruner}, objectives: {{top1: maximize}}}}
+measure:
+  accuracy: {{data: digits, epochs: 9, seeds: 2}}
+"""
+    epochs_run: dict[float, int] = {}
+
+    def made_up(architecture, data, recipe, seed, on_epoch, unfinished):
+        ratio = architecture.squeeze_ratio
+        history, stopped = [], False
+        for number in range(1, 10):
+            history.append(training.Epoch(number, 1.0, 100 * ratio))
+            epochs_run[ratio] = epochs_run.get(ratio, 0) + 1
+            stopped = on_epoch(history[-1])
+            if stopped:
+                break
+        top1 = math.nan if stopped else 100 * ratio
+        return training.Run(seed, False, stopped, top1, top1, top1, 0.1, tuple(history))
+
+    monkeypatch.setattr(evaluate, "train", made_up)
+    outcome, progress = run(text, tmp_path)
+    table = load_results(tmp_path)
+    assert table["state"].value_counts()["pruned"] == outcome.pruned >= 3
+    assert table["state"][0] == "complete", "the best"
+    pruned = table[table["state"] == "pruned"]
+    assert pruned["top1"].isna().all(), "no test split was looked at"
+    assert (pruned["val_top1"] == 100 * pruned["squeeze_ratio"]).all()
+    assert pruned["epochs"].tolist() == [epochs_run[r] for r in pruned["squeeze_ratio"]]
+    assert sum(epochs_run.values()) < 0.7 * 10 * 2 * 9
+    assert progress.units == pytest.approx(progress.total)
+    history = load_results(tmp_path, "history")
+    counted = history.groupby("trial").size()
+    assert counted[pruned["trial"]].tolist() == pruned["epochs"].tolist()
+    states = [trial.state.name for trial in stored(tmp_path).trials]
+    assert states.count("PRUNED") == len(pruned)
+    assert run(text, tmp_path)[0].pruned == outcome.pruned
+
+
 def test_recipe_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = evaluate.train
 
-    def spy(architecture, data, recipe, seed, on_epoch):
+    def spy(architecture, data, recipe, seed, *rest):
         seen.append((recipe, seed, data.train.images.shape[1]))
-        return real(architecture, data, replace(recipe, epochs=1), seed, on_epoch)
+        return real(architecture, data, replace(recipe, epochs=1), seed, *rest)
 
     monkeypatch.setattr(evaluate, "train", spy)
     text = SMALL.replace("image_size: 32, epochs: 1", "image_size: 40, epochs: 3, batch_size: 99")

@@ -2,6 +2,7 @@
 
 from .analysis import pareto_front
 from .architecture import Architecture, preset
+from .checkpoint import load
 from .cost import cost, cost_table
 from .model import build
 from .results import load_results
@@ -11,6 +12,7 @@ __all__ = [
     "build",
     "cost",
     "cost_table",
+    "load",
     "load_results",
     "pareto_front",
     "preset",

@@ -7,10 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-#: `shift`: each image by up to 1/16 of its side a way, what leaves mirrored at the edge (the usual
-#: 2 of 32 pixels); `shift_flip`: and half of them mirrored left to right, which suits photographs
-#: but turns some digits and letters into others.
-Augmentation = Literal["none", "shift", "shift_flip"]
+#: `shift`: each image by up to 1/16 of its side a way, the gap filled with its mirror image.
+#: `shift_flip`: by up to 1/8 (4 of 32 pixels, as is usual), and half of them mirrored left to
+#: right, which suits photographs but makes other signs of some digits and letters.
+#: `crop_flip`: a random part of the stored image, resized, and half of them mirrored; needs the
+#: images as they are stored, so that they are read while training.
+Augmentation = Literal["none", "shift", "shift_flip", "crop_flip"]
 
 
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
@@ -18,7 +20,7 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
 
     Args:
         images: on any device.
-        augmentation: which changes.
+        augmentation: which changes; `crop_flip` is done where the images are read.
         generator: a CPU generator; it decides the same on every device.
     """
     if augmentation == "none":

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import optuna
+import torch
 import typer
 import yaml
 from pydantic import ValidationError
@@ -25,24 +27,26 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from . import bench as bench_
+from . import distributed
 from .architecture import FIELDS, PRESETS, Architecture, preset
 from .census import Query, take_census, write_census
+from .checkpoint import MODEL_FILE
 from .cost import COST_COLUMNS, Cost, cost
-from .data import load, open_data
+from .data import open_data
 from .display import RowsDisplay, SweepDisplay, print_census, print_results
 from .errors import UserError, field_problem, nearest, shown
-from .evaluate import training_macs
+from .evaluate import recipe_of, training_macs
 from .expressions import Expression
 from .figures import write_figures
 from .figures_census import write_census_figures
 from .figures_throughput import write_throughput_figures
-from .recipe import Recipe
 from .results import load_results
 from .space import Space
-from .spec import Spec
-from .study import SPEC_FILE, run_sweep
+from .spec import Accuracy, Spec
+from .study import SPEC_FILE, load_data, run_sweep
 from .throughput import CHOICES, check_choices, resolve_device
-from .training import train
+from .train_one import Training, for_images, natural_size, train_one
+from .training import follow
 
 
 class _Verbs(TyperGroup):
@@ -132,8 +136,12 @@ def sweep(
     folder = out_dir or Path("results") / spec.name
     display = SweepDisplay(spec, out, quiet)
     with _resumable(folder):
-        with display:
-            outcome = run_sweep(spec, folder, place, display, storage)
+        with distributed.group(place) as joined:
+            if distributed.rank():
+                return _follow(spec, joined)
+            with display:
+                outcome = run_sweep(spec, folder, joined, display, storage)
+            distributed.told(None)
         files = _draw(folder)
     if not quiet:
         print_results(out, load_results(folder), spec)
@@ -288,40 +296,64 @@ def train_(
     ] = "digits",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the checkpoint [default: checkpoints/..]"),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images [default: their own, at most 224].")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a training step.")] = 64,
+    recipe: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak of the schedule [default: the recipe's].")
+    ] = None,
+    label_smoothing: Annotated[float, typer.Option(help="In [0, 1).")] = 0.0,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(help="none, shift, shift_flip or crop_flip [default: what suits the data]."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Device = "auto",
 ) -> None:
-    """Train one architecture and print its accuracy."""
+    """Train one architecture; print its accuracy, write a checkpoint. Under torchrun: together."""
     place = resolve_device(device)
+    asked = _checked_recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        recipe=recipe,
+        learning_rate=learning_rate,
+        label_smoothing=label_smoothing,
+        augmentation=augmentation,
+        precision=precision,
+    )
+    architecture = _architecture(preset_name, set_)
     try:
         source = open_data(data)
     except UserError as error:
         raise UserError(f"--data: {error}") from None
-    architecture = _architecture(preset_name, set_)
-    architecture = architecture.replace(
-        in_channels=source.channels, num_classes=len(source.classes)
-    )
-    architecture.check_input_size(32)
-    images = load(source, 32).to(place)
-    recipe = Recipe(epochs=epochs, augmentation=images.augmentation)
-    with out.status(f"training on {images.description}") as status:
-        run = train(
-            architecture,
-            images,
-            recipe,
-            seed,
-            lambda e: status.update(
-                f"epoch {e.epoch}/{epochs}: loss {e.train_loss:.3f}, "
-                f"validation top-1 {e.val_top1:.1f}%"
-            ),
-        )
-    if run.diverged:
-        out.print(f"diverged in epoch {run.history[-1].epoch} of {epochs}")
+    given = any(change.startswith("num_classes=") for change in set_ or [])
+    architecture = for_images(architecture, source, architecture.num_classes if given else None)
+    name = f"{preset_name}-{architecture.arch_id}-{source.name}-{epochs}epochs-seed{seed}"
+    folder = out_dir or Path("checkpoints") / name
+    size = image_size or natural_size(source)
+    training = Training(architecture, recipe_of(asked), seed, folder)
+    with _resumable(folder):
+        notes = train_one(training, source, size, place, out)
+    if distributed.rank_of_launch():
+        return
+    if notes["diverged"]:
+        out.print(f"diverged in epoch {len(notes['history'])} of {epochs}")
         raise typer.Exit(1)
+    top5 = "" if math.isnan(notes["top5"]) else f", top-5 {notes['top5']:.2f}%"
     out.print(
-        f"{cost(architecture, 32).params:,} parameters, {images.description}: "
-        f"test top-1 {run.top1:.2f}%, validation {run.val_top1:.2f}% "
-        f"({epochs} epochs, seed {seed}, {place}, {run.duration_s:.0f} s)"
+        f"{cost(architecture, size).params:,} parameters, {source.name} at {size}x{size}: "
+        f"test top-1 {notes['top1']:.2f}%{top5}, validation {notes['val_top1']:.2f}% "
+        f"({epochs} epochs, seed {seed}, {notes['provenance']['device']}, "
+        f"{notes['duration_s']:.0f} s)",
+        highlight=False,
     )
+    out.print(f"checkpoint: {folder / MODEL_FILE}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -366,6 +398,24 @@ def _resumable(folder: Path) -> Iterator[None]:
         _fail(f"interrupted; {again}", 130)
     except OSError as error:
         _fail(f"{error}; {again}", 1)
+
+
+def _follow(spec: Spec, device: torch.device) -> None:
+    """What torchrun's other processes do in a sweep: help with its trainings."""
+    if (data := load_data(spec, device)) is not None:
+        follow(data)
+
+
+def _checked_recipe(**options: Any) -> Accuracy:
+    """The options of `train` that a spec has too, checked as a spec's are."""
+    try:
+        return Accuracy(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise UserError(
+            f"--{option}: found {shown(first['input'])}, {field_problem(first)}"
+        ) from None
 
 
 def _architecture(preset_name: str, changes: list[str] | None) -> Architecture:

@@ -1,7 +1,7 @@
 """One architecture of a spec, evaluated: cost, then throughput, then accuracy over the seeds.
 
-What is measured is kept in a file of its own until the trial is told to the study, so that an
-interrupted trial goes on from its last training instead of starting again.
+What is measured is kept in a file of its own until the trial is told to the study, and a training
+keeps its state after every epoch, so that an interrupted trial goes on from there.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from .training import Epoch, Run, train
 
 #: Called with the share of a trial's work that is newly done, and what was done.
 OnProgress = Callable[[float, str], None]
+#: Called with an epoch of the first seed's training; whether the trial is not worth going on.
+Prune = Callable[[Epoch], bool]
 
 
 @dataclass
@@ -52,6 +54,7 @@ def evaluate(
     device: torch.device,
     scratch: Path,
     on_progress: OnProgress = lambda share, what: None,
+    prune: Prune = lambda epoch: False,
 ) -> Evaluation:
     """Measure everything that `spec` asks of `architecture`.
 
@@ -62,6 +65,8 @@ def evaluate(
         device: where to measure it.
         scratch: folder for what is measured before the trial ends.
         on_progress: called as work is done.
+        prune: asked after every epoch of the first seed; if it says so, the trial ends there as
+            `pruned`, with the validation accuracy so far and no test accuracy.
     """
     kept = _Kept(scratch / f"{architecture.arch_id}-{device.type}.json")
     started_at, started = datetime.now(UTC), time.perf_counter()
@@ -71,7 +76,7 @@ def evaluate(
         evaluation.row |= _of_trial(evaluation.throughput, spec)
     if spec.measure.accuracy:
         assert data is not None
-        _accuracy(architecture, spec, data, kept, evaluation, on_progress)
+        _accuracy(architecture, spec, data, kept, evaluation, on_progress, prune)
     evaluation.row |= {"device": str(device)}
     spent = time.perf_counter() - started + kept.content["duration_s"]
     evaluation.row |= provenance.of_trial(str(device), started_at, spent)
@@ -205,26 +210,35 @@ def _accuracy(
     kept: _Kept,
     evaluation: Evaluation,
     on_progress: OnProgress,
+    prune: Prune,
 ) -> None:
     accuracy = spec.measure.accuracy
     assert accuracy is not None
-    recipe = recipe_of(accuracy, data)
+    recipe = recipe_of(accuracy)
     trained = _trained(architecture, spec, data)
     share = 1.0 / (accuracy.seeds * accuracy.epochs)
     for seed in range(accuracy.seeds):
         done = 0
 
-        def on_epoch(epoch: Epoch, seed: int = seed) -> None:
+        def on_epoch(epoch: Epoch, seed: int = seed) -> bool:
             nonlocal done
             done += 1
             on_progress(share, f"seed {seed}, epoch {epoch.epoch}/{accuracy.epochs}")
+            return seed == 0 and prune(epoch)
 
-        once = partial(train, trained, data, recipe, seed, on_epoch)
+        unfinished = kept.path.with_name(f"{kept.path.stem}-seed{seed}.safetensors")
+        once = partial(train, trained, data, recipe, seed, on_epoch, unfinished)
         run = kept.get("seeds", str(seed), once)
+        unfinished.unlink(missing_ok=True)
         on_progress(share * (accuracy.epochs - done), f"seed {seed}")
         history = [dict(epoch, seed=seed) for epoch in run["history"]]
         evaluation.history += history
-        evaluation.seeds.append({key: run[key] for key in run if key != "history"})
+        if run["stopped"]:
+            last = run["history"][-1]
+            evaluation.row |= {"state": "pruned", "val_top1": last["val_top1"], "seeds": 0}
+            evaluation.row |= {"epochs": last["epoch"]}
+            return
+        evaluation.seeds.append({k: v for k, v in run.items() if k not in ("history", "stopped")})
     evaluation.row |= summarise(evaluation.seeds)
     if evaluation.row["diverged_seeds"]:
         evaluation.row["state"] = "diverged"
@@ -256,14 +270,14 @@ def summarise(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def recipe_of(accuracy: Accuracy, data: ImageData) -> Recipe:
-    """The recipe that a spec asks for; augmentation, where it is left open, suits the data."""
+def recipe_of(accuracy: Accuracy) -> Recipe:
+    """The recipe that a spec asks for."""
     return Recipe(
-        name=accuracy.recipe,
+        recipe=accuracy.recipe,
         epochs=accuracy.epochs,
         batch_size=accuracy.batch_size,
         learning_rate=accuracy.learning_rate,
         label_smoothing=accuracy.label_smoothing,
-        augmentation=accuracy.augmentation or data.augmentation,
+        augmentation=accuracy.augmentation,
         precision=accuracy.precision,
     )

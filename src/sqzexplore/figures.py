@@ -19,7 +19,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
 from .reference import published
-from .results import TRIALS
+from .results import TRIALS, data_name
 from .spec import FigureSpec, Spec
 from .style import BLUE, GREY, ORANGE, STYLE, own_axes, panels, save
 
@@ -210,13 +210,6 @@ def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str])
     np.random.set_state(state)
 
 
-def _data_name(spec: Spec, trials: pd.DataFrame) -> str:
-    """The data set's own name; the spec may say where it lies instead."""
-    names = list(trials["data"].dropna().unique()) if "data" in trials else []
-    assert spec.measure.accuracy is not None
-    return str(names[0]) if len(names) else spec.measure.accuracy.data
-
-
 def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
     """How the numbers were obtained, in a line or two."""
     parts = []
@@ -224,7 +217,7 @@ def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
     if accuracy and "top1" in (figure.x, figure.y):
         proxy = ", ".join(f"{name} {value}" for name, value in accuracy.proxy.items())
         parts.append(
-            f"proxy accuracy: {_data_name(spec, trials)}, {accuracy.epochs} epochs, "
+            f"proxy accuracy: {data_name(trials, accuracy.data)}, {accuracy.epochs} epochs, "
             f"{accuracy.seeds} seeds" + (f"\ntrained with {proxy}" if proxy else "")
         )
     if "images_per_s" in (figure.x, figure.y) and len(trials):

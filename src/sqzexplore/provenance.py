@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "numpy", "pandas", "optuna", "scikit-learn", "matplotlib")
+PACKAGES = ("torch", "numpy", "pandas", "optuna", "scikit-learn", "matplotlib", "pillow")
 
 
 @lru_cache(maxsize=1)

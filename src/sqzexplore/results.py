@@ -53,7 +53,10 @@ _TRIAL = {
     "sweep": Column("string", "", "name of the sweep"),
     "trial": Column("Int64", "", "number of the trial in the Optuna study"),
     "state": Column(
-        "string", "", "complete; diverged: a seed's loss was not finite; failed: see error"
+        "string",
+        "",
+        "complete; diverged: a seed's loss was not finite; pruned: ended early by the search; "
+        "failed: see error",
     ),
     "arch_id": Column("string", "", "names the architecture's metaparameters"),
 }
@@ -236,3 +239,9 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
     # What an older version did not measure is missing.
     frames = [frame.reindex(columns=[*types]).astype(types) for frame in frames]
     return pd.concat(frames, ignore_index=True)
+
+
+def data_name(trials: pd.DataFrame, otherwise: str) -> str:
+    """The data set's own name; the spec, which is `otherwise`, may say where it lies instead."""
+    names = list(trials["data"].dropna().unique()) if "data" in trials else []
+    return str(names[0]) if names else otherwise

@@ -61,6 +61,11 @@ class Search(_Model):
     objectives: dict[str, Literal["minimize", "maximize"]] = Field(
         default_factory=dict, description="columns that the study optimises, with directions"
     )
+    pruner: Literal["halving", "hyperband"] | None = Field(
+        None,
+        description="ends trainings that fall behind after a few epochs (Optuna's successive "
+        "halving or Hyperband, factor 3); for the one objective top1",
+    )
 
 
 class Throughput(_Model):
@@ -667,6 +672,12 @@ def _check_search(spec: Spec) -> None:
     elif search.trials is None:
         raise _Problem(
             ("search", "trials"), f"expected a number of trials for the sampler {search.sampler}"
+        )
+    if search.pruner and list(spec.objectives) != ["top1"]:
+        raise _Problem(
+            ("search", "pruner"),
+            f"found {search.pruner} with the objectives {', '.join(spec.objectives)}, expected "
+            "objectives: {top1: maximize} alone: only accuracy is known before a training ends",
         )
     for name in search.objectives:
         if name not in OBJECTIVES:

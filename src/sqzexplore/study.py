@@ -20,13 +20,14 @@ import filelock
 import optuna
 import sqlalchemy.exc
 import torch
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 from pydantic import ValidationError
 
-from . import provenance
+from . import distributed, provenance
 from .architecture import Architecture
 from .data import ImageData, load, open_data
 from .errors import UserError, shown
@@ -34,6 +35,7 @@ from .evaluate import Evaluation, describe_row, evaluate, work_units
 from .files import write_atomically
 from .results import TABLES, write_json, write_tables
 from .spec import Spec
+from .training import Epoch
 
 JOURNAL = "study.journal"
 SPEC_FILE = "spec.yaml"
@@ -64,6 +66,7 @@ class Outcome:
 
     complete: int = 0
     diverged: int = 0
+    pruned: int = 0
     failures: list[str] = field(default_factory=list)
 
     def count(self, row: Mapping[str, Any]) -> None:
@@ -72,6 +75,8 @@ class Outcome:
             self.complete += 1
         elif row["state"] == "diverged":
             self.diverged += 1
+        elif row["state"] == "pruned":
+            self.pruned += 1
         else:
             self.failures.append(f"trial {row['trial']} ({row['arch_id']}): {row['error']}")
 
@@ -96,7 +101,7 @@ def run_sweep(
         UserError: the folder holds another sweep, or another process runs this one.
     """
     _refuse_another_spec(spec, folder)
-    data = _load_data(spec, device)
+    data = load_data(spec, device)
     database = _open_database(storage_url) if storage_url else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +173,8 @@ class _Sweep:
         for rows in self._tables.values():
             rows.sort(key=lambda row: row["trial"])
         write_tables(self.folder, self._tables)
-        write_json(self.folder / "provenance.json", provenance.of_sweep(str(self.device)))
+        origin = provenance.of_sweep(str(self.device)) | {"processes": distributed.world()}
+        write_json(self.folder / "provenance.json", origin)
         self._written_at = time.perf_counter()
         self._write_took = self._written_at - started
 
@@ -241,10 +247,16 @@ class _Sweep:
             told += share
             self.progress.advance(share * units, what)
 
+        def prune(epoch: Epoch) -> bool:
+            if self.spec.search.pruner is None:
+                return False
+            trial.report(epoch.val_top1, epoch.epoch)
+            return trial.should_prune()
+
         scratch = self.folder / _SCRATCH
         try:
             evaluation = evaluate(
-                architecture, self.spec, self.data, self.device, scratch, on_progress
+                architecture, self.spec, self.data, self.device, scratch, on_progress, prune
             )
         except OSError:  # the disk's trouble, not the architecture's: stop here, resume later
             raise
@@ -259,15 +271,18 @@ class _Sweep:
         values = None
         if evaluation.row["state"] == "complete":
             values = [_told(evaluation.row, name) for name in self.spec.objectives]
-        self._tell(trial, values)
+        pruned = evaluation.row["state"] == "pruned"
+        self._tell(trial, values, TrialState.PRUNED if pruned else TrialState.FAIL)
         self._record(trial.number, attributes, values)
-        for kept in scratch.glob(f"{architecture.arch_id}-*.json"):
+        for kept in scratch.glob(f"{architecture.arch_id}-*"):
             kept.unlink()
         with suppress(OSError):  # still in use
             scratch.rmdir()
 
-    def _tell(self, trial: Trial, values: list[float] | None) -> None:
-        self.study.tell(trial, values, state=None if values else TrialState.FAIL)
+    def _tell(
+        self, trial: Trial, values: list[float] | None, otherwise: TrialState = TrialState.FAIL
+    ) -> None:
+        self.study.tell(trial, values, state=None if values else otherwise)
 
     def _record(
         self, number: int, attributes: Mapping[str, Any], values: list[float] | None
@@ -318,6 +333,21 @@ def _sampler(spec: Spec, number: int) -> BaseSampler:
                 return samplers.RandomSampler(seed=seed)
 
 
+def _pruner(spec: Spec) -> BasePruner:
+    """Optuna's pruner over the epochs of a trial's first seed: a third goes on at each rung."""
+    epochs = spec.measure.accuracy.epochs if spec.measure.accuracy else 1
+    first = max(1, epochs // 9)
+    match spec.search.pruner:
+        case "halving":
+            return SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
+        case "hyperband":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=3)
+        case _:
+            return NopPruner()
+
+
 # --- the folder and the study in it ------------------------------------------------------------
 
 
@@ -342,10 +372,16 @@ def _refuse_another_spec(spec: Spec, folder: Path) -> None:
         )
 
 
-def _load_data(spec: Spec, device: torch.device) -> ImageData | None:
+def load_data(spec: Spec, device: torch.device) -> ImageData | None:
+    """The images that the spec trains on, on `device`; None if it trains on none.
+
+    Raises:
+        UserError: there are no such images, or one is damaged.
+    """
     if not (accuracy := spec.measure.accuracy):
         return None
-    return load(open_data(accuracy.data), accuracy.image_size).to(device)
+    source = open_data(accuracy.data)
+    return load(source, accuracy.image_size, accuracy.augmentation).to(device)
 
 
 def _refuse_other_data(study: optuna.Study, data: ImageData | None, folder: Path) -> None:
@@ -403,6 +439,7 @@ def _open_study(spec: Spec, storage: BaseStorage) -> optuna.Study:
         study_name=spec.name,
         storage=storage,
         directions=list(spec.objectives.values()),
+        pruner=_pruner(spec),
         load_if_exists=True,
     )
 

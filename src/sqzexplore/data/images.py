@@ -18,12 +18,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..augment import Augmentation
+from ..augment import Augmentation, augment
 from ..errors import UserError
 from ..files import write_atomically
 from .decode import fit, open_image
 from .sources import Part, Source
+from .stream import StreamedSplit
 
+#: Pixels of sets up to this size stay in memory, on the device.
+RESIDENT_BYTES = 4 * 2**30
+SPLITS = ("train", "validation", "test")
+#: Mean and standard deviation of photographs, 0..255: the field's constants for ImageNet.
+_IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 #: Written into the cache's names; changes when the same source would decode to other pixels.
 _DECODER = 1
 
@@ -38,11 +44,27 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images numbered `order`, a batch at a time."""
+    def batches(
+        self,
+        order: Tensor,
+        batch_size: int,
+        augmentation: Augmentation = "none",
+        generator: torch.Generator | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images numbered `order`, a batch at a time, with their labels.
+
+        Args:
+            order: numbers of images, on the CPU.
+            batch_size: images a batch.
+            augmentation: how they are changed.
+            generator: decides the changes; none without one.
+        """
         for index in order.split(batch_size):
             index = index.to(self.labels.device)
-            yield self.images[index], self.labels[index]
+            images = self.images[index]
+            if generator is not None:
+                images = augment(images, augmentation, generator)
+            yield images, self.labels[index]
 
     def to(self, device: torch.device) -> Split:
         """The split on `device`."""
@@ -51,22 +73,21 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set ready to train on. `mean` and `std`: C float32, of the training pixels, 0..255."""
+    """A data set ready to train on.
+
+    `mean` and `std`: C float32, of the training pixels, 0..255. `augmentation` suits the images.
+    """
 
     name: str
     sha256: str
     classes: tuple[str, ...]
     image_size: int
-    train: Split
-    validation: Split
-    test: Split
+    augmentation: Augmentation
+    train: Split | StreamedSplit
+    validation: Split | StreamedSplit
+    test: Split | StreamedSplit
     mean: Tensor
     std: Tensor
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """What suits the images: mirroring makes other signs of digits, not of photographs."""
-        return "shift" if self.name == "digits" else "shift_flip"
 
     @property
     def description(self) -> str:
@@ -87,42 +108,64 @@ class ImageData:
         return replace(self, **moved)
 
 
-def load(source: Source, image_size: int) -> ImageData:
-    """The images of `source`, decoded, `image_size` pixels a side.
+def load(source: Source, image_size: int, augmentation: Augmentation | None = None) -> ImageData:
+    """The images of `source`, `image_size` pixels a side.
 
-    Decoded at most once: the pixels are kept in the user's cache folder, under the checksum of
-    the source, and checked when they are read. Several processes may ask at once. Where the
-    folder cannot be written, a warning says so and nothing is kept.
+    Up to 4 GiB of pixels are decoded once and stay in memory; they are kept in the user's cache
+    folder, under the checksum of the source, and checked when they are read. Several processes may
+    ask at once. Where the folder cannot be written, a warning says so and nothing is kept. Larger
+    sets, and all that are augmented by `crop_flip`, are read while training.
+
+    Args:
+        source: what `open_data` found.
+        image_size: the shorter side is resized to it, the centre cut out.
+        augmentation: how training images are changed; None is what suits the data: `shift` for
+            digits, `shift_flip` for photographs in memory, `crop_flip` for larger sets.
 
     Raises:
         UserError: an image is damaged, or too small; the message names the file.
     """
-    if source.name == "digits":
-        tensors = _decode(source, image_size)
+    count = len(source.train) + len(source.validation) + len(source.test)
+    large = count * image_size**2 * source.channels > RESIDENT_BYTES
+    if augmentation is None:
+        augmentation = "shift" if source.name == "digits" else "shift_flip"
+        augmentation = "crop_flip" if large else augmentation
+    parts: dict[str, Split | StreamedSplit]
+    if large or augmentation == "crop_flip":
+        parts = {
+            split: StreamedSplit(getattr(source, split), source.channels, image_size)
+            for split in SPLITS
+        }
+        mean, std = (torch.tensor(values) for values in _IMAGENET)
+        if source.channels == 1:
+            mean, std = mean.mean(0, True), std.mean(0, True)
     else:
-        tensors = _cached(source, image_size)
-    pixels = tensors["train.images"]
-    count = torch.stack(
-        [pixels[..., c].flatten().bincount(minlength=256) for c in range(pixels.shape[-1])]
-    ).double()
-    levels = torch.arange(256, dtype=torch.float64)
-    mean = (count @ levels) / count.sum(1)
-    variance = (count @ levels**2) / count.sum(1) - mean**2
-    train, validation, test = (
-        Split(tensors[f"{split}.images"], tensors[f"{split}.labels"])
-        for split in ("train", "validation", "test")
-    )
+        keep = source.name != "digits"
+        tensors = _cached(source, image_size) if keep else _decode(source, image_size)
+        parts = {
+            split: Split(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in SPLITS
+        }
+        mean, std = _moments(tensors["train.images"])
     return ImageData(
         name=source.name,
         sha256=source.sha256,
         classes=source.classes,
         image_size=image_size,
-        train=train,
-        validation=validation,
-        test=test,
-        mean=mean.float(),
-        std=variance.sqrt().clamp(min=1.0).float(),
+        augmentation=augmentation,
+        mean=mean,
+        std=std,
+        **parts,
     )
+
+
+def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, from its histogram."""
+    channels = images.flatten(0, 2).unbind(1)
+    count = torch.stack([channel.bincount(minlength=256) for channel in channels]).double()
+    levels = torch.arange(256, dtype=torch.float64)
+    mean = (count @ levels) / count.sum(1)
+    variance = (count @ levels**2) / count.sum(1) - mean**2
+    return mean.float(), variance.sqrt().clamp(min=1.0).float()
 
 
 def _cached(source: Source, image_size: int) -> dict[str, Tensor]:
@@ -169,7 +212,7 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 def _decode(source: Source, image_size: int) -> dict[str, Tensor]:
     tensors = {}
     shapes: dict[tuple[int, int], str] = {}
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         part: Part = getattr(source, split)
         tensors[f"{split}.images"] = _decode_part(part, source.channels, image_size, shapes)
         tensors[f"{split}.labels"] = torch.from_numpy(part.labels.astype(np.int64))
