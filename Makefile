@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: demo test lint sweeps census benchmarks clean
+.PHONY: demo test lint sweeps census benchmarks bench-cpu bench-gpu clean
 
 # The committed outcome under results/ stays as it is: the demo writes elsewhere.
 demo: $(READY)
@@ -33,6 +33,18 @@ benchmarks: $(READY)
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[benchmarks]"
 	$(BIN)/python benchmarks/cost.py --out results/benchmarks/cost.csv
 	$(BIN)/python benchmarks/census.py
+
+# torchvision's SqueezeNet against ours in every mode, then the throughput of the four sweeps, into
+# results/throughput-cpu or results/throughput-gpu, which needs a CUDA build of torch in $(VENV).
+bench-cpu: DEVICE := cpu
+bench-cpu: MODES := --batch 1,16 --dtype float32,bfloat16 --form module,inference
+bench-gpu: DEVICE := cuda
+bench-gpu: MODES := --batch 1,64,256 --dtype float32,tf32,float16,bfloat16 \
+	--form module,inference --mode eager,cuda_graph
+bench-cpu bench-gpu: bench-%: $(READY)
+	$(BIN)/python benchmarks/throughput.py --device $(DEVICE) --out results/throughput-$*
+	for sweep in $(SWEEPS); do $(BIN)/python -m sqzexplore bench sweeps/$$sweep.yaml \
+		--device $(DEVICE) $(MODES) --seconds 3 --out results/throughput-$*/$$sweep || exit; done
 
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
 $(READY): pyproject.toml constraints.txt

@@ -59,6 +59,16 @@ def test_set_changes_a_metaparameter() -> None:
         (["describe", "--input-size", "0"], "expected 1 to 65536"),
         (["bench", "--batch", "0"], "--batch: found '0'"),
         (["bench", "--dtype", "float8"], "--dtype: found 'float8'"),
+        (["bench", "--device", "cpu", "--dtype", "tf32"], "--dtype: found 'tf32', which needs"),
+        (["bench", "--device", "cpu", "--mode", "cuda_graph"], "--mode: found 'cuda_graph', which"),
+        (["bench", "--form", "modul"], "did you mean 'module'"),
+        (["bench", "--batch", "1,"], "--batch: found ''"),
+        (["bench", "--batch", "auto,4"], "--batch: found 'auto'"),
+        (["bench", "--input-size", "16"], "vanishes"),
+        (["bench", "--layers", "--form", "inference"], "--form: found inference, expected module"),
+        (["bench", "--layers", "--batch", "auto"], "--batch: found auto"),
+        (["bench", "--layers", "--out", "x"], "--out: expected no such option with --layers"),
+        (["bench", "--seconds", "0"], "--seconds: found 0"),
         (["bench", "--device", "tpu"], "--device: found 'tpu'"),
         (["bench", "nosuch.yaml"], "no such file"),
         (["bench", "squeezenet"], "did you mean"),
@@ -101,6 +111,41 @@ def test_bench_as_json() -> None:
         *(("bfloat16", 1), ("bfloat16", 2)),
     ]
     assert all(row["device"] == "cpu" and row["images_per_s"] > 0 for row in rows)
+
+
+def test_bench_writes_its_table_with_provenance(tmp_path) -> None:
+    folder = tmp_path / "out"
+    options = ("--seconds", "0.02", "--input-size", "64", "--form", "module,inference")
+    done = invoke(
+        "bench",
+        "squeezenet1_1",
+        "--device",
+        "cpu",
+        "--batch",
+        "1,2",
+        *options,
+        "--out",
+        str(folder),
+    )
+    assert done.exit_code == 0
+    rows = sqz.load_results(folder, "throughput")
+    assert rows["form"].tolist() == ["module", "module", "inference", "inference"]
+    assert set(rows["arch_id"]) == {sqz.preset("squeezenet1_1").arch_id}
+    assert set(rows["sweep"]) == {"squeezenet1_1"}
+    assert "threads" in json.loads((folder / "provenance.json").read_text())
+    assert json.loads((folder / "roofline.json").read_text())[0]["dtype"] == "float32"
+    assert (folder / "figures" / "roofline.pdf").exists()
+    assert invoke("figures", str(folder)).exit_code == 0
+
+
+def test_bench_layer_by_layer() -> None:
+    options = ("--device", "cpu", "--batch", "1", "--input-size", "64", "--seconds", "0.05")
+    done = invoke("bench", "squeezenet1_1", *options, "--layers")
+    assert done.exit_code == 0
+    for text in ("conv1", "fire9", "avgpool10", "bound by"):
+        assert text in done.output
+    rows = json.loads(invoke("bench", "squeezenet1_1", *options, "--layers", "--json").output)
+    assert sum(row["macs"] for row in rows) == sqz.cost(sqz.preset("squeezenet1_1"), 64).macs
 
 
 def test_bench_of_a_spec(tmp_path) -> None:

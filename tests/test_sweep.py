@@ -349,7 +349,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, sqz) -> None:
     ("arguments", "expected"),
     [
         (["--device", "gpu"], "expected auto, cpu, cuda or cuda:N"),
-        (["--device", "cuda:99"], "CUDA devices here"),
+        (["--device", "cuda:99"], "no CUDA device here"),
         (["--workers", "0"], "--workers"),
         (["--storage", "nosuchdb://x"], "--storage"),
     ],

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import json
 import math
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +18,15 @@ import torch
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from torch import nn
+from typer.testing import CliRunner
 
 import sqzexplore as sqz
-from sqzexplore import roofline, sensors, throughput, timing
+from conftest import ROOT
+from sqzexplore import evaluate, roofline, sensors, throughput, timing
+from sqzexplore.cli import app
 from sqzexplore.errors import FeatureMapVanishes, UserError
+from sqzexplore.results import THROUGHPUT, to_frame
+from sqzexplore.spec import Spec
 from sqzexplore.throughput import (
     Rounds,
     Settings,
@@ -42,6 +51,7 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 def no_reference_is_kept():
     yield
     throughput._references.clear()
+    throughput._history.clear()
 
 
 # --- statistics --------------------------------------------------------------------------------
@@ -107,18 +117,18 @@ def test_rounds_alternate_and_end_when_the_median_is_known() -> None:
         calls.append(name)
         return latency
 
-    rounds = alternate(lambda: one("a", 10.0), lambda: one("b", 30.0), 1e9)
+    rounds = alternate([lambda: one("a", 10.0), lambda: one("b", 30.0)], 1e9)
     # To size its blocks each ran once; then two passes of 10 ms after one that is not counted.
     assert calls == ["a", "b"] + (["a"] * 3 + ["b"]) * 6
-    assert rounds == Rounds([10.0] * 12, [10.0] * 6, [30.0] * 6)
+    assert rounds == Rounds([[10.0] * 12, [30.0] * 6], [[10.0] * 6, [30.0] * 6])
     row = summary(rounds, batch=4)
     assert row["relative_to_reference"] == 3.0
     assert row["relative_to_reference_low"] == row["relative_to_reference_high"] == 3.0
     assert row["reference_images_per_s"] == pytest.approx(4 / 0.030)
     assert (row["precision"], row["rounds"], row["repetitions"]) == (0.0, 6, 12)
 
-    few = alternate(lambda: 500.0, None, 0.0)
-    assert few == Rounds([500.0] * 3, [500.0] * 3, [])
+    few = alternate([lambda: 500.0], 0.0)
+    assert few == Rounds([[500.0] * 3], [[500.0] * 3])
     row = summary(few, batch=1)
     assert row["precision"] is None
     assert "relative_to_reference" not in row
@@ -127,8 +137,8 @@ def test_rounds_alternate_and_end_when_the_median_is_known() -> None:
 def test_the_ratio_is_paired_by_round() -> None:
     """A machine that slows down fivefold halfway: absolute times scatter, the ratio does not."""
     slow = np.repeat([1.0, 5.0], 10)
-    ours, theirs = 10.0 * slow, 20.0 * slow
-    row = summary(Rounds(ours.tolist(), ours.tolist(), theirs.tolist()), batch=1)
+    ours, theirs = (10.0 * slow).tolist(), (20.0 * slow).tolist()
+    row = summary(Rounds([ours, theirs], [ours, theirs]), batch=1)
     assert row["relative_to_reference_low"] == row["relative_to_reference_high"] == 2.0
     assert row["precision"] > 0.5
     assert timing.drift([20.0, 100.0]) == pytest.approx(80 / 60)
@@ -136,7 +146,7 @@ def test_the_ratio_is_paired_by_round() -> None:
 
 def test_percentiles_are_of_the_passes() -> None:
     passes = [1.0] * 199 + [500.0]
-    row = summary(Rounds(passes, [1.0] * 10, []), batch=4)
+    row = summary(Rounds([passes], [[1.0] * 10]), batch=4)
     assert row["latency_ms_p50"] == 1.0
     assert row["latency_ms_p99"] == pytest.approx(np.percentile(passes, 99))
     assert row["latency_ms_sd"] == pytest.approx(np.std(passes, ddof=1))
@@ -207,9 +217,9 @@ def test_the_reference_is_built_once_and_its_drift_is_over_the_session(
     measure(TINY, SMALL, seconds=0.05)
     second = measure(TINY.replace(squeeze_ratio=0.5), SMALL, seconds=0.05)
     assert built.count(sqz.preset("squeezenet1_1")) == 1
-    (reference,) = throughput._references.values()
-    assert len(reference.medians) == 4  # two halves of two measurements
-    assert second.reference_drift == timing.drift(reference.medians)
+    medians = throughput._history[SMALL]
+    assert len(medians) == 4  # two halves of two measurements
+    assert second.reference_drift == timing.drift(medians)
 
 
 def test_an_input_too_small_for_the_reference_is_measured_without_it() -> None:
@@ -264,11 +274,18 @@ def test_compiled_networks_stay_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
             assert len(compiled) == number + 1
 
 
-def test_every_form_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
+def test_the_inference_form_compiles_whole(bypass: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend="eager", **k))
-    row = measure(TINY, replace(SMALL, form="inference", mode="compile"), seconds=0.02)
-    assert (row.outcome, row.expand) == ("measured", "concatenated")
+    monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend="aot_eager", **k))
+    architecture, at = TINY.replace(bypass=bypass), replace(SMALL, form="inference", mode="compile")
+    images = throughput._images(architecture, at)[0]
+    with torch.inference_mode():
+        net = throughput._built(architecture).eval()
+        form = throughput._network(net, at, images)
+        assert form.expand == "concatenated"
+        logits = throughput._compiled(form)(images)
+        torch.testing.assert_close(logits, net(images), atol=1e-4, rtol=1e-4)
 
 
 # --- what can go wrong -------------------------------------------------------------------------
@@ -523,3 +540,131 @@ def test_out_of_memory_on_a_gpu() -> None:
     row = measure(TINY, Settings("cuda:0", 65536, input_size=2000))
     assert row.outcome == "out_of_memory"
     assert measure(TINY, Settings("cuda:0", 4, input_size=64), 0.1).outcome == "measured"
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
+def test_layers_one_after_the_other_are_the_network(name: str) -> None:
+    architecture = sqz.preset(name, batch_norm=True, bypass="complex", width_multiplier=0.25)
+    net = sqz.build(architecture).eval()
+    images = torch.randn(1, 3, 64, 64)
+    names, x = [], images
+    with torch.inference_mode():
+        for layer, part in throughput.layers(net):
+            names.append(layer)
+            x = part(x)
+        assert torch.equal(x.flatten(1), net(images))
+    assert names == [layer.name for layer in sqz.cost(architecture, 64).layers]
+    rows = throughput.measure_layers(architecture, replace(SMALL, input_size=64), 0.05)
+    assert [row.layer for row in rows] == names
+    assert sum(row.macs for row in rows) == sqz.cost(architecture, 64).macs
+    assert all(row.latency_ms_p50 > 0 < row.floor_ms for row in rows)
+
+
+# --- in a sweep, and in the benchmark ----------------------------------------------------------
+
+
+def test_a_trial_shows_the_same_settings_whatever_was_measured() -> None:
+    """Of the first combination the largest batch, even where that has no value."""
+    text = (
+        "name: s\nbase: {width_multiplier: 0.1}\nspace: {squeeze_ratio: [0.5]}\n"
+        "measure: {throughput: {batch: BATCH, form: [module, inference], input_size: [64, 224]}}\n"
+    )
+
+    def rows(outcome: str) -> list[dict]:
+        blank = dict.fromkeys(evaluate._OF_TRIAL)
+        made = []
+        for size, form, batch in itertools.product([64, 224], ["module", "inference"], [1, 8]):
+            at = {"input_size": size, "form": form, "batch": batch, "outcome": "measured"}
+            at |= {"images_per_s": float(size * batch), "reason": None}
+            if batch == 8 and form == "module":
+                at |= {"outcome": outcome, "reason": "8 GB"}
+                at |= {} if outcome == "measured" else {"images_per_s": None}
+            made.append(blank | at)
+        return made
+
+    asked = Spec.parse(text.replace("BATCH", "[1, 8]"))
+    shown = evaluate._of_trial(rows("measured"), asked)
+    assert (shown["batch"], shown["form"], shown["images_per_s"]) == (8, "module", 1792.0)
+    assert "state" not in shown
+    shown = evaluate._of_trial(rows("out_of_memory"), asked)
+    assert (shown["batch"], shown["images_per_s"], shown["state"]) == (8, None, "failed")
+    assert shown["error"] == "throughput: out_of_memory: 8 GB"
+    shown = evaluate._of_trial(rows("out_of_memory"), Spec.parse(text.replace("BATCH", "auto")))
+    assert (shown["batch"], shown["images_per_s"]) == (1, 224.0)
+
+
+def test_a_sweep_over_modes_goes_out_of_memory_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every combination is a row; what was measured before an interrupt is not measured again."""
+    spec = Spec.parse(
+        "name: s\nbase: {width_multiplier: 0.1, num_classes: 10}\n"
+        "space: {squeeze_ratio: [0.5]}\ninput_size: 40\n"
+        "search: {sampler: random, trials: 1, objectives: {params: minimize}}\n"
+        "measure: {throughput: {batch: [1, 4], form: [module, inference], seconds: 0.02,\n"
+        "                       input_size: [40, 48]}}\n"
+    )
+    fail_at(4, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
+    measured: list[str] = []
+    real = evaluate.measure
+
+    def once(a: sqz.Architecture, at: Settings, *rest: object) -> throughput.Throughput:
+        measured.append(str(at))
+        if len(measured) == 6:
+            raise KeyboardInterrupt
+        return real(a, at, *rest)
+
+    monkeypatch.setattr(evaluate, "measure", once)
+    architecture = next(iter(map(spec.design_space.architecture, spec.design_space.indices())))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(architecture, spec, None, CPU, tmp_path / "partial")
+    done = evaluate.evaluate(architecture, spec, None, CPU, tmp_path / "partial")
+    assert len(measured) == 9  # the sixth twice
+    assert len(set(measured)) == 8
+    keys = [(row["input_size"], row["form"], row["batch"]) for row in done.throughput]
+    assert keys == list(itertools.product([40, 48], ["module", "inference"], [1, 4]))
+    assert [row["outcome"] for row in done.throughput] == ["measured", "out_of_memory"] * 4
+    assert (done.row["state"], done.row["outcome"]) == ("complete", "out_of_memory")
+    assert done.row["batch"] == 4
+    json.dumps(done.throughput, allow_nan=False)  # what a database takes
+    to_frame(done.throughput, THROUGHPUT)
+
+
+def test_a_sweep_asks_only_what_the_device_can_do(tmp_path: Path) -> None:
+    spec = tmp_path / "s.yaml"
+    spec.write_text(
+        "name: s\nspace: {squeeze_ratio: [0.5]}\nmeasure: {throughput: {mode: [cuda_graph]}}\n"
+    )
+    done = CliRunner().invoke(
+        app, ["sweep", str(spec), "--device", "cpu", "--out", str(tmp_path / "out")]
+    )
+    assert isinstance(done.exception, UserError)
+    assert "s.yaml: measure.throughput.mode: found 'cuda_graph'" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
+def test_the_benchmarks_stand_in_is_the_network(name: str) -> None:
+    """With our weights, in their order, it gives our logits."""
+    place = importlib.util.spec_from_file_location(
+        "throughput_benchmark", ROOT / "benchmarks" / "throughput.py"
+    )
+    benchmark = importlib.util.module_from_spec(place)
+    sys.modules["throughput_benchmark"] = benchmark
+    place.loader.exec_module(benchmark)
+    ours, other = sqz.build(sqz.preset(name)).eval(), benchmark.StandIn(name).eval()
+    with torch.no_grad():
+        for theirs, mine in zip(other.parameters(), ours.parameters(), strict=True):
+            theirs.copy_(mine)
+        images = torch.randn(2, 3, 96, 96)
+        torch.testing.assert_close(other(images), ours(images), atol=1e-6, rtol=1e-5)
+
+
+def test_the_benchmark_without_a_gpu_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    command = [sys.executable, ROOT / "benchmarks" / "throughput.py", "--device", "cuda"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no CUDA device" in done.stderr
+    assert "Traceback" not in done.stderr

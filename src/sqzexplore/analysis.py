@@ -1,7 +1,8 @@
-"""What the tables say: the Pareto front, and how early accuracy is known."""
+"""What the tables say: the Pareto front, rank correlations, how early accuracy is known."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import moocore
@@ -56,6 +57,29 @@ def nondominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     return moocore.is_nondominated(values, keep_weakly=True)
 
 
+def rank_correlation(
+    x: NDArray[np.float64], y: NDArray[np.float64], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float] | None:
+    """Spearman's rank correlation and its 95% percentile bootstrap interval (Efron, 1979).
+
+    Args:
+        x: one number a row.
+        y: the other.
+        resamples: of the rows, with replacement.
+        seed: of the resampling.
+
+    Returns:
+        The correlation and the ends of its interval; None below 4 rows, or where x or y is
+        constant. Resamples in which one is constant are left out. Of a perfect order every
+        resample is one too, and the interval is a point: say the number of rows beside it.
+    """
+    if len(x) < 4 or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
+        return None
+    drawn = np.random.default_rng(seed).integers(0, len(x), (resamples, len(x)))
+    low, high = np.nanpercentile(_spearman(x[drawn], y[drawn]), [2.5, 97.5])
+    return float(_spearman(x, y)), float(low), float(high)
+
+
 def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """How well accuracy after a few epochs ranks architectures: what pruning goes by, and costs.
 
@@ -74,27 +98,25 @@ def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
         `architectures`: successive halving with factor 3 would have dropped it there).
 
     Raises:
-        UserError: fewer than 3 architectures that were trained to the end.
+        UserError: fewer than 4 architectures that were trained to the end.
     """
     final = trials[trials["state"] == "complete"].set_index(["sweep", "arch_id"])["top1"].dropna()
-    if len(final) < 3:
-        raise UserError(f"early_ranking: found {len(final)} complete architectures, expected >= 3")
+    if len(final) < 4:
+        raise UserError(f"early_ranking: found {len(final)} complete architectures, expected >= 4")
     early = history.groupby(["sweep", "arch_id", "epoch"])["val_top1"].mean().unstack("epoch")
     early = early.loc[final.index]
-    target, random = final.to_numpy(dtype=float), np.random.default_rng(0)
-    resamples = random.integers(len(target), size=(2000, len(target)))
+    target = final.to_numpy(dtype=float)
     rows = []
     epochs = int(history["epoch"].max())
     for epoch in range(1, epochs + 1):
         known = early[epoch].to_numpy(dtype=float)
-        drawn = _spearman(known[resamples], target[resamples])
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
+        spearman, low, high = rank_correlation(known, target) or (math.nan,) * 3
         rows.append(
             {
                 "epoch": epoch,
                 "share": epoch / epochs,
                 "architectures": len(target),
-                "spearman": float(_spearman(known, target)),
+                "spearman": spearman,
                 "ci_low": low,
                 "ci_high": high,
                 "best_rank": int((known > known[target.argmax()]).sum()) + 1,

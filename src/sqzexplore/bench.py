@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,22 @@ from rich.table import Table
 from . import provenance
 from .architecture import PRESETS, Architecture, preset
 from .errors import UserError, nearest, shown
-from .results import write_json, write_tables
+from .files import write_json
+from .results import write_tables
 from .spec import Spec, Throughput
-from .throughput import CHOICES, MAX_BATCH, Settings, check_choices, measure, over_batches
+from .throughput import (
+    CHOICES,
+    MAX_BATCH,
+    Settings,
+    check_choices,
+    measure,
+    measure_layers,
+    over_batches,
+)
 
+_SETTINGS = ("device", "dtype", "input_size", "memory_format", "form", "mode")
+#: Architectures of a spec that are measured one after the other.
+MAX_TARGETS = 1000
 #: Called with what is being measured.
 OnStart = Callable[[str], None]
 
@@ -33,6 +45,11 @@ def targets(target: str) -> dict[str, Architecture]:
     if not target.endswith((".yaml", ".yml")) and not Path(target).exists():
         return {target: preset(target)}
     space = Spec.load(target).design_space
+    if space.size > MAX_TARGETS:
+        raise UserError(
+            f"{target}: found {space.size:,} combinations, expected at most {MAX_TARGETS:,} to "
+            "measure each"
+        )
     return {a.arch_id: a for a in map(space.architecture, space.indices())}
 
 
@@ -96,6 +113,60 @@ def _at(
     return asdict(measure(architecture, settings, seconds, folder))
 
 
+def run_layers(
+    architectures: Mapping[str, Architecture],
+    asked: Throughput,
+    device: torch.device,
+    folder: Path | None = None,
+    on_start: OnStart = lambda what: None,
+) -> list[dict[str, Any]]:
+    """Every layer of every architecture at every combination: rows of `LayerTime`, with settings.
+
+    Raises:
+        UserError: a batch, form or mode whose layers cannot be run one by one.
+    """
+    for key, only in (("form", "module"), ("mode", "eager")):
+        if getattr(asked, key) != [only]:
+            raise UserError(
+                f"--{key}: found {', '.join(getattr(asked, key))}, expected {only} with --layers"
+            )
+    if asked.batch == "auto":
+        raise UserError("--batch: found auto, expected numbers with --layers")
+    rows: list[dict[str, Any]] = []
+    for name, architecture in architectures.items():
+        for settings in asked.settings(str(device), 224):
+            for batch in asked.batch:
+                this = replace(settings, batch=batch)
+                on_start(f"{name}, {this}")
+                found = measure_layers(architecture, this, asked.seconds, folder)
+                rows += [{"architecture": name} | asdict(this) | asdict(one) for one in found]
+    return rows
+
+
+def layers_table(rows: list[dict[str, Any]]) -> Table:
+    """The layers, with what they wait for."""
+    made, differing = _titled(rows, (*_SETTINGS, "batch"))
+    made.add_column("layer", no_wrap=True)
+    for heading in ("p50 (ms)", "floor (ms)", "roofline", "MMACs", "MB"):
+        made.add_column(heading, justify="right")
+    made.add_column("bound by")
+    for row in rows:
+        made.add_row(
+            row["architecture"],
+            *(str(row[name]) for name in differing),
+            row["layer"],
+            f"{row['latency_ms_p50']:,.3f}",
+            f"{row['floor_ms']:,.3f}",
+            f"{row['roofline_share']:.0%}",
+            f"{row['macs'] * row['batch'] / 1e6:,.1f}",
+            f"{row['bytes'] / 1e6:,.2f}",
+            row["bound"],
+            end_section=row["layer"].startswith("avgpool"),
+        )
+    made.caption = "each layer alone on its input; MMACs and MB: of one pass of the batch"
+    return made
+
+
 def write(
     rows: list[dict[str, Any]], architectures: Mapping[str, Architecture], name: str, folder: Path
 ) -> None:
@@ -118,20 +189,15 @@ def write(
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """What all rows share goes into the title, the rest into the columns."""
-    settings = ("device", "dtype", "input_size", "memory_format", "form", "mode", "threads")
-    shared = [name for name in settings if len({row[name] for row in rows}) == 1]
-    title = ", ".join(f"{name} {rows[0][name]}" for name in shared)
-    made = Table(title=title, title_justify="left")
-    made.add_column("architecture", no_wrap=True)
-    for name in (*(n for n in settings if n not in shared), "batch"):
-        made.add_column(name, justify="right")
+    made, differing = _titled(rows, (*_SETTINGS, "threads"))
+    made.add_column("batch", justify="right")
     for heading in ("images/s", "p50 (ms)", "95% interval", "p99 (ms)", "vs v1.1", "roofline"):
         made.add_column(heading, justify="right")
     made.add_column("bound by")
     for row in rows:
         made.add_row(
             row["architecture"],
-            *(str(row[name]) for name in settings if name not in shared),
+            *(str(row[name]) for name in differing),
             str(row["batch"]),
             *_cells(row),
         )
@@ -140,6 +206,18 @@ def table(rows: list[dict[str, Any]]) -> Table:
         "settings, in the same rounds; roofline: least time / median latency"
     )
     return made
+
+
+def _titled(rows: list[dict[str, Any]], settings: Sequence[str]) -> tuple[Table, list[str]]:
+    """A table whose title says the settings that all rows share, with a column for each other."""
+    shared = [name for name in settings if len({row[name] for row in rows}) == 1]
+    differing = [name for name in settings if name not in shared]
+    title = ", ".join(f"{name} {rows[0][name]}" for name in shared)
+    made = Table(title=title, title_justify="left")
+    made.add_column("architecture", no_wrap=True)
+    for name in differing:
+        made.add_column(name, justify="right")
+    return made, differing
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -26,15 +26,16 @@ from .columns import decode, encode, format_value, frame_of_columns
 from .cost import COST_COLUMNS
 from .errors import UserError, nearest, shown
 from .expressions import NAMES, Expression
-from .files import replacing, write_atomically
-from .results import write_json
+from .files import replacing, write_atomically, write_json
 from .space import Axis, Space
 from .spec import Spec
 
 _BLOCK = 65536
-#: Sample sizes and sorted files hold a few numbers a row in memory; this keeps them under 1 GiB.
+#: What holds a few numbers a row in memory stays under 1 GiB by these.
 MAX_SAMPLE = 5_000_000
 MAX_SORTED = 10_000_000
+MAX_TOP = 500_000
+MAX_FRONT = 500_000
 #: Space numbers are 64-bit integers, and nobody waits for more than this.
 MAX_COMBINATIONS = 10**12
 #: Cells of the density a decade of parameters or MACs.
@@ -75,6 +76,8 @@ class Query:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.top is not None and not 1 <= self.top <= MAX_TOP:
+            raise UserError(f"--top: found {self.top}, expected 1 to {MAX_TOP}")
         numeric = [name for name in NAMES if name not in ("pool_after", "bypass")]
         asked = [("sort", name.removeprefix("-")) for name in self.sort]
         asked += [("minimize", name) for name in self.minimize]
@@ -85,9 +88,13 @@ class Query:
                     f"--{option}: found {shown(name)}, expected a cost column or a numeric field"
                     f"{nearest(name, numeric)}"
                 )
-        for name in self.maximize:
-            if name in self.minimize:
-                raise UserError(f"--maximize: found {name}, which is minimized as well")
+        for option, names in (
+            ("sort", [name.removeprefix("-") for name in self.sort]),
+            ("minimize and --maximize", [*self.minimize, *self.maximize]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError(f"--{option}: found {name} twice, expected it once")
 
 
 @dataclass(frozen=True)
@@ -204,6 +211,7 @@ def _summary(census: Census, spec: Spec) -> dict[str, object]:
         "ranges": {
             name: {end: float(v) if name == "size_mb" else int(v) for end, v in row.items()}
             for name, row in census.ranges.iterrows()
+            if census.kept
         },
         "shares": {
             name: {format_value(value): n for value, n in counts.items()}
@@ -242,13 +250,6 @@ class _Block:
             return self
         return self.take(np.broadcast_to(condition(self.columns), self.rows))
 
-    def joined(self, other: _Block) -> _Block:
-        columns = {
-            name: value if np.ndim(value) == 0 else np.concatenate([value, other.columns[name]])
-            for name, value in self.columns.items()
-        }
-        return _Block(np.concatenate([self.numbers, other.numbers]), columns)
-
     def values(self, names: tuple[str, ...]) -> NDArray[np.float64]:
         """rows x names."""
         values = np.empty((self.rows, len(names)))
@@ -261,6 +262,15 @@ class _Block:
         for name in COST_COLUMNS:
             frame[name] = self.columns[name]
         return frame
+
+
+def _joined(blocks: list[_Block]) -> _Block:
+    """The rows of at least one block."""
+    columns = {
+        name: value if np.ndim(value) == 0 else np.concatenate([b.columns[name] for b in blocks])
+        for name, value in blocks[0].columns.items()
+    }
+    return _Block(np.concatenate([block.numbers for block in blocks]), columns)
 
 
 class _Rows:
@@ -302,19 +312,16 @@ def _rows(space: Space, query: Query) -> _Rows:
         if not 1 <= query.sample <= MAX_SAMPLE:
             raise UserError(f"--sample: found {query.sample}, expected 1 to {MAX_SAMPLE}")
         return _Rows(space, space.sample(query.sample, query.seed), query.sample)
-    for axis in space.axes:
-        if axis.continuous:
-            raise UserError(
-                f"space.{axis.field} is continuous ({axis.low} to {axis.high}): its architectures "
-                "cannot be enumerated; give it a step or a list of values, or draw some of them "
-                "with --sample N"
-            )
-    if space.size > MAX_COMBINATIONS:
+    try:
+        size = space.size
+    except UserError as error:
+        raise UserError(f"{error}, or draw some of them with --sample N") from None
+    if size > MAX_COMBINATIONS:
         raise UserError(
-            f"the space has {space.size} combinations, expected at most {MAX_COMBINATIONS}; "
+            f"the space has {size:,} combinations, expected at most {MAX_COMBINATIONS:,}; "
             "draw some of them with --sample N"
         )
-    return _Rows(space, None, space.size)
+    return _Rows(space, None, size)
 
 
 # --- what sees the rows ------------------------------------------------------------------------
@@ -382,7 +389,12 @@ class _Front:
         front = block.take(slice(0, 0)) if self._rows is None else self._rows
         values = np.concatenate([self._values(front), self._values(block)])
         keep = nondominated(values)
-        self._rows = front.take(keep[: front.rows]).joined(block.take(keep[front.rows :]))
+        if keep.sum() > MAX_FRONT:
+            raise UserError(
+                f"the Pareto front has more than {MAX_FRONT:,} rows: {', '.join(self._names)} do "
+                "not tell them apart; choose others with --minimize and --maximize"
+            )
+        self._rows = _joined([front.take(keep[: front.rows]), block.take(keep[front.rows :])])
 
     def block(self) -> _Block:
         """The front, sorted by its objectives."""
@@ -399,16 +411,17 @@ class _Best:
 
     def __init__(self, sort: tuple[str, ...], top: int) -> None:
         self._sort, self._top = sort, top
-        self._rows: _Block | None = None
+        self._held: list[_Block] = []
 
     def add(self, block: _Block) -> None:
-        rows = block if self._rows is None else self._rows.joined(block)
-        self._rows = rows.take(_sorted(rows.numbers, _keys(rows, self._sort))[: self._top])
+        self._held.append(block)
+        if sum(held.rows for held in self._held) > 2 * self._top:  # not at every block
+            self._held = [self.block()]
 
     def block(self) -> _Block:
         """The rows, in order."""
-        assert self._rows is not None  # a space has at least one block
-        return self._rows
+        rows = _joined(self._held)
+        return rows.take(_sorted(rows.numbers, _keys(rows, self._sort))[: self._top])
 
 
 class _Order:
@@ -532,11 +545,8 @@ class _Writer:
         self._writer.close()
 
     def _write(self) -> None:
-        rows = self._waiting[0]
-        for block in self._waiting[1:]:
-            rows = rows.joined(block)
+        frame = _joined(self._waiting).frame()
         self._waiting.clear()
-        frame = rows.frame()
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, _schema(frame), compression="zstd")
         self._writer.write_table(

@@ -20,14 +20,13 @@ from typing import Annotated, Any, NoReturn
 import optuna
 import torch
 import typer
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
 from . import bench as bench_
-from . import distributed
+from . import distributed, yamltext
 from .architecture import FIELDS, PRESETS, Architecture, preset
 from .census import Query, take_census, write_census
 from .checkpoint import MODEL_FILE
@@ -39,13 +38,23 @@ from .evaluate import recipe_of, training_macs
 from .expressions import Expression
 from .figures import write_figures
 from .figures_census import write_census_figures
+from .figures_throughput import write_throughput_figures
+from .files import check_writable
 from .results import load_results
 from .space import Space
 from .spec import Accuracy, Spec
-from .study import SPEC_FILE, load_data, run_sweep
+from .study import JOURNAL, SPEC_FILE, load_data, run_sweep
 from .throughput import CHOICES, check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
 from .training import follow
+
+
+class _Terminal(Console):
+    """rich ends the process with 1 when its reader has gone; `main` knows better."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`."""
+        raise BrokenPipeError
 
 
 class _Verbs(TyperGroup):
@@ -67,11 +76,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(width=None if sys.stdout.isatty() else 130)
-err = Console(stderr=True)
+# Text is shown as it is: a question or a path may hold brackets that rich would take for markup.
+out = _Terminal(width=None if sys.stdout.isatty() else 130, markup=False, emoji=False)
+err = _Terminal(stderr=True, markup=False, emoji=False)
 
-#: Combinations that `validate` goes through: about five minutes.
-_MOST_COUNTED = 10**9
+#: Combinations that `validate` goes through: less than a minute.
+_MOST_COUNTED = 10**8
 
 Preset = Annotated[str, typer.Argument(help=f"One of {', '.join(PRESETS)}.")]
 Set = Annotated[
@@ -95,12 +105,17 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         _fail(str(error), 2)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        _fail(str(error), 1)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -141,7 +156,7 @@ def sweep(
             with display:
                 outcome = run_sweep(spec, folder, joined, display, storage)
             distributed.told(None)
-        files = write_figures(spec, load_results(folder), folder)
+        files = _draw(folder)
     if not quiet:
         print_results(out, load_results(folder), spec)
         _print_files(folder, files)
@@ -223,12 +238,12 @@ def census(
 ) -> None:
     """Count the exact cost of every architecture of a spec: filter, rank, Pareto front."""
     spec = Spec.load(spec_file)
-    query = _query(spec, where, sort or ("macs" if top else None), top, minimize, maximize, sample)
-    for place in (out_file and out_file.parent, folder and folder.parent):
-        if place and not place.is_dir():
-            raise UserError(f"{place}: no such folder")
-    if out_file and out_file.is_dir():
-        raise UserError(f"--out {out_file}: found a folder, expected a file")
+    if sort is not None and top is None and out_file is None:
+        top = 10  # an order is for looking at its beginning
+    if sort is None and top is not None:
+        sort = "macs"
+    query = _query(spec, where, sort, top, minimize, maximize, sample)
+    _check_places(out_file, folder)
     try:
         with RowsDisplay(err) as display:
             taken = take_census(spec.design_space, query, out_file, display)
@@ -237,7 +252,7 @@ def census(
             files += write_census(taken, spec, folder)
             files += write_census_figures(taken, spec.name, folder)
     except OSError as error:
-        _fail(f"{error}; nothing was left half-written", 1)
+        _fail(f"{error.strerror or error}; no file was left half-written", 1)
     print_census(out, taken, f"{spec.name}: {spec.question}")
     for file in files:
         out.print(f"written: {file}", highlight=False, soft_wrap=True)
@@ -259,6 +274,9 @@ def bench(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Write the table, with provenance, here.")
     ] = None,
+    by_layer: Annotated[
+        bool, typer.Option("--layers", help="Measure layer by layer instead.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the throughput of a preset, or of every architecture of a spec.
@@ -267,16 +285,20 @@ def bench(
     """
     place = resolve_device(device)
     options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
+    if by_layer and out_dir:
+        raise UserError("--out: expected no such option with --layers, which is for the eyes")
     asked = bench_.parse(options | {"mode": mode, "input_size": input_size}, seconds, place)
     architectures = bench_.targets(target)
     with err.status("") as status:
-        rows = bench_.run(architectures, asked, place, out_dir, status.update)
+        run = bench_.run_layers if by_layer else bench_.run
+        rows = run(architectures, asked, place, out_dir, status.update)
     if out_dir:
         bench_.write(rows, architectures, Path(target).stem, out_dir)
+        _draw(out_dir)
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        out.print(bench_.table(rows))
+        out.print(bench_.layers_table(rows) if by_layer else bench_.table(rows))
 
 
 @app.command("train")
@@ -362,14 +384,23 @@ def results(folder: Folder, as_json: Json = False) -> None:
 
 @app.command()
 def figures(folder: Folder) -> None:
-    """Draw the figures of a sweep again, from its table."""
-    rows = load_results(folder)
-    spec = Spec.load(folder / SPEC_FILE)
-    for file in write_figures(spec, rows, folder):
+    """Draw the figures of a sweep, or of a bench, again from its tables."""
+    for file in _draw(folder):
         out.print(str(file), highlight=False, soft_wrap=True)
 
 
 # --- parts of the verbs ------------------------------------------------------------------------
+
+
+def _draw(folder: Path) -> list[Path]:
+    """The figures of what the folder holds: a sweep's trials, and throughput."""
+    files = []
+    if (folder / "trials.parquet").exists() or not (folder / "throughput.parquet").exists():
+        trials = load_results(folder)
+        files += write_figures(Spec.load(folder / SPEC_FILE), trials, folder)
+    if (folder / "throughput.parquet").exists():
+        files += write_throughput_figures(load_results(folder, "throughput"), folder)
+    return files
 
 
 @contextmanager
@@ -415,9 +446,11 @@ def _architecture(preset_name: str, changes: list[str] | None) -> Architecture:
                 f"{nearest(key, FIELDS)}"
             )
         try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            values[key] = yamltext.load(text)
+        except UserError:
             raise UserError(f"--set {key}: found {shown(text)}, expected a value") from None
+        if values[key] is None:
+            values[key] = text
         if key == "pool_after" and isinstance(values[key], int):
             values[key] = (values[key],)
     try:
@@ -451,6 +484,20 @@ def _query(
         least = tuple(name for name, goal in goals.items() if goal == "minimize")
         most = tuple(name for name, goal in goals.items() if goal == "maximize")
     return Query(condition, _names(sort), top, least, most, sample, spec.search.seed)
+
+
+def _check_places(out_file: Path | None, folder: Path | None) -> None:
+    """Refuse, before anything is counted, what could not be written or would be overwritten."""
+    if out_file:
+        if out_file.is_dir():
+            raise UserError(f"--out {out_file}: found a folder, expected a file")
+        if not out_file.parent.is_dir():
+            raise UserError(f"--out {out_file}: there is no folder {out_file.parent}")
+        check_writable(out_file.parent, "--out")
+    if folder:
+        check_writable(folder, "--folder")
+        if (folder / JOURNAL).exists() or (folder / "trials.parquet").exists():
+            raise UserError(f"--folder {folder}: holds the results of a sweep, choose another")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

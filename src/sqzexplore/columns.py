@@ -82,26 +82,25 @@ def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
         UserError: a value that the field does not take.
     """
     default = Architecture()
-    most_fires = int(frame["fires"].max()) if "fires" in frame and len(frame) else default.fires
     columns: dict[str, Any] = {}
     for name, kind in FIELDS.items():
         if name not in frame:
             columns[name] = encode(name, [getattr(default, name)])[0]
         elif name == "pool_after" or kind is str:
-            columns[name] = _categories(frame[name], name, most_fires)
+            columns[name] = _categories(frame[name], name)
         else:
             columns[name] = _numbers(frame[name], name, kind)
     return columns
 
 
-def _categories(series: pd.Series, name: str, most_fires: int) -> NDArray[Any]:
+def _categories(series: pd.Series, name: str) -> NDArray[Any]:
     """A column of few distinct values: each is checked and encoded once."""
     try:
         codes, values = pd.factorize(series, use_na_sentinel=False)
     except TypeError:  # lists cannot be hashed
         series = series.map(lambda v: tuple(v) if isinstance(v, list | np.ndarray) else v)
         codes, values = pd.factorize(series, use_na_sentinel=False)
-    checked = [_check(name, value, fires=max(most_fires, MAX_FIRES)) for value in values]
+    checked = [_check(name, value, fires=MAX_FIRES) for value in values]
     return encode(name, checked)[codes]
 
 
@@ -109,7 +108,7 @@ def _numbers(series: pd.Series, name: str, kind: type) -> NDArray[np.float64]:
     """A column of numbers, whose extremes the field must take."""
     values = series.to_numpy()
     allowed = {float: "iuf", int: "iu", bool: "b"}[kind]
-    if values.dtype.kind not in allowed or (len(values) and np.isnan(values.min())):
+    if values.dtype.kind not in allowed or (values.dtype.kind == "f" and np.isnan(values).any()):
         raise UserError(f"column {name!r}: found {series.dtype}, expected {kind.__name__}, no gaps")
     if len(values):
         _check(name, values.min())

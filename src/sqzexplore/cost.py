@@ -21,7 +21,7 @@ int64 does. A total beyond that raises `CostOverflow`; nothing wraps around.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,6 +45,9 @@ from .errors import CostOverflow, UserError, field_problem, shown
 
 #: The totals that every cost has, in table order.
 COST_COLUMNS = ("params", "macs", "flops", "size_mb", "activations", "peak_activation_bytes")
+
+#: Rows that one table may have.
+MAX_ROWS = 50_000_000
 
 _BLOCK = 8192  # rows at a time: the working set of one block stays in the processor's cache
 _EXACT = 2.0**53
@@ -96,6 +99,7 @@ def cost(architecture: Architecture, input_size: int = 224) -> Cost:
     columns = {name: values[0] for name, values in columns_of([architecture]).items()}
     stages = list(_walk(columns, float(input_size)))
     totals = _totals(stages)
+    _check_exact(totals, columns, True)
     size_mb = float(totals.pop("size_mb"))
     return Cost(
         input_size=input_size,
@@ -109,7 +113,10 @@ def cost(architecture: Architecture, input_size: int = 224) -> Cost:
 class HasColumns(Protocol):
     """Many architectures that know themselves as columns: a Space."""
 
-    def __len__(self) -> int: ...
+    @property
+    def size(self) -> int:
+        """How many."""
+        ...
 
     def columns(self) -> Columns:
         """The architectures as columns."""
@@ -117,7 +124,7 @@ class HasColumns(Protocol):
 
 
 def cost_table(
-    architectures: pd.DataFrame | HasColumns | Iterable[Architecture],
+    architectures: pd.DataFrame | HasColumns | Architecture | Iterable[Architecture],
     input_size: int = 224,
     per_stage: bool = False,
 ) -> pd.DataFrame:
@@ -135,7 +142,8 @@ def cost_table(
         with the index of the table where one was given.
 
     Raises:
-        UserError: a value that no Architecture takes, or an input too small for one of them.
+        UserError: a value that no Architecture takes, an input too small for one of them, or a
+            space of more than 50 million.
         CostOverflow: a count reaches 2**53.
     """
     _check_input_size(input_size)
@@ -143,9 +151,14 @@ def cost_table(
     if isinstance(architectures, pd.DataFrame):
         columns, index = columns_of_frame(architectures), architectures.index
     elif isinstance(architectures, HasColumns):
-        columns, index = dict(architectures.columns()), pd.RangeIndex(len(architectures))
+        if architectures.size > MAX_ROWS:
+            raise UserError(
+                f"cost_table: found a space of {architectures.size} architectures, expected at "
+                f"most {MAX_ROWS}; a census goes through it in blocks"
+            )
+        columns, index = dict(architectures.columns()), pd.RangeIndex(architectures.size)
     else:
-        rows = list(architectures)
+        rows = [architectures] if isinstance(architectures, Architecture) else [*architectures]
         columns, index = columns_of(rows), pd.RangeIndex(len(rows))
     table, feasible = cost_columns(columns, len(index), input_size, per_stage)
     if not feasible.all():
@@ -179,6 +192,7 @@ def cost_columns(
         stages = list(_walk(block, float(input_size)))
         feasible[part] = _feasible(block, stages[-1])
         totals = _totals(stages)
+        _check_exact(totals, block, feasible[part])
         if per_stage:
             totals |= _by_stage(stages)
         for name, values in totals.items():
@@ -206,7 +220,7 @@ class _Stage:
 def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
     """The stages of every architecture in `c`, in the order in which an image meets them."""
     affine = 1.0 + c["batch_norm"]  # parameters an output channel beside its weights
-    fires = np.max(c["fires"])
+    fires = np.max(c["fires"], initial=0)
     varying_fires = np.ndim(c["fires"]) > 0
     size = stem_output_size(input_size, c["stem_kernel"], c["stem_stride"], c["stem_padding"])
     size = np.maximum(size, 0.0)  # where the kernel does not fit, there is nothing to count
@@ -293,19 +307,13 @@ def _fire(
 
 
 def _totals(stages: list[_Stage]) -> dict[str, Any]:
-    """The cost columns of the walk's rows. Nothing here is negative, so that a float64 total
-    below 2**53 proves that every term and partial sum was exact."""
+    """The cost columns of the walk's rows."""
     params = sum(stage.params for stage in stages)
     macs = sum(stage.macs for stage in stages)
     activations = sum(stage.activations for stage in stages)
     alive = stages[0].alive
     for stage in stages[1:]:
         alive = np.maximum(alive, stage.alive)
-    largest = max(
-        np.max(column, initial=0.0) for column in (params, 2 * macs, activations, 4 * alive)
-    )
-    if not largest < _EXACT:
-        raise CostOverflow(f"a count of {largest:.3g} is beyond 2**53 and would not be exact")
     return {
         "params": params,
         "macs": macs,
@@ -314,6 +322,27 @@ def _totals(stages: list[_Stage]) -> dict[str, Any]:
         "activations": activations,
         "peak_activation_bytes": 4 * alive,
     }
+
+
+def _check_exact(totals: Mapping[str, Any], columns: Columns, feasible: Any) -> None:
+    """Nothing in a total is negative, so that one below 2**53 proves that every term and partial
+    sum of it was exact."""
+    largest = ("params", "flops", "activations", "peak_activation_bytes")  # the others are smaller
+    if max(np.max(totals[name], initial=0.0) for name in largest) < _EXACT:
+        return
+    for name in largest:
+        total = totals[name]
+        wrong = np.atleast_1d((total >= _EXACT) & feasible)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            found = float(np.broadcast_to(total, wrong.shape)[row])
+            default = Architecture()
+            fields = architecture_at(columns, row).model_dump()
+            changed = {k: v for k, v in fields.items() if v != getattr(default, k)}
+            raise CostOverflow(
+                f"{name} of {found:.3g} is beyond 2**53 and would not be exact, for the "
+                f"architecture with {', '.join(f'{k}={v}' for k, v in changed.items())}"
+            )
 
 
 def _by_stage(stages: list[_Stage]) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from .spec import Spec
 
 _COLUMNS = (
     BarColumn(),
-    TextColumn("{task.percentage:>3.0f}%"),
+    TextColumn("{task.percentage:>3.0f}%", markup=False),
     TimeElapsedColumn(),
     TextColumn("ETA"),
     TimeRemainingColumn(),
-    TextColumn("{task.description}"),
+    TextColumn("{task.description}", markup=False),
 )
 
 
@@ -55,7 +55,7 @@ class SweepDisplay:
     def __init__(self, spec: Spec, console: Console, quiet: bool) -> None:
         self.spec, self.console, self.quiet = spec, console, quiet
         self._bar = Progress(
-            TextColumn("{task.fields[trials]}"),
+            TextColumn("{task.fields[trials]}", markup=False),
             *_COLUMNS,
             console=console,
             disable=quiet or not console.is_terminal,
@@ -119,7 +119,7 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
         cells = [
             f"{row['params']:,}",
             f"{row['size_mb']:.2f}",
-            f"{params / row['params']:.1f}x smaller",
+            _against(params / row["params"]),
             f"{row['macs'] / 1e6:,.0f}M",
         ]
         if accuracy:
@@ -141,6 +141,10 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
     console.print(table)
     for line in _footnotes(trials, spec, float(alexnet["size_mb"])):
         console.print(line, highlight=False, markup=False)
+
+
+def _against(ratio: float) -> str:
+    return f"{ratio:.1f}x smaller" if ratio >= 1 else f"{1 / ratio:.1f}x larger"
 
 
 def _accuracy_cells(row: pd.Series) -> tuple[str, str]:

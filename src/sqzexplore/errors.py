@@ -69,5 +69,5 @@ def field_problem(error: Mapping[str, Any]) -> str:
 
 def nearest(word: object, valid: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the valid word nearest to `word`, or an empty string."""
-    matches = difflib.get_close_matches(str(word), list(valid), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(str(word), list(valid), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""

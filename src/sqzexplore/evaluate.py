@@ -25,8 +25,8 @@ from .architecture import Architecture
 from .columns import format_value
 from .cost import cost
 from .data import ImageData, Source
+from .files import write_json
 from .recipe import Recipe
-from .results import write_json
 from .spec import Accuracy, Spec
 from .throughput import Settings, Throughput, measure, over_batches
 from .training import Epoch, Run, train

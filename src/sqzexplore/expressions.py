@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -78,10 +79,14 @@ class Expression:
         if len(self.text) > _MAX_LENGTH:
             raise UserError(f"found {len(self.text)} characters, expected at most {_MAX_LENGTH}")
         try:
-            tree = ast.parse(self.text.strip(), mode="eval")
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)  # the text is not Python's to judge
+                tree = ast.parse(self.text.strip(), mode="eval")
+            term = _term(tree.body)
+        except UserError:
+            raise
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
             raise UserError(f"found {shown(self.text)}, expected a condition {_EXAMPLE}") from None
-        term = _term(tree.body)
         if term.kind != "truth":
             raise UserError(f"found {shown(self.text)}, expected a comparison {_EXAMPLE}")
         return term
@@ -94,7 +99,8 @@ def _term(node: ast.expr) -> _Term:
         case ast.Constant(value=bool() as value):
             return _Term("truth", lambda c: np.bool_(value))
         case ast.Constant(value=int() | float() as value):
-            return _Term("number", lambda c: float(value))
+            number = float(value)
+            return _Term("number", lambda c: number)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             inner = _typed(operand, "truth")
             return _Term("truth", lambda c: np.logical_not(inner(c)))
@@ -150,7 +156,7 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> Callable[[Col
     """One `left op right`; text and layers have comparisons of their own."""
     match left, op, right:
         case ast.Constant(value=int() as layer), ast.In() | ast.NotIn(), ast.Name(id="pool_after"):
-            if not 1 <= layer <= MAX_FIRES + 1:
+            if isinstance(layer, bool) or not 1 <= layer <= MAX_FIRES + 1:
                 raise UserError(f"found layer {layer}, expected 1 to {MAX_FIRES + 1}")
             wanted = isinstance(op, ast.In)
             return lambda c: (np.asarray(c["pool_after"]) >> layer & 1 == 1) == wanted
@@ -165,7 +171,8 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> Callable[[Col
     if not same or type(op) not in _COMPARE:
         raise UserError(
             f"found {shown(ast.unparse(ast.Compare(left, [op], [right])))}, "
-            "expected numbers compared by < <= > >= == !="
+            "expected numbers compared by < <= > >= == !=, or a layer in pool_after, "
+            "such as 8 in pool_after"
         )
     compare = _COMPARE[type(op)]
     first, second = _term(left).value, _term(right).value

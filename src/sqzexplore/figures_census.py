@@ -14,7 +14,7 @@ from .architecture import PRESETS, Architecture
 from .census import CELLS_PER_DECADE, Census
 from .cost import cost
 from .reference import published
-from .style import BLUE, GREY, HEIGHT, ORANGE, STYLE, own_axes, panels, save
+from .style import BLUE, GREEN, GREY, HEIGHT, ORANGE, PURPLE, STYLE, own_axes, panels, save
 
 _MOST_CELLS = 110  # along an axis of the density: finer ones cannot be told apart in print
 
@@ -55,7 +55,7 @@ def density(census: Census, axes: Axes | None = None) -> Axes:
 
 def late_downsampling(census: Census, column: str, axes: Axes | None = None) -> Axes:
     """A cost against where the pools stand: a point a `pool_after`, the geometric mean over its
-    architectures, and a bar from the least to the greatest.
+    architectures, and, of up to 40, a bar from the least to the greatest.
 
     Args:
         census: what `take_census` gives.
@@ -64,7 +64,7 @@ def late_downsampling(census: Census, column: str, axes: Axes | None = None) -> 
     """
     axes = own_axes(axes)
     pools = census.pools.sort_values("mean_pool_layer")
-    colours, markers = [BLUE, ORANGE, GREY, "#009E73", "#CC79A7"], "osD^v"
+    colours, markers = [BLUE, ORANGE, GREY, GREEN, PURPLE], "osD^v"
     for i, (count, rows) in enumerate(pools.groupby("pools")):
         means = rows[f"{column}_mean"]
         ends = [means - rows[f"{column}_least"], rows[f"{column}_greatest"] - means]

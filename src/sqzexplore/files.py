@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from .errors import UserError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     with replacing(path) as file:
         file.write(content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Refuse a folder in which no file can be made, or that cannot be made itself.
+
+    Raises:
+        UserError: the message begins with `option`, which named the folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{option} {folder}: found a file, expected a folder")
+    nearest_folder = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest_folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{option} {folder}: cannot be written to ({error.strerror})") from None
 
 
 @contextmanager

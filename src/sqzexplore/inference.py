@@ -189,6 +189,8 @@ def convolve(
     fused: bool,
 ) -> Tensor:
     """ReLU(`sum_` + convolution of `x`), in one operation if `fused`; `sum_` may be overwritten."""
+    if sum_ is not None and torch.compiler.is_compiling():
+        fused = False  # torch cannot trace the operation that adds in place
     if fused and x.device.type == "cpu":
         shape, end = (padding, stride, [1, 1], 1), "relu" if relu else "none"
         if sum_ is None:

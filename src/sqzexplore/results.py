@@ -8,7 +8,6 @@ each as CSV for eyes and diffs and as Parquet for types.
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,11 +204,6 @@ def write_tables(folder: Path, tables: Mapping[str, list[dict[str, Any]]]) -> No
         write_atomically(folder / f"{name}.parquet", frame.to_parquet(index=False))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
 def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
     """A table of one sweep, or of all sweeps that a pattern such as `results/*` matches.
 
@@ -232,13 +226,27 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
     if not folders[0].is_dir():  # a folder's name may hold the characters of a pattern
         folders = [Path(match) for match in sorted(glob.glob(str(path)))]
     files = [folder / f"{table}.parquet" for folder in folders]
-    frames = [pd.read_parquet(file) for file in files if file.is_file()]
+    frames = [_read(file, table) for file in files if file.is_file()]
     if not frames:
         raise UserError(f"{path}: found no {table}.parquet, expected the folder of a sweep")
-    types = {name: column.type for name, column in TABLES[table].items()}
-    # What an older version did not measure is missing.
-    frames = [frame.reindex(columns=[*types]).astype(types) for frame in frames]
     return pd.concat(frames, ignore_index=True)
+
+
+def _read(file: Path, table: str) -> pd.DataFrame:
+    types = {name: column.type for name, column in TABLES[table].items()}
+    try:
+        frame = pd.read_parquet(file)
+        missing = [name for name in _TRIAL if name not in frame]
+        if missing:
+            raise ValueError(f"it has no column {missing[0]}")
+        # What an older version did not measure is missing.
+        return frame.reindex(columns=[*types]).astype(types)
+    except (OSError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{file}: cannot be read as the table {table} ({reason}); the same sweep run again "
+            "writes it anew from its study"
+        ) from None
 
 
 def data_name(trials: pd.DataFrame, otherwise: str) -> str:

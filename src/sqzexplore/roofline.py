@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from .architecture import Architecture, pooled_size, scaled_width, stem_output_size
+from .files import write_json
 from .provenance import device_name
-from .results import write_json
 
 #: Bytes of an element, by dtype.
 ITEM_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
@@ -32,7 +32,7 @@ FILE = "roofline.json"
 _SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
 _LONGEST = 0.1  # s: a product that takes longer is large enough
 _COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}  # well beyond any cache
-_SECONDS = 0.1
+_SECONDS = 0.15
 
 
 @dataclass(frozen=True)

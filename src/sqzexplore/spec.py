@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from . import yamltext
 from .architecture import FIELDS, MAX_FIRES, PRESETS, Architecture
 from .augment import Augmentation
 from .data import check_data_name
@@ -21,15 +21,13 @@ from .expressions import Expression
 from .recipe import Precision, RecipeName
 from .space import Axis, Space, Variant
 from .throughput import MAX_BATCH, Dtype, Form, MemoryFormat, Mode, Settings
+from .yamltext import KeyPath, Problem
 
 #: More values than this on one axis is a slip of the pen.
 MAX_AXIS_VALUES = 100_000
 #: Combinations that are searched for one that meets the constraints: a few seconds.
 _MOST_CHECKED = 10_000_000
-_MAX_BYTES = 1_000_000
 
-KeyPath = tuple[str | int, ...]
-SAMPLERS = ("grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp")
 #: Columns that a search can aim at, and what each needs to be measured.
 OBJECTIVES = {
     "top1": "accuracy",
@@ -190,23 +188,18 @@ class Spec(_Model):
                 the line, the key's path, what was found and what was expected.
         """
         path = Path(path)
-        text = _read(path)
+        text = yamltext.read(path)
         try:
             return cls.parse(text)
-        except _Problem as problem:
-            line = problem.line
-            if line is None and problem.path:
-                line = _line_of(text, problem.path)
-            place = f"{path}:{line}" if line else str(path)
-            key = _dotted(problem.path)
-            raise UserError(f"{place}: {key}{': ' if key else ''}{problem.message}") from None
+        except Problem as problem:
+            raise problem.at(path, text) from None
 
     @classmethod
     def parse(cls, text: str) -> Spec:
         """The spec in YAML text; raises `UserError`, without the file's name."""
-        data = _load_yaml(text)
+        data = yamltext.load(text)
         if not isinstance(data, dict):
-            raise _Problem((), f"found {shown(data)}, expected a mapping of keys to values")
+            raise Problem((), f"found {shown(data)}, expected a mapping of keys to values")
         try:
             spec = cls.model_validate(data)
         except ValidationError as error:
@@ -250,115 +243,12 @@ class Spec(_Model):
         return self.model_dump(mode="json", exclude={"question", "figures"})
 
 
-class _Problem(UserError):
-    """A problem at one key of the file."""
-
-    def __init__(self, path: KeyPath, message: str, line: int | None = None) -> None:
-        super().__init__(f"{_dotted(path)}{': ' if path else ''}{message}")
-        self.path, self.message, self.line = path, message, line
-
-
-# --- reading -----------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.is_dir():
-            raise UserError(f"{path}: found a folder, expected a YAML file")
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise UserError(f"{path}: found {size} bytes, expected at most {_MAX_BYTES}")
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        siblings = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
-        hint = nearest(path.name, [sibling.name for sibling in siblings])
-        raise UserError(f"{path}: no such file{hint}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: found bytes that are no UTF-8, expected YAML text") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-
-
-def _load_yaml(text: str) -> Any:
-    try:
-        _check_duplicates(yaml.compose(text, Loader=yaml.SafeLoader))
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = error.problem or "syntax error"
-        if "'\\t'" in problem:
-            problem = "found a tab, expected spaces"
-        raise _Problem((), f"no valid YAML: {problem}", mark.line + 1 if mark else None) from None
-    except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, _Problem):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise _Problem((), f"no valid YAML: {reason}") from None
-    except RecursionError:
-        raise _Problem((), "no valid YAML: nested too deeply") from None
-
-
-def _check_duplicates(root: yaml.Node | None) -> None:
-    """safe_load keeps the last of two equal keys in silence; here they are an error."""
-    todo: list[tuple[KeyPath, yaml.Node | None]] = [((), root)]
-    seen: set[int] = set()
-    while todo:
-        path, node = todo.pop()
-        if node is None or id(node) in seen:  # an alias, perhaps to a node around it
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            todo += [((*path, i), child) for i, child in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            keys: set[Any] = set()
-            for key, child in node.value:
-                if key.value in keys if isinstance(key.value, str) else False:
-                    raise _Problem(
-                        (*path, key.value),
-                        "found the key twice, expected it once",
-                        key.start_mark.line + 1,
-                    )
-                if isinstance(key.value, str):
-                    keys.add(key.value)
-                todo.append(((*path, str(key.value)), child))
-
-
-def _line_of(text: str, path: KeyPath) -> int | None:
-    """The line of the key that `path` leads to, or of the nearest one above it."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = None
-    for step in path:
-        if isinstance(node, yaml.MappingNode):
-            pairs = {key.value: (key, child) for key, child in node.value if _is_text(key)}
-            if step not in pairs:
-                break
-            key, node = pairs[step]
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            if step >= len(node.value):
-                break
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _is_text(node: yaml.Node) -> bool:
-    return isinstance(node.value, str)
-
-
-def _dotted(path: KeyPath) -> str:
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return text.removeprefix(".")
-
-
 # --- checking ----------------------------------------------------------------------------------
 
 
 def _from_pydantic(
     error: ValidationError, model: type[BaseModel], data: Any, at: KeyPath = ()
-) -> _Problem:
+) -> Problem:
     """The first of pydantic's errors, in our words; unknown keys first, they explain the rest."""
     errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = errors[0]
@@ -366,19 +256,19 @@ def _from_pydantic(
     path = (*at, *steps)
     if first["type"] == "extra_forbidden":
         valid = _keys_at(model, steps[:-1])
-        return _Problem(
+        return Problem(
             path, f"unknown key, expected one of {', '.join(valid)}{nearest(steps[-1], valid)}"
         )
     if first["type"] == "missing":
-        return _Problem((*at, *first["loc"]), field_problem(first))
+        return Problem((*at, *first["loc"]), field_problem(first))
     if first["type"] == "string_pattern_mismatch":
         expected = "expected letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
-        return _Problem(path, f"found {shown(first['input'])}, {expected}")
+        return Problem(path, f"found {shown(first['input'])}, {expected}")
     if not first["loc"]:  # fields that do not fit together; the message names them
-        return _Problem(path, field_problem(first))
+        return Problem(path, field_problem(first))
     if steps == ("base",) and first["type"] == "string_type":
-        return _Problem(path, f"found {shown(data['base'])}, expected a preset or a mapping")
-    return _Problem(path, _found(first["input"], field_problem(first)))
+        return Problem(path, f"found {shown(data['base'])}, expected a preset or a mapping")
+    return Problem(path, _found(first["input"], field_problem(first)))
 
 
 def _found(value: Any, expected: str) -> str:
@@ -426,7 +316,7 @@ def _flatten(annotation: Any) -> list[Any]:
 def _space(spec: Spec) -> Space:
     base = _base(spec.base)
     if not spec.space:
-        raise _Problem(("space",), "found no axis, expected at least one")
+        raise Problem(("space",), "found no axis, expected at least one")
     for name in spec.space:
         _check_field(name, ("space", name))
     axes = tuple(_axis(name, value, ("space", name)) for name, value in spec.space.items())
@@ -435,11 +325,11 @@ def _space(spec: Spec) -> Space:
         try:
             constraints.append(Expression(text))
         except UserError as error:
-            raise _Problem(("constraints", number), str(error)) from None
+            raise Problem(("constraints", number), str(error)) from None
     variants = [Variant(spec.input_size)]
     if spec.measure.throughput and (sizes := spec.measure.throughput.input_size):
         if spec.input_size not in sizes:
-            raise _Problem(
+            raise Problem(
                 ("measure", "throughput", "input_size"),
                 f"found {shown(sizes)}, expected the spec's input_size, {spec.input_size}, "
                 "among them: it is what the table of trials shows",
@@ -454,16 +344,14 @@ def _space(spec: Spec) -> Space:
 
 def _check_field(name: Any, path: KeyPath) -> None:
     if name not in FIELDS:
-        raise _Problem(
-            path, f"unknown key, expected a field of Architecture{nearest(name, FIELDS)}"
-        )
+        raise Problem(path, f"unknown key, expected a field of Architecture{nearest(name, FIELDS)}")
 
 
 def _base(value: str | dict[str, Any]) -> Architecture:
-    """The base Architecture: a preset, or fields, of which `preset` may name where to start."""
+    """The base Architecture: a preset, or fields of which the others are at their defaults."""
     if isinstance(value, str):
         if value not in PRESETS:
-            raise _Problem(
+            raise Problem(
                 ("base",),
                 f"found {shown(value)}, expected {', '.join(PRESETS)} or a mapping of "
                 f"architecture fields{nearest(value, PRESETS)}",
@@ -484,17 +372,19 @@ def _architecture(base: Architecture, changes: Mapping[str, Any], path: KeyPath)
 def _axis(name: str, value: Any, path: KeyPath) -> Axis:
     if isinstance(value, list):
         if not value:
-            raise _Problem(path, "found an empty list, expected at least one value")
+            raise Problem(path, "found an empty list, expected at least one value")
         values = [_field_value(name, v, (*path, i)) for i, v in enumerate(value)]
+        seen: set[Any] = set()
         for i, v in enumerate(values):
-            if v in values[:i]:
-                raise _Problem((*path, i), f"found {shown(value[i])} twice, expected it once")
+            if v in seen:
+                raise Problem((*path, i), f"found {shown(value[i])} twice, expected it once")
+            seen.add(v)
         return Axis(name, tuple(values))
     if isinstance(value, dict) and "subsets_of" in value:
         return _subsets(name, value, path)
     if isinstance(value, dict) and ("min" in value or "max" in value):
         return _range(name, value, path)
-    raise _Problem(
+    raise Problem(
         path,
         _found(
             value,
@@ -513,60 +403,63 @@ def _field_value(name: str, value: Any, path: KeyPath) -> Any:
         first = error.errors()[0]
         inner = tuple(step for step in first["loc"][1:] if isinstance(step, int))
         found = first["input"] if first["loc"] else value
-        raise _Problem((*path, *inner), _found(found, field_problem(first))) from None
+        raise Problem((*path, *inner), _found(found, field_problem(first))) from None
 
 
 def _range(name: str, value: dict[str, Any], path: KeyPath) -> Axis:
     kind = FIELDS[name]
     if kind not in (int, float):
-        raise _Problem(path, f"found a range, expected a list: {name} is no number")
+        raise Problem(path, f"found a range, expected a list: {name} is no number")
     _only_keys(value, ("min", "max", "step", "log"), path)
     for key in ("min", "max"):
         if key not in value:
-            raise _Problem((*path, key), "expected a value, the key is missing")
+            raise Problem((*path, key), "expected a value, the key is missing")
     low, high = (_field_value(name, value[key], (*path, key)) for key in ("min", "max"))
     if low > high:
-        raise _Problem(path, f"found min {low} above max {high}, expected min <= max")
+        raise Problem(path, f"found min {low} above max {high}, expected min <= max")
     log = value.get("log", False)
     if not isinstance(log, bool):
-        raise _Problem((*path, "log"), _found(log, "expected true or false"))
+        raise Problem((*path, "log"), _found(log, "expected true or false"))
     if log and "step" in value:
-        raise _Problem(path, "found step and log, expected one of them")
+        raise Problem(path, "found step and log, expected one of them")
     if log and low <= 0:
-        raise _Problem((*path, "min"), f"found {low}, expected a number > 0 on a log axis")
+        raise Problem((*path, "min"), f"found {low}, expected a number > 0 on a log axis")
     if kind is float and "step" not in value:
         return Axis(name, low=low, high=high, log=log, listed=False)
     step = value.get("step", 1)
     if isinstance(step, bool) or not isinstance(step, int if kind is int else int | float):
-        raise _Problem((*path, "step"), _found(step, f"expected a {kind.__name__}"))
+        raise Problem(
+            (*path, "step"), _found(step, f"expected {'an integer' if kind is int else 'a number'}")
+        )
     if not (math.isfinite(step) and step > 0):
-        raise _Problem((*path, "step"), f"found {step}, expected a number > 0")
+        raise Problem((*path, "step"), f"found {step}, expected a number > 0")
     count = int((Decimal(str(high)) - Decimal(str(low))) / Decimal(str(step))) + 1
     if count > MAX_AXIS_VALUES:
-        raise _Problem(path, f"found {count} values, expected at most {MAX_AXIS_VALUES}")
+        found = f"{count:,}" if count < 10**12 else f"about {float(count):.0e}"
+        raise Problem(path, f"found {found} values, expected at most {MAX_AXIS_VALUES:,}")
     values = (Decimal(str(low)) + i * Decimal(str(step)) for i in range(count))
     return Axis(name, tuple(kind(v) for v in values), log=log, listed=False)
 
 
 def _subsets(name: str, value: dict[str, Any], path: KeyPath) -> Axis:
     if name != "pool_after":
-        raise _Problem(path, f"found subsets_of, expected it for pool_after only, not {name}")
+        raise Problem(path, f"found subsets_of, expected it for pool_after only, not {name}")
     _only_keys(value, ("subsets_of", "size"), path)
     members = value["subsets_of"]
     if not isinstance(members, list) or not members:
-        raise _Problem((*path, "subsets_of"), f"found {shown(members)}, expected a list of layers")
+        raise Problem((*path, "subsets_of"), f"found {shown(members)}, expected a list of layers")
     layers = _field_value(name, members, (*path, "subsets_of"))
     sizes = value.get("size")
     sizes = [sizes] if not isinstance(sizes, list) else sizes
     for size in sizes:
         if type(size) is not int or not 0 <= size <= len(layers):
-            raise _Problem(
+            raise Problem(
                 (*path, "size"),
                 f"found {shown(value.get('size'))}, expected 0 to {len(layers)}, or a list of such",
             )
     count = sum(math.comb(len(layers), size) for size in set(sizes))
     if not 0 < count <= MAX_AXIS_VALUES:
-        raise _Problem(path, f"found {count} subsets, expected 1 to {MAX_AXIS_VALUES}")
+        raise Problem(path, f"found {count} subsets, expected 1 to {MAX_AXIS_VALUES}")
     subsets = [c for size in sorted(set(sizes)) for c in itertools.combinations(layers, size)]
     return Axis(name, tuple(subsets), listed=False)
 
@@ -574,7 +467,7 @@ def _subsets(name: str, value: dict[str, Any], path: KeyPath) -> Axis:
 def _only_keys(value: dict[str, Any], valid: tuple[str, ...], path: KeyPath) -> None:
     for key in value:
         if key not in valid:
-            raise _Problem(
+            raise Problem(
                 (*path, key), f"unknown key, expected {', '.join(valid)}{nearest(key, valid)}"
             )
 
@@ -584,7 +477,7 @@ def _training_variant(accuracy: Accuracy) -> Variant:
     try:
         check_data_name(accuracy.data)
     except UserError as error:
-        raise _Problem((*path, "data"), str(error)) from None
+        raise Problem((*path, "data"), str(error)) from None
     proxy = {
         name: _proxy_value(name, value, (*path, "proxy", name))
         for name, value in accuracy.proxy.items()
@@ -595,7 +488,7 @@ def _training_variant(accuracy: Accuracy) -> Variant:
 def _proxy_value(name: str, value: Any, path: KeyPath) -> Any:
     _check_field(name, path)
     if name in ("in_channels", "num_classes"):
-        raise _Problem(path, "expected no such key: the data set decides it")
+        raise Problem(path, "expected no such key: the data set decides it")
     return _field_value(name, value, path)
 
 
@@ -609,18 +502,18 @@ def _check_shapes(spec: Spec, space: Space) -> None:
     axes = tuple(axis for axis in space.axes if axis.field in shape)
     small = Space(space.base, axes, (), space.variants)
     if small.size > 10_000_000:
-        raise _Problem(("space",), f"found {small.size} shapes, expected at most 10000000")
+        raise Problem(("space",), f"found {small.size} shapes, expected at most 10000000")
     columns, seen = small.columns(), np.zeros(small.size, dtype=bool)
     for start, keep in small.blocks():
         seen[start : start + len(keep)] = keep
     if not axes and not seen.any():
-        raise _Problem(("base",), _why_infeasible(space, space.base))
+        raise Problem(("base",), _why_infeasible(space, space.base))
     for axis, codes in zip(axes, small._values, strict=True):
         alive = set(np.unique(columns[axis.field][seen]).tolist())
         dead = [position for position, code in enumerate(codes.tolist()) if code not in alive]
         if dead and (axis.listed or not alive):
             first = int(np.argmax(columns[axis.field] == codes[dead[0]]))
-            raise _Problem(
+            raise Problem(
                 ("space", axis.field, *((dead[0],) if axis.listed else ())),
                 f"found {shown(axis.values[dead[0]])}, which no architecture of the space "
                 f"can have: {_reason_at(small, first)}",
@@ -629,9 +522,9 @@ def _check_shapes(spec: Spec, space: Space) -> None:
         try:
             some = any(keep.any() for _, keep in space.blocks())
         except CostOverflow as error:
-            raise _Problem(("space",), str(error)) from None
+            raise Problem(("space",), str(error)) from None
         if not some:
-            raise _Problem(
+            raise Problem(
                 ("constraints",), f"found that they exclude all {space.size} architectures"
             )
 
@@ -658,37 +551,37 @@ def _check_search(spec: Spec) -> None:
     search, space = spec.search, spec.design_space
     if search.sampler == "grid":
         if search.trials is not None:
-            raise _Problem(
+            raise Problem(
                 ("search", "trials"),
                 f"found {search.trials}, expected no such key: a grid has as many trials as "
                 "architectures",
             )
         for axis in space.axes:
             if axis.continuous:
-                raise _Problem(
+                raise Problem(
                     ("space", axis.field),
                     "found a continuous axis, expected a list or a step for the sampler grid",
                 )
     elif search.trials is None:
-        raise _Problem(
+        raise Problem(
             ("search", "trials"), f"expected a number of trials for the sampler {search.sampler}"
         )
     if search.pruner and list(spec.objectives) != ["top1"]:
-        raise _Problem(
+        raise Problem(
             ("search", "pruner"),
             f"found {search.pruner} with the objectives {', '.join(spec.objectives)}, expected "
             "objectives: {top1: maximize} alone: only accuracy is known before a training ends",
         )
     for name in search.objectives:
         if name not in OBJECTIVES:
-            raise _Problem(
+            raise Problem(
                 ("search", "objectives", name),
                 f"unknown objective, expected one of {', '.join(OBJECTIVES)}"
                 f"{nearest(name, OBJECTIVES)}",
             )
         need = OBJECTIVES[name]
         if need != "cost" and getattr(spec.measure, need) is None:
-            raise _Problem(
+            raise Problem(
                 ("search", "objectives", name), f"expected measure.{need}, which is not asked for"
             )
 
@@ -700,7 +593,7 @@ def _check_figures(spec: Spec) -> None:
             name = getattr(figure, key)
             known = [*valid, *FIELDS] if key == "label" else valid
             if name is not None and name not in known:
-                raise _Problem(
+                raise Problem(
                     ("figures", number, key),
                     f"found {shown(name)}, expected a measured column: {', '.join(valid)}"
                     f"{nearest(name, known)}",

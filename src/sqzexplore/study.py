@@ -32,8 +32,8 @@ from .architecture import Architecture
 from .data import ImageData, load, open_data
 from .errors import UserError, shown
 from .evaluate import Evaluation, describe_row, evaluate, work_units
-from .files import write_atomically
-from .results import TABLES, write_json, write_tables
+from .files import check_writable, write_atomically, write_json
+from .results import TABLES, write_tables
 from .spec import Spec
 from .training import Epoch
 
@@ -45,6 +45,10 @@ _LOCK = ".lock"
 _MOST_MISSES = 10_000
 #: Spaces up to this size are counted before a search, so that it ends when they are exhausted.
 _COUNTED = 1_000_000
+#: Combinations of a grid that a sweep goes through.
+MAX_GRID = 1_000_000
+#: Architectures drawn to see whether a search can meet its constraints.
+_DRAWN = 100_000
 
 
 class Progress(Protocol):
@@ -101,12 +105,11 @@ def run_sweep(
         UserError: the folder holds another sweep, or another process runs this one.
     """
     _refuse_another_spec(spec, folder)
+    _refuse_endless(spec)
+    check_writable(folder, "--out")
     data = load_data(spec, device)
     database = _open_database(storage_url) if storage_url else None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be a folder ({error.strerror})") from None
+    folder.mkdir(parents=True, exist_ok=True)
     with _only_process(folder):
         _refuse_another_spec(spec, folder)
         storage = database or _open_journal(folder / JOURNAL)
@@ -399,6 +402,21 @@ def _refuse_other_data(study: optuna.Study, data: ImageData | None, folder: Path
         study.set_user_attr("data", before)
 
 
+def _refuse_endless(spec: Spec) -> None:
+    """A grid beyond all patience, or a search whose constraints nothing seems to meet."""
+    space = spec.design_space
+    if spec.search.sampler == "grid":
+        if space.size > MAX_GRID:
+            raise UserError(
+                f"{spec.name}: found {space.size:,} combinations, expected at most {MAX_GRID:,} "
+                "for the sampler grid; a census goes through more, another sampler draws trials"
+            )
+    elif space.constraints and not space.feasible(space.sample(_DRAWN, 0), _DRAWN).any():
+        raise UserError(
+            f"{spec.name}: constraints: none of {_DRAWN:,} architectures drawn at random meets them"
+        )
+
+
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted keys."""
     if not isinstance(value, dict):
@@ -421,7 +439,15 @@ def _only_process(folder: Path) -> Iterator[None]:
 
 def _open_journal(path: Path) -> BaseStorage:
     _drop_torn_line(path)
-    return JournalStorage(JournalFileBackend(str(path)))
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        storage.get_all_studies()
+    except (ValueError, KeyError, AssertionError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: damaged, the study in it cannot be read ({type(error).__name__}); "
+            "restore it from a copy, or choose another folder with --out"
+        ) from None
+    return storage
 
 
 def _open_database(url: str) -> BaseStorage:

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 #: Okabe and Ito's palette, told apart with any colour vision and in grey.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6E6E6E"
+BLUE, ORANGE, GREY, GREEN, PURPLE = "#0072B2", "#D55E00", "#6E6E6E", "#009E73", "#CC79A7"
 PANEL_WIDTH, HEIGHT = 3.5, 2.9  # inches; a journal's column is 3.5 wide
 
 STYLE: dict[Any, Any] = {

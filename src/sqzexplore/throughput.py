@@ -19,6 +19,7 @@ import math
 import statistics
 import time
 import types
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -35,9 +36,9 @@ from . import timing
 from .architecture import PRESETS, Architecture
 from .cost import cost
 from .errors import FeatureMapVanishes, UserError, shown
-from .inference import InferenceForm, fastest_form
-from .model import build
-from .roofline import ITEM_BYTES, Roofs, floor
+from .inference import InferenceForm, can_fuse, fastest_form
+from .model import Fire, SqueezeNet, build
+from .roofline import ITEM_BYTES, Roofs, floor, floor_of, operations
 from .sensors import Sensors
 
 Dtype = Literal["float32", "tf32", "float16", "bfloat16"]
@@ -58,7 +59,7 @@ _WARMUP, _LEAST_ROUNDS, _BLOCK_MS = 2, 3, 20.0
 _MOST_PASSES = 50  # of a block
 _BUFFER_BYTES, _MOST_BUFFERS = 2**26, 16  # more than a processor's last-level cache
 _ENERGY_SECONDS = 0.5
-_KEPT_REFERENCES = 8
+_KEPT_REFERENCES = 32
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            raise UserError(f"--device: found {name!r}, but torch sees {count} CUDA devices here")
+            there = f"only {count} here" if count else "no CUDA device here"
+            raise UserError(f"--device: found {name!r}, but torch sees {there}")
         return torch.device("cuda", device.index or 0)
     return device
 
@@ -222,6 +224,79 @@ def measure(
     )
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer of a network, run alone on its input: a row of `bench --layers`."""
+
+    layer: str
+    latency_ms_p50: float
+    floor_ms: float
+    roofline_share: float
+    bound: str
+    macs: int
+    bytes: int
+
+
+def measure_layers(
+    architecture: Architecture,
+    settings: Settings,
+    seconds: float = 1.0,
+    folder: Path | None = None,
+) -> list[LayerTime]:
+    """The layers of the eager module one by one, in rounds; arguments as of `measure`.
+
+    A layer alone may find its input in the cache, and pays its own launch: the sum is near the
+    network's latency, and not the same.
+
+    Raises:
+        FeatureMapVanishes, UserError: as `measure`.
+        torch.OutOfMemoryError, MemoryError: it does not fit.
+    """
+    architecture.check_input_size(settings.input_size)
+    device = torch.device(settings.device)
+    check_choices([settings.dtype], [settings.mode], device, "")
+    timed = _timed_cuda if device.type == "cuda" else _timed_cpu
+    with torch.inference_mode(), _on(device), _cudnn(settings):
+        x = _images(architecture, settings)[0]
+        net = _network(_built(architecture), settings, x)
+        names, passes = [], []
+        for name, part in layers(net):
+            names.append(name)
+            passes.append(partial(timed, partial(part, x)))
+            x = part(x)
+        for one in passes:
+            warm_up(one, seconds / len(passes) / 4)
+        medians = alternate(passes, seconds).medians
+        roof = Roofs(folder).of(device, settings.dtype)
+    parts = list(operations(architecture, settings.input_size))
+    rows = []
+    for name, latencies in zip(names, medians, strict=True):
+        least = floor_of([p for p in parts if p.layer == name], settings.batch, roof)
+        latency_s = statistics.median(latencies) / 1e3
+        share, bound = least.seconds / latency_s, least.bound(latency_s)
+        figures = (latency_s * 1e3, least.seconds * 1e3, share, bound, least.macs, least.bytes)
+        rows.append(LayerTime(name, *figures))
+    return rows
+
+
+def layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a SqueezeNet by their name in `describe`; one after the other they are it."""
+    assert isinstance(net, SqueezeNet)
+    layer, first = 1, list[nn.Module]()
+    for module in net.features:
+        if isinstance(module, Fire | nn.MaxPool2d):
+            if first:
+                yield "conv1", nn.Sequential(*first)
+                first = []
+            pool = isinstance(module, nn.MaxPool2d)
+            layer += not pool
+            yield f"{'maxpool' if pool else 'fire'}{layer}", module
+        else:
+            first.append(module)
+    yield f"conv{layer + 1}", net.classifier[:3]
+    yield f"avgpool{layer + 1}", net.classifier[3]
+
+
 def over_batches(
     asked: Sequence[int] | Literal["auto"], at: Callable[[int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -280,22 +355,28 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Runner:
-    """A network ready to run at some settings: its passes, by number of the input buffer.
+    """A network ready to run at some settings, on several input buffers by turns.
+
+    Args:
+        architecture: what it is.
+        settings: how it runs.
+        module: what to run in place of the architecture's module, on the CPU, in float32.
 
     Raises:
         torch.OutOfMemoryError, MemoryError: it does not fit.
     """
 
-    def __init__(self, architecture: Architecture, settings: Settings) -> None:
+    def __init__(
+        self, architecture: Architecture, settings: Settings, module: nn.Module | None = None
+    ) -> None:
         self.settings = settings
         self.device = torch.device(settings.device)
-        self.medians: list[float] = []  # of the halves of its measurements so far, ms
         cuda = self.device.type == "cuda"
         before = torch.cuda.memory_allocated(self.device) if cuda else 0
         if not cuda:
             _check_memory(architecture, settings)
         images = _images(architecture, settings)
-        net = _network(architecture, settings, images[0])
+        net = _network(module or _built(architecture), settings, images[0])
         self.expand = net.expand if isinstance(net, InferenceForm) else None
         run = _compiled(net) if settings.mode == "compile" else net
         run(images[0])
@@ -334,11 +415,10 @@ class Runner:
 
 @dataclass(frozen=True)
 class Rounds:
-    """Latencies in ms: all of the network's, and round by round the medians of both networks'."""
+    """Latencies in ms by network: of all its passes, and the medians of its blocks."""
 
-    latencies: list[float]
-    medians: list[float]
-    reference: list[float]  # empty without a reference
+    latencies: list[list[float]]
+    medians: list[list[float]]
 
 
 def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[str, Any]:
@@ -347,7 +427,8 @@ def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[
     if reference is not None:
         warm = warm_up(reference.latency_ms, seconds / 4) and warm
     clock, temperature = sensors.clock_mhz(), sensors.temperature_c()
-    rounds = alternate(runner.latency_ms, reference.latency_ms if reference else None, seconds)
+    runners = [runner] if reference is None else [runner, reference]
+    rounds = alternate([each.latency_ms for each in runners], seconds)
     after = {
         "clock_mhz_before": clock,
         "clock_mhz_after": sensors.clock_mhz(),
@@ -356,10 +437,11 @@ def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[
         **_power(runner, sensors),
     }
     if reference is not None:
-        half = len(rounds.reference) // 2
-        for part in (rounds.reference[:half], rounds.reference[half:]):
-            reference.medians.append(statistics.median(part))
-        after["reference_drift"] = timing.drift(reference.medians)
+        medians = rounds.medians[1]
+        half = len(medians) // 2
+        for part in (medians[:half], medians[half:]):
+            _history[runner.settings].append(statistics.median(part))
+        after["reference_drift"] = timing.drift(_history[runner.settings])
     return {
         **summary(rounds, runner.settings.batch),
         **after,
@@ -381,25 +463,26 @@ def warm_up(latency_ms: Callable[[], float], seconds: float) -> bool:
     return True
 
 
-def alternate(
-    network: Callable[[], float], reference: Callable[[], float] | None, seconds: float
-) -> Rounds:
-    """Blocks of passes of the network and of the reference by turns, until enough is known.
+def alternate(networks: Sequence[Callable[[], float]], seconds: float) -> Rounds:
+    """Blocks of passes of each network by turns, until the median of each is known well enough.
 
-    A block lasts about 20 ms: then its first pass, which finds the other network's data in the
+    A block lasts about 20 ms: then its first pass, which finds another network's data in the
     caches, is made but not counted. A pass that takes longer is a block of its own.
+
+    Args:
+        networks: each makes a pass and returns its latency in ms; warm already.
+        seconds: time budget; at least 3 rounds are made.
     """
-    rounds = Rounds([], [], [])
-    blocks = [_Block(network)] + ([_Block(reference)] if reference else [])
+    blocks = [_Block(network) for network in networks]
+    rounds = Rounds([[] for _ in blocks], [[] for _ in blocks])
     started = time.perf_counter()
-    while len(rounds.medians) < _LEAST_ROUNDS or (
-        time.perf_counter() - started < seconds and not timing.is_enough(rounds.medians)
+    while len(rounds.medians[0]) < _LEAST_ROUNDS or (
+        time.perf_counter() - started < seconds and not all(map(timing.is_enough, rounds.medians))
     ):
-        for block, medians in zip(blocks, (rounds.medians, rounds.reference), strict=False):
+        for block, all_, medians in zip(blocks, *vars(rounds).values(), strict=True):
             latencies = block.run()
+            all_.extend(latencies)
             medians.append(statistics.median(latencies))
-            if medians is rounds.medians:
-                rounds.latencies.extend(latencies)
     return rounds
 
 
@@ -415,25 +498,26 @@ class _Block:
 
 
 def summary(rounds: Rounds, batch: int) -> dict[str, Any]:
-    """The statistics of a measurement, by field of `Throughput`."""
-    median = timing.median(rounds.medians)
+    """The statistics of the first network, by field of `Throughput`; the second, if there is one,
+    is the reference."""
+    latencies, medians = rounds.latencies[0], rounds.medians[0]
+    median = timing.median(medians)
     row: dict[str, Any] = {
         "latency_ms_p50": median.value,
         "latency_ms_p50_low": _number(median.low),
         "latency_ms_p50_high": _number(median.high),
-        "latency_ms_p99": float(np.percentile(rounds.latencies, 99)),
-        "latency_ms_sd": statistics.stdev(rounds.latencies),
+        "latency_ms_p99": float(np.percentile(latencies, 99)),
+        "latency_ms_sd": statistics.stdev(latencies),
         "precision": _number(median.precision),
-        "repetitions": len(rounds.latencies),
-        "rounds": len(rounds.medians),
+        "repetitions": len(latencies),
+        "rounds": len(medians),
     }
-    if rounds.reference:
-        pairs = zip(rounds.reference, rounds.medians, strict=True)
-        ratio = timing.median([theirs / ours for theirs, ours in pairs])
+    if len(rounds.medians) > 1:
+        ratio = timing.ratio(rounds.medians[1], medians)
         row["relative_to_reference"] = ratio.value
         row["relative_to_reference_low"] = _number(ratio.low)
         row["relative_to_reference_high"] = _number(ratio.high)
-        row["reference_images_per_s"] = batch / statistics.median(rounds.reference) * 1e3
+        row["reference_images_per_s"] = batch / statistics.median(rounds.medians[1]) * 1e3
     return row
 
 
@@ -456,6 +540,8 @@ def _power(runner: Runner, sensors: Sensors) -> dict[str, float | None]:
 # --- the reference -----------------------------------------------------------------------------
 
 _references: dict[Settings, Runner] = {}
+#: Medians of the reference in each half of each measurement since the process began, ms.
+_history: defaultdict[Settings, list[float]] = defaultdict(list)
 
 
 def _reference(settings: Settings) -> Runner | None:
@@ -500,17 +586,25 @@ def _images(architecture: Architecture, settings: Settings) -> list[Tensor]:
     ]
 
 
-def _network(architecture: Architecture, settings: Settings, images: Tensor) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):  # the weights of seed 0; the caller's state stays
+def _built(architecture: Architecture) -> nn.Module:
+    """The architecture's module with the weights of seed 0; the caller's random state stays."""
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = build(architecture).eval()
+        return build(architecture)
+
+
+def _network(net: nn.Module, settings: Settings, images: Tensor) -> nn.Module:
     memory_format = getattr(torch, _LAYOUTS[settings.memory_format])
-    net = net.to(images.device, _torch_dtype(settings))
+    net = net.eval().to(images.device, _torch_dtype(settings))
     net = net.to(memory_format=memory_format)  # type: ignore[call-overload]
     if settings.form == "module":
         return net
-    if settings.mode == "compile":  # the compiler fuses, and writes the concatenation, itself
-        return InferenceForm(net, "concatenated", False, memory_format)
+    assert isinstance(net, SqueezeNet)
+    if settings.mode == "compile":
+        # Compiling three forms to compare them takes a minute. On a CPU oneDNN's own fusion was
+        # the faster one, with the compiler's copy; on a GPU the compiler writes both itself.
+        fused = images.device.type == "cpu" and can_fuse(images.device)
+        return InferenceForm(net, "concatenated", fused, memory_format)
     return fastest_form(net, images, memory_format, partial(_quick, settings.mode, images))
 
 

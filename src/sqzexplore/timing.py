@@ -51,6 +51,11 @@ def median(numbers: Sequence[float], confidence: float = 0.95) -> Median:
     return Median(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k]))
 
 
+def ratio(latencies: Sequence[float], others: Sequence[float]) -> Median:
+    """The median over the rounds of `latencies` / `others`, which stand in the same rounds."""
+    return median([a / b for a, b in zip(latencies, others, strict=True)])
+
+
 def is_warm(latencies: Sequence[float]) -> bool:
     """Whether the last five passes' median is within 2% of the five before."""
     if len(latencies) < 2 * _WINDOW:
