@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from conftest import ROOT
 from sqzexplore.cli import app
 from sqzexplore.errors import UserError
 from sqzexplore.spec import Spec
@@ -290,3 +291,11 @@ def test_validate_tells_the_number_and_the_work(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "6, of which 6 are feasible" in done.output
     assert "12, of 1 epochs each" in done.output
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "sweeps").rglob("*.yaml")), ids=lambda f: f.stem)
+def test_the_committed_specs_are_valid_and_name_no_path(file: Path) -> None:
+    """Without the data at hand; where it lies is the user's to say."""
+    spec = Spec.load(file)
+    if spec.measure.accuracy:
+        assert spec.measure.accuracy.data in ("digits", "${CIFAR10}")

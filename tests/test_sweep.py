@@ -362,6 +362,32 @@ def test_bad_options_write_nothing(arguments, expected, small_spec, tmp_path, sq
     assert list(tmp_path.iterdir()) == [small_spec]
 
 
+def test_data_that_is_not_there_writes_nothing(tmp_path: Path, sqz) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SMALL.replace("data: digits", 'data: "${NO_SUCH_VARIABLE}"'))
+    for verb in ("sweep", "validate"):
+        done = sqz(verb, spec, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "measure.accuracy.data: ${NO_SUCH_VARIABLE}: the environment" in done.stderr
+    assert list(tmp_path.iterdir()) == [spec]
+
+
+def test_other_images_in_the_same_folder_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(SMALL, tmp_path)
+    before = (tmp_path / "trials.csv").read_bytes()
+    real = study.load
+
+    def other(source, *rest):
+        return replace(real(source, *rest), sha256="0" * 16)
+
+    monkeypatch.setattr(study, "load", other)
+    with pytest.raises(UserError, match="holds the results of other images: digits"):
+        run(SMALL, tmp_path)
+    assert (tmp_path / "trials.csv").read_bytes() == before
+
+
 def test_out_that_is_a_file(small_spec: Path, tmp_path: Path, sqz) -> None:
     done = sqz("sweep", small_spec, "--out", small_spec)
     assert done.returncode == 2

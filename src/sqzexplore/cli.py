@@ -43,7 +43,7 @@ from .files import check_writable
 from .results import load_results
 from .space import Space
 from .spec import Accuracy, Spec
-from .study import JOURNAL, SPEC_FILE, load_data, run_sweep
+from .study import JOURNAL, SPEC_FILE, load_data, open_asked, run_sweep
 from .throughput import CHOICES, check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
 from .training import follow
@@ -548,7 +548,7 @@ def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
     space = spec.design_space
     if accuracy := spec.measure.accuracy:
         expected["trainings"] = f"{trials * accuracy.seeds:,}, of {accuracy.epochs} epochs each"
-        source = open_data(accuracy.data)
+        source = open_asked(accuracy)
         expected["data"] = source.description
         if spec.search.trials is None and trials <= 10_000:
             images = len(source.train) * accuracy.epochs * accuracy.seeds

@@ -29,12 +29,12 @@ from pydantic import ValidationError
 
 from . import distributed, provenance
 from .architecture import Architecture
-from .data import ImageData, load, open_data
+from .data import ImageData, Source, load, open_data
 from .errors import UserError, shown
 from .evaluate import Evaluation, describe_row, evaluate, work_units
 from .files import check_writable, write_atomically, write_json
 from .results import TABLES, write_tables
-from .spec import Spec
+from .spec import Accuracy, Spec
 from .training import Epoch
 
 JOURNAL = "study.journal"
@@ -383,8 +383,16 @@ def load_data(spec: Spec, device: torch.device) -> ImageData | None:
     """
     if not (accuracy := spec.measure.accuracy):
         return None
-    source = open_data(accuracy.data)
+    source = open_asked(accuracy)
     return load(source, accuracy.image_size, accuracy.augmentation).to(device)
+
+
+def open_asked(accuracy: Accuracy) -> Source:
+    """The data set that a spec names; a `UserError` names the key too."""
+    try:
+        return open_data(accuracy.data)
+    except UserError as error:
+        raise UserError(f"measure.accuracy.data: {error}") from None
 
 
 def _refuse_other_data(study: optuna.Study, data: ImageData | None, folder: Path) -> None:
