@@ -78,6 +78,7 @@ def test_set_changes_a_metaparameter() -> None:
         (["train", "--data", "digit"], "did you mean 'digits'"),
         (["train", "--set", "pool_after=[1,2,3,4,5]"], "vanishes"),
         (["train", "--set", "num_classes=7"], "found 7, expected 10"),
+        (["train", "--out", __file__], "found a file, expected a folder"),
         (["train", "--recipe", "papr"], "--recipe: found 'papr'"),
         (["train", "--precision", "float8"], "--precision: found 'float8'"),
         (["train", "--learning-rate", "-1"], "--learning-rate: found -1"),

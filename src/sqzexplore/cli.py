@@ -314,7 +314,8 @@ def train_(
         typer.Option("--out", help="Folder of the checkpoint [default: checkpoints/..]"),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side of the images [default: their own, at most 224].")
+        int | None,
+        typer.Option(min=8, max=1024, help="Side of the images [default: their own, at most 224]."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a training step.")] = 64,
     recipe: Annotated[str, typer.Option(help="default or paper.")] = "default",

@@ -233,7 +233,7 @@ def _accuracy(
         on_progress(share * (accuracy.epochs - done), f"seed {seed}")
         history = [dict(epoch, seed=seed) for epoch in run["history"]]
         evaluation.history += history
-        if run["stopped"]:
+        if run.get("stopped"):  # what an older version kept has no such key
             last = run["history"][-1]
             evaluation.row |= {"state": "pruned", "val_top1": last["val_top1"], "seeds": 0}
             evaluation.row |= {"epochs": last["epoch"]}

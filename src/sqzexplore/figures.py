@@ -7,6 +7,7 @@ other data and other training, and no axis is shared between them.
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -37,6 +38,8 @@ _NAMES = {
 }
 _SHORT = {"squeeze_ratio": "SR", "fraction_3x3": "3x3", "pool_after": "pool", "bypass": ""}
 _LARGER_IS_BETTER = ("top1", "images_per_s")
+#: Characters of a title that fit above a panel.
+_TITLE_WIDTH = 56
 
 
 def tradeoff(
@@ -218,7 +221,8 @@ def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
         proxy = ", ".join(f"{name} {value}" for name, value in accuracy.proxy.items())
         parts.append(
             f"proxy accuracy: {data_name(trials, accuracy.data)}, {accuracy.epochs} epochs, "
-            f"{accuracy.seeds} seeds" + (f"\ntrained with {proxy}" if proxy else "")
+            f"{accuracy.seeds} seeds"
+            + ("\n" + fill(f"trained with {proxy}", _TITLE_WIDTH) if proxy else "")
         )
     if "images_per_s" in (figure.x, figure.y) and len(trials):
         for _, row in (

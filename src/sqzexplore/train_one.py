@@ -75,6 +75,8 @@ def train_one(
         UserError: the folder holds another training, or an image is damaged.
     """
     training.architecture.check_input_size(image_size)
+    if training.folder.exists() and not training.folder.is_dir():
+        raise UserError(f"--out {training.folder}: found a file, expected a folder")
     with distributed.group(device) as place:
         data = load(source, image_size, training.recipe.augmentation).to(place)
         asked = _identity(training, data)
