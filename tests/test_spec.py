@@ -120,7 +120,7 @@ BAD = {
     "huge range": (
         AXIS,
         "base_expand: {min: 1, max: 1000000}",
-        ["1,000,000 values", "at most 100000"],
+        ["1,000,000 values", "at most 100,000"],
     ),
     "log range from 0": (AXIS, "expand_increment: {min: 0, max: 9, log: true}", ["min", "> 0"]),
     "continuous axis in a grid": (AXIS, "squeeze_ratio: {min: 0.1, max: 0.9}", ["continuous"]),

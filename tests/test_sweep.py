@@ -555,8 +555,7 @@ def test_a_damaged_study_is_named(content: bytes, tmp_path: Path) -> None:
     ("text", "expected"),
     [
         (
-            "space: {base_expand: {min: 1, max: 99999}, stem_width: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, "
-            "11]}\n",
+            "space: {base_expand: {min: 1, max: 99999}, fires: {min: 1, max: 60}}\n",
             "expected at most 1,000,000 for the sampler grid",
         ),
         (
