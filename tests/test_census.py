@@ -284,6 +284,32 @@ def test_bad_options(options: list[str], expected: str, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["spec.yaml"]
 
 
+def test_the_folder_of_a_sweep_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "study.journal").write_text("")
+    done = invoke(tmp_path, SPEC, "--folder", tmp_path / "sweep")
+    assert "holds the results of a sweep" in str(done.exception)
+    assert len(list((tmp_path / "sweep").iterdir())) == 1
+
+
+def test_a_census_of_nothing(tmp_path: Path) -> None:
+    folder, out = tmp_path / "none", tmp_path / "none.parquet"
+    done = invoke(tmp_path, SPEC, "--where", "params < 0", "--folder", folder, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "0 kept" in done.output
+    assert len(pd.read_parquet(out)) == len(pd.read_parquet(folder / "front.parquet")) == 0
+
+
+def test_a_front_of_ties_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census, "MAX_FRONT", 50)
+    done = invoke(tmp_path, SPEC, "--minimize", "in_channels")
+    assert "in_channels do not tell them apart" in str(done.exception)
+
+
+def test_an_order_shows_its_beginning(tmp_path: Path) -> None:
+    assert "the first 10 by -macs" in invoke(tmp_path, SPEC, "--sort", "-macs").output
+
+
 def test_a_continuous_axis_is_named_and_may_be_sampled(tmp_path: Path) -> None:
     text = "name: x\nspace: {squeeze_ratio: {min: 0.1, max: 0.5}}\n"
     text += "search: {sampler: random, trials: 1}\n"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -169,3 +172,50 @@ def test_train_prints_the_accuracy(tmp_path) -> None:
     assert f"{sqz.cost(trained, 32).params:,} parameters" in done.output
     assert "test top-1" in done.output
     assert sqz.load(tmp_path / "net").architecture == trained
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("fires=2001-13-45", "--set fires: found '2001-13-45'"),
+        ("fires=0x_", "--set fires: found '0x_'"),
+        ("fires=" + "[" * 2000, "--set fires"),
+        ("fires=1" + "0" * 400, "--set fires"),
+        ("fires=", "--set fires: found '', expected an integer"),
+        ("=5", "--set : unknown key"),
+    ],
+)
+def test_set_takes_no_nonsense(change: str, expected: str) -> None:
+    done = invoke("describe", "--set", change)
+    assert isinstance(done.exception, UserError)
+    assert expected in str(done.exception)
+
+
+def test_no_pool_at_all_can_be_set() -> None:
+    done = invoke("describe", "--set", "pool_after=", "--json")
+    assert json.loads(done.output)["architecture"]["pool_after"] == []
+
+
+def test_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    spec = tmp_path / "brackets.yaml"
+    spec.write_text('name: x\nquestion: "what [/foo] is [red]this"\nspace: {fires: [8]}\n')
+    done = invoke("sweep", str(spec), "--out", str(tmp_path / "[b]out"))
+    assert done.exit_code == 0, done.output
+    assert "what [/foo] is [red]this" in done.output
+    assert "[b]out/trials.csv" in done.output
+
+
+@pytest.mark.parametrize("arguments", [["describe"], ["describe", "--json"]])
+def test_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "sqzexplore", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
+
+
+def test_a_spec_with_too_many_architectures_to_measure(tmp_path: Path) -> None:
+    spec = tmp_path / "many.yaml"
+    spec.write_text("name: x\nspace: {base_expand: {min: 1, max: 1001}}\n")
+    done = invoke("bench", str(spec))
+    assert "expected at most 1,000" in str(done.exception)

@@ -184,6 +184,23 @@ def test_the_largest_exact_counts_are_exact() -> None:
     assert sqz.cost(a, 16).params == expected > 2**43
 
 
+def test_an_overflow_names_the_architecture() -> None:
+    rows = pd.DataFrame({"base_expand": [128, 1_000_000], "width_multiplier": [1.0, 1000.0]})
+    with pytest.raises(CostOverflow, match=r"params of .* base_expand=1000000, width_multiplier"):
+        sqz.cost_table(rows)
+    # A map that vanishes has no cost that could be too large.
+    with pytest.raises(UserError, match="row 1: the feature map vanishes"):
+        sqz.cost_table(rows.assign(stem_kernel=[3, 10_000]), 64)
+
+
+def test_tables_of_nothing_and_of_one() -> None:
+    assert len(sqz.cost_table([])) == 0
+    assert len(sqz.cost_table(pd.DataFrame({"fires": pd.Series([], dtype=int)}))) == 0
+    assert sqz.cost_table(sqz.Architecture())["params"].tolist() == [1_248_424]
+    with pytest.raises(UserError, match="column 'fires': found object"):
+        sqz.cost_table(pd.DataFrame({"fires": pd.Series([8, "x"], dtype=object)}))
+
+
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, 10**9])
 def test_bad_input_size(size: object) -> None:
     with pytest.raises(UserError, match="input size"):

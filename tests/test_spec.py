@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,26 @@ BAD = {
     "NaN": ("0.125, 0.5", ".nan, 0.5", ["space.squeeze_ratio[0]", "nan", "finite"]),
     "infinity": ("0.125, 0.5", ".inf, 0.5", ["space.squeeze_ratio[0]", "inf"]),
     "null": ("0.125, 0.5", "null, 0.5", ["space.squeeze_ratio[0]", "None", "a number"]),
+    "a key that YAML reads as a boolean": ("search:", "on: 1\nsearch:", ["key", "'on'", "text"]),
+    "a number as a key": (AXIS, "1.5: [0.5]", ["space", "'1.5'", "as a key, expected text"]),
+    "a tag that is no such value": ("Which?", "!!bool maybe", ["no valid YAML"]),
+    "a tag that is no date": ("Which?", "!!timestamp x", ["no valid YAML"]),
+    "a date that is none": ("seeds: 2", "seeds: 2001-13-45", ["no valid YAML", "month"]),
+    "an integer beyond 64 bits": ("Which?", "0x" + "f" * 5000, ["question", "20000 bits"]),
+    "a step beyond 64 bits": (
+        AXIS,
+        f"base_expand: {{min: 16, max: 64, step: 1{'0' * 4000}}}",
+        ["space.base_expand.step", "bits"],
+    ),
+    "a step too fine": (
+        AXIS,
+        "squeeze_ratio: {min: 0.1, max: 1.0, step: 1.0e-300}",
+        ["space.squeeze_ratio", "about 9e+299 values"],
+    ),
+    "text that cannot be shown": ("Which?", '"a\\ud800b"', ["question", "U+D800"]),
+    "a control character": ("Which?", '"a\\e[31mb"', ["question", "U+001B"]),
+    "a constraint beyond doubles": ("params < 8e6", f"params < 1{'0' * 400}", ["constraints[0]"]),
+    "a constraint nested too deeply": ("params < 8e6", "-" * 490 + "1 < 2", ["constraints[0]"]),
     "empty axis": (AXIS, "squeeze_ratio: []", ["space.squeeze_ratio", "empty list"]),
     "scalar axis": (AXIS, "squeeze_ratio: 0.5", ["space.squeeze_ratio", "a list of values"]),
     "value twice": ("0.125, 0.5", "0.5, 0.5", ["space.squeeze_ratio[1]", "twice"]),
@@ -100,7 +121,7 @@ BAD = {
     "huge range": (
         AXIS,
         "base_expand: {min: 1, max: 1000000}",
-        ["1000000 values", "at most 100000"],
+        ["1,000,000 values", "at most 100,000"],
     ),
     "log range from 0": (AXIS, "expand_increment: {min: 0, max: 9, log: true}", ["min", "> 0"]),
     "continuous axis in a grid": (AXIS, "squeeze_ratio: {min: 0.1, max: 0.9}", ["continuous"]),
@@ -230,6 +251,14 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         Spec.load(tmp_path / "sq.yaml")
     with pytest.raises(UserError, match="found a folder"):
         Spec.load(tmp_path)
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UserError, match="found no regular file"):
+        Spec.load(tmp_path / "pipe.yaml")
+    with pytest.raises(UserError, match="found no regular file"):
+        Spec.load("/dev/zero")
 
 
 @pytest.mark.parametrize("verb", ["sweep", "validate"])

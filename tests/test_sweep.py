@@ -547,3 +547,51 @@ def test_recipe_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run(text, tmp_path)
     assert seen[0] == (Recipe(epochs=3, batch_size=99), 0, 40)
     assert [seed for _, seed, _ in seen] == [0, 1, 0, 1]
+
+
+def test_damaged_tables_are_named_and_written_anew(tmp_path: Path, sqz) -> None:
+    folder, spec = tmp_path / "out", tmp_path / "costs.yaml"
+    spec.write_text(COST_ONLY)
+    assert sqz("sweep", spec, "--out", folder).returncode == 0
+    for content in (b"", b"garbage", (folder / "trials.parquet").read_bytes()[:500]):
+        (folder / "trials.parquet").write_bytes(content)
+        with pytest.raises(UserError, match=r"trials.parquet: cannot be read as the table trials"):
+            load_results(folder)
+    pd.DataFrame({"a": [1]}).to_parquet(folder / "trials.parquet")
+    done = sqz("figures", folder)
+    assert done.returncode == 2
+    assert "it has no column sweep" in done.stderr
+    assert sqz("sweep", spec, "--out", folder).returncode == 0
+    assert len(load_results(folder)) == 4
+
+
+@pytest.mark.parametrize(
+    "content", [b"garbage\n", b"\x00\x01\xff\n", b'{"op_code": 99}\n', b"[1]\n"]
+)
+def test_a_damaged_study_is_named(content: bytes, tmp_path: Path) -> None:
+    run(COST_ONLY, tmp_path)
+    journal = tmp_path / study.JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:2], content, *lines[2:]]))
+    with pytest.raises(UserError, match=r"study.journal: damaged"):
+        run(COST_ONLY, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "space: {base_expand: {min: 1, max: 99999}, fires: {min: 1, max: 60}}\n",
+            "expected at most 1,000,000 for the sampler grid",
+        ),
+        (
+            "space: {squeeze_ratio: {min: 0.1, max: 1.0}}\nconstraints: ['params < 0']\n"
+            "search: {sampler: random, trials: 5}\n",
+            "none of 100,000 architectures drawn",
+        ),
+    ],
+)
+def test_what_would_never_end_is_refused(text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=expected):
+        run("name: endless\n" + text, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -50,22 +50,27 @@ from .training import follow
 
 
 class _Terminal(Console):
-    """rich ends the process with 1 when its reader has gone; `main` knows better."""
+    """rich ends the process with 1 when its reader has gone; `_Verbs` knows better."""
 
     def on_broken_pipe(self) -> None:
-        """Leave it to `main`."""
+        """Leave it to `_Verbs`."""
         raise BrokenPipeError
 
 
 class _Verbs(TyperGroup):
-    """Typer swallows an interrupt in silence; here it is said."""
+    """Typer swallows an interrupt in silence, and a reader that leaves is an error to it."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
         except KeyboardInterrupt:
             _fail("interrupted", 130)
+        except BrokenPipeError:  # as `| head` leaves
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
 
 
 app = typer.Typer(
@@ -105,15 +110,9 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        try:
-            app()
-        finally:
-            sys.stdout.flush()
+        app()
     except UserError as error:
         _fail(str(error), 2)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         _fail(str(error), 1)
 

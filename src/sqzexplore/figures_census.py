@@ -88,7 +88,9 @@ def late_downsampling(census: Census, column: str, axes: Axes | None = None) -> 
 
 
 def write_census_figures(census: Census, name: str, folder: Path) -> list[Path]:
-    """Both pictures as PDF and PNG under `folder`/figures; returns the files."""
+    """Both pictures as PDF and PNG under `folder`/figures; returns the files, none of no rows."""
+    if not census.kept:
+        return []
     target = folder / "figures"
     target.mkdir(parents=True, exist_ok=True)
     title = f"{name}: {census.kept:,} architectures, exact costs"
