@@ -1,7 +1,8 @@
 """The roofline: how fast a machine could run an architecture, from two numbers measured on it.
 
-The two numbers are the rate of multiply-accumulates of a large matrix product, in a dtype, and
-the bandwidth of a large copy (bytes read plus bytes written). The floor of an operation is the
+The two numbers are the rate of multiply-accumulates of a large matrix product or convolution, in a
+dtype (the faster of them: a library may do one of the two below what the hardware can), and the
+bandwidth of a large copy (bytes read plus bytes written). The floor of an operation is the
 longer of its MACs at the one and its bytes at the other (Williams, Waterman and Patterson, 2009,
 doi:10.1145/1498765.1498785), the floor of a network the sum over its operations.
 
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from .architecture import Architecture, pooled_size, scaled_width, stem_output_size
 from .files import write_json
@@ -30,6 +32,8 @@ ITEM_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 FILE = "roofline.json"
 
 _SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
+#: Images, channels in and out, and side of the 3x3 convolution.
+_CONVOLUTIONS = {"cpu": (8, 256, 28), "cuda": (256, 512, 28)}
 _LONGEST = 0.1  # s: a product that takes longer is large enough
 _COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}  # well beyond any cache
 _SECONDS = 0.15
@@ -188,20 +192,13 @@ class Roofs:
 
 def measure_roof(device: torch.device, dtype: str) -> Roof:
     """Measure the matrix rate and the copy bandwidth of `device`: the best of some repetitions."""
-    kind = getattr(torch, "float32" if dtype == "tf32" else dtype)
-    rates = []
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = dtype == "tf32"
     try:
-        for side in _SIDES[device.type]:
-            a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-            out = torch.empty_like(a)
-            took = _best(partial(torch.mm, a, b, out=out), device)
-            rates.append(side**3 / took)
-            if took > _LONGEST:
-                break
+        rates = _matrix_rates(device, getattr(torch, "float32" if dtype == "tf32" else dtype))
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = tf32
+        matmul.allow_tf32, cudnn.allow_tf32 = before
     size = _COPY_BYTES[device.type]
     source, target = (torch.ones(size, dtype=torch.uint8, device=device) for _ in range(2))
     return Roof(
@@ -212,6 +209,23 @@ def measure_roof(device: torch.device, dtype: str) -> Roof:
         macs_per_s=max(rates),
         bytes_per_s=2 * size / _best(lambda: target.copy_(source), device),
     )
+
+
+def _matrix_rates(device: torch.device, kind: torch.dtype) -> list[float]:
+    """MAC/s of a convolution, and of square matrix products up to one that takes long."""
+    images, channels, side = _CONVOLUTIONS[device.type]
+    x = torch.randn(images, channels, side, side, device=device)
+    weight = torch.randn(channels, channels, 3, 3, device=device)
+    x, weight = (t.to(kind, memory_format=torch.channels_last) for t in (x, weight))
+    took = _best(partial(F.conv2d, x, weight, padding=1), device)
+    rates = [images * side**2 * channels**2 * 9 / took]
+    for side in _SIDES[device.type]:
+        a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+        took = _best(partial(torch.mm, a, b, out=torch.empty_like(a)), device)
+        rates.append(side**3 / took)
+        if took > _LONGEST:
+            break
+    return rates
 
 
 def _best(work: Callable[[], object], device: torch.device) -> float:
