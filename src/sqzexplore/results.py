@@ -101,9 +101,7 @@ _MEASUREMENT = {
     ),
     "macs": Column("Int64", "", "multiply-accumulates of the convolutions, one image"),
     "bytes": Column("Int64", "bytes", "least memory traffic of one pass, operation by operation"),
-    "matrix_macs_per_s": Column(
-        "Float64", "MAC/s", "the device's best matrix product or convolution"
-    ),
+    "matrix_macs_per_s": Column("Float64", "MAC/s", "best of a matrix product and a convolution"),
     "copy_bytes_per_s": Column("Float64", "bytes/s", "the device's best copy, read and written"),
     "floor_ms": Column("Float64", "ms", "least time of one pass on the roofline"),
     "peak_memory_bytes": Column("Int64", "bytes", "most GPU memory held in a pass"),
