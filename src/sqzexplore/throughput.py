@@ -8,7 +8,7 @@ device (CUDA events, or the clock on a CPU), and each takes the next of several 
 - **warm-up**: passes until the median of five is within 2% of the five before, at least 2, for
   at most a quarter of the time budget;
 - **repetitions**: rounds until half the width of the 95% interval of the median is at most 1% of
-  it (`timing`), or the time budget is spent; at least 3 rounds, and no interval below 6;
+  it (`timing`), or the time budget is spent; at least the 6 that an interval needs;
 - **relative_to_reference**: the median over the rounds of reference latency / latency.
 """
 
@@ -55,7 +55,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 REFERENCE = "squeezenet1_1"
 MAX_BATCH = 65536
 
-_WARMUP, _LEAST_ROUNDS, _BLOCK_MS = 2, 3, 20.0
+_WARMUP, _BLOCK_MS = 2, 20.0
 _MOST_PASSES = 50  # of a block
 _BUFFER_BYTES, _MOST_BUFFERS = 2**26, 16  # more than a processor's last-level cache
 _ENERGY_SECONDS = 0.5
@@ -471,12 +471,12 @@ def alternate(networks: Sequence[Callable[[], float]], seconds: float) -> Rounds
 
     Args:
         networks: each makes a pass and returns its latency in ms; warm already.
-        seconds: time budget; at least 3 rounds are made.
+        seconds: time budget; at least 6 rounds are made.
     """
     blocks = [_Block(network) for network in networks]
     rounds = Rounds([[] for _ in blocks], [[] for _ in blocks])
     started = time.perf_counter()
-    while len(rounds.medians[0]) < _LEAST_ROUNDS or (
+    while len(rounds.medians[0]) < timing.LEAST_ROUNDS or (
         time.perf_counter() - started < seconds and not all(map(timing.is_enough, rounds.medians))
     ):
         for block, all_, medians in zip(blocks, *vars(rounds).values(), strict=True):
