@@ -275,15 +275,22 @@ def test_compiled_networks_stay_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
-def test_the_inference_form_compiles_whole(bypass: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_inference_form_compiles_whole(
+    bypass: str, batch_norm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend="aot_eager", **k))
-    architecture, at = TINY.replace(bypass=bypass), replace(SMALL, form="inference", mode="compile")
+    architecture = TINY.replace(bypass=bypass, batch_norm=batch_norm)
+    at = replace(SMALL, form="inference", mode="compile")
     images = throughput._images(architecture, at)[0]
     with torch.inference_mode():
         net = throughput._built(architecture).eval()
         form = throughput._network(net, at, images)
-        assert form.expand == "concatenated"
+        if batch_norm:
+            assert form.expand == "concatenated"
+        else:
+            assert form is net
         logits = throughput._compiled(form)(images)
         torch.testing.assert_close(logits, net(images), atol=1e-4, rtol=1e-4)
 

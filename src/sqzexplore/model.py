@@ -41,18 +41,20 @@ class Fire(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N x in_channels x H x W -> N x out_channels x H x W."""
-        squeezed = self.activation(self.squeeze_norm(self.squeeze(x)))
+        squeezed = self.activation(_normed(self.squeeze(x), self.squeeze_norm))
         branches = []
         if self.expand1x1 is not None:
-            branches.append(self.activation(self.expand1x1_norm(self.expand1x1(squeezed))))
+            out = _normed(self.expand1x1(squeezed), self.expand1x1_norm)
+            branches.append(self.activation(out))
         if self.expand3x3 is not None:
-            branches.append(self.activation(self.expand3x3_norm(self.expand3x3(squeezed))))
+            out = _normed(self.expand3x3(squeezed), self.expand3x3_norm)
+            branches.append(self.activation(out))
         out = torch.cat(branches, 1) if len(branches) == 2 else branches[0]
         if self.bypass is None:
             return out
         shortcut = self.bypass(x)
         if isinstance(self.bypass, nn.Conv2d):
-            shortcut = self.bypass_norm(shortcut)
+            shortcut = _normed(shortcut, self.bypass_norm)
         return out + shortcut
 
 
@@ -118,5 +120,9 @@ def _conv(
     return nn.Conv2d(in_channels, out_channels, kernel, padding=padding, bias=not batch_norm)
 
 
-def _norm(channels: int, batch_norm: bool) -> nn.Module:
-    return nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
+def _norm(channels: int, batch_norm: bool) -> nn.BatchNorm2d | None:
+    return nn.BatchNorm2d(channels) if batch_norm else None
+
+
+def _normed(x: Tensor, norm: nn.Module | None) -> Tensor:
+    return x if norm is None else norm(x)

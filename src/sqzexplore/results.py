@@ -86,7 +86,7 @@ _SPEED = {
 }
 _MEASUREMENT = {
     "reason": Column("string", "", "why it was not measured"),
-    "expand": Column("string", "", "how the inference form writes the expand branches"),
+    "expand": Column("string", "", "how the inference form writes the expand branches, or module"),
     "latency_ms_p50_low": Column("Float64", "ms", "95% interval of latency_ms_p50, lower end"),
     "latency_ms_p50_high": Column("Float64", "ms", "95% interval of latency_ms_p50, upper end"),
     "precision": Column("Float64", "", "half the width of that interval / latency_ms_p50"),

@@ -377,7 +377,9 @@ class Runner:
             _check_memory(architecture, settings)
         images = _images(architecture, settings)
         net = _network(module or _built(architecture), settings, images[0])
-        self.expand = net.expand if isinstance(net, InferenceForm) else None
+        self.expand: str | None = "module" if settings.form == "inference" else None
+        if isinstance(net, InferenceForm):
+            self.expand = net.expand
         run = _compiled(net) if settings.mode == "compile" else net
         run(images[0])
         run(images[-1])
@@ -601,11 +603,16 @@ def _network(net: nn.Module, settings: Settings, images: Tensor) -> nn.Module:
         return net
     assert isinstance(net, SqueezeNet)
     if settings.mode == "compile":
-        # Compiling three forms to compare them takes a minute. On a CPU oneDNN's own fusion was
-        # the faster one, with the compiler's copy; on a GPU the compiler writes both itself.
+        # Compiling three forms to compare them takes a minute. Without BatchNorm there is nothing
+        # to fold, and the compiler does the rest. With it, on a CPU, oneDNN's own fusion was the
+        # faster one, with the compiler's copy; on a GPU the compiler writes both itself.
+        if not net.architecture.batch_norm:
+            return net
         fused = images.device.type == "cpu" and can_fuse(images.device)
         return InferenceForm(net, "concatenated", fused, memory_format)
-    return fastest_form(net, images, memory_format, partial(_quick, settings.mode, images))
+    seconds = partial(_quick, settings.mode, images)
+    form = fastest_form(net, images, memory_format, seconds)
+    return form if seconds(form) < seconds(net) else net
 
 
 def _quick(mode: str, images: Tensor, net: nn.Module) -> float:
