@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import statistics
 import time
 import types
@@ -59,6 +60,7 @@ _WARMUP, _BLOCK_MS = 2, 20.0
 _MOST_PASSES = 50  # of a block
 _BUFFER_BYTES, _MOST_BUFFERS = 2**26, 16  # more than a processor's last-level cache
 _ENERGY_SECONDS = 0.5
+_COMPARED_S = 0.5  # on two forms of one network
 _KEPT_REFERENCES = 32
 
 
@@ -466,7 +468,10 @@ def warm_up(latency_ms: Callable[[], float], seconds: float) -> bool:
 
 
 def alternate(networks: Sequence[Callable[[], float]], seconds: float) -> Rounds:
-    """Blocks of passes of each network by turns, until the median of each is known well enough.
+    """Blocks of passes of each network in rounds, until the median of each is known well enough.
+
+    Each round goes through the networks in another order (of a fixed seed), so that none of them
+    always finds the caches, the clock and the memory as the same other one left them.
 
     A block lasts about 20 ms: then its first pass, which finds another network's data in the
     caches, is made but not counted. A pass that takes longer is a block of its own.
@@ -477,14 +482,16 @@ def alternate(networks: Sequence[Callable[[], float]], seconds: float) -> Rounds
     """
     blocks = [_Block(network) for network in networks]
     rounds = Rounds([[] for _ in blocks], [[] for _ in blocks])
+    order, shuffle = list(range(len(blocks))), random.Random(0).shuffle
     started = time.perf_counter()
     while len(rounds.medians[0]) < timing.LEAST_ROUNDS or (
         time.perf_counter() - started < seconds and not all(map(timing.is_enough, rounds.medians))
     ):
-        for block, all_, medians in zip(blocks, *vars(rounds).values(), strict=True):
-            latencies = block.run()
-            all_.extend(latencies)
-            medians.append(statistics.median(latencies))
+        shuffle(order)
+        for number in order:
+            latencies = blocks[number].run()
+            rounds.latencies[number].extend(latencies)
+            rounds.medians[number].append(statistics.median(latencies))
     return rounds
 
 
@@ -610,19 +617,25 @@ def _network(net: nn.Module, settings: Settings, images: Tensor) -> nn.Module:
             return net
         fused = images.device.type == "cpu" and can_fuse(images.device)
         return InferenceForm(net, "concatenated", fused, memory_format)
-    seconds = partial(_quick, settings.mode, images)
-    form = fastest_form(net, images, memory_format, seconds)
-    return form if seconds(form) < seconds(net) else net
+    form = fastest_form(net, images, memory_format, partial(_quick, settings.mode, images))
+    passes = [_latency(settings.mode, images, each) for each in (net, form)]
+    surely_faster = timing.ratio(*alternate(passes, _COMPARED_S).medians).low > 1
+    return form if surely_faster else net
+
+
+def _latency(mode: str, images: Tensor, net: nn.Module) -> Callable[[], float]:
+    """A pass of `net` that returns how long it took, ms."""
+    net(images)
+    work = captured(net, [images])[0] if mode == "cuda_graph" else partial(net, images)
+    return partial(_timed_cuda if images.is_cuda else _timed_cpu, work)
 
 
 def _quick(mode: str, images: Tensor, net: nn.Module) -> float:
     """How long a pass of `net` takes, roughly, s: the best of a few."""
-    net(images)
-    work = captured(net, [images])[0] if mode == "cuda_graph" else partial(net, images)
-    timed = _timed_cuda if images.is_cuda else _timed_cpu
+    latency_ms = _latency(mode, images, net)
     times: list[float] = []
     while sum(times) < 5 * _BLOCK_MS:
-        times.append(timed(work))
+        times.append(latency_ms())
     return min(times) / 1e3
 
 
