@@ -209,6 +209,14 @@ def measure(network: str, chosen: list[Variant], seconds: float) -> list[dict[st
     return rows
 
 
+def added(frame: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """`frame`, and of `before` the networks and batches that are not in it."""
+    keys = ["network", "batch"]
+    kept = before.merge(frame[keys].drop_duplicates(), on=keys, how="left", indicator=True)
+    kept = kept[kept.pop("_merge") == "left_only"]
+    return pd.concat([frame, kept]).sort_values(keys, kind="stable", ignore_index=True)
+
+
 def ratio(name: str, theirs: list[float], ours: list[float]) -> dict[str, float]:
     found = timing.ratio(theirs, ours)
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
@@ -265,6 +273,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of each network and batch")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--out", type=Path, default=None, help="folder for the tables")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what --out has of other networks and batches"
+    )
     options = parser.parse_args()
     try:
         device = resolve_device(options.device)
@@ -282,9 +293,12 @@ def main() -> None:
         threads=torch.get_num_threads(),
         device_name=provenance.device_name(str(device)),
         torch_version=str(torch.__version__),
+        git_commit=origin["git_commit"],
     )
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
+        if options.add:
+            frame = added(frame, pd.read_parquet(options.out / "benchmark.parquet"))
         content = frame.to_csv(index=False).encode()
         write_atomically(options.out / "benchmark.csv", content)
         write_atomically(options.out / "benchmark.parquet", frame.to_parquet(index=False))

@@ -60,7 +60,7 @@ _WARMUP, _BLOCK_MS = 2, 20.0
 _MOST_PASSES = 50  # of a block
 _BUFFER_BYTES, _MOST_BUFFERS = 2**26, 16  # more than a processor's last-level cache
 _ENERGY_SECONDS = 0.5
-_COMPARED_S = 0.5  # on two forms of one network
+_COMPARED_S, _LEAST_GAIN = 0.5, 1.02  # two forms of one network: time, and what is no accident
 _KEPT_REFERENCES = 32
 
 
@@ -619,8 +619,8 @@ def _network(net: nn.Module, settings: Settings, images: Tensor) -> nn.Module:
         return InferenceForm(net, "concatenated", fused, memory_format)
     form = fastest_form(net, images, memory_format, partial(_quick, settings.mode, images))
     passes = [_latency(settings.mode, images, each) for each in (net, form)]
-    surely_faster = timing.ratio(*alternate(passes, _COMPARED_S).medians).low > 1
-    return form if surely_faster else net
+    gain = timing.ratio(*alternate(passes, _COMPARED_S).medians).value
+    return form if gain > _LEAST_GAIN else net
 
 
 def _latency(mode: str, images: Tensor, net: nn.Module) -> Callable[[], float]:
@@ -634,7 +634,7 @@ def _quick(mode: str, images: Tensor, net: nn.Module) -> float:
     """How long a pass of `net` takes, roughly, s: the best of a few."""
     latency_ms = _latency(mode, images, net)
     times: list[float] = []
-    while sum(times) < 5 * _BLOCK_MS:
+    while len(times) < 3 or sum(times) < 5 * _BLOCK_MS:
         times.append(latency_ms())
     return min(times) / 1e3
 
