@@ -1,0 +1,449 @@
+"""What a report holds: everything that its template and its script show, as plain values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..analysis import pareto_front
+from ..architecture import FIELDS
+from ..columns import architecture_at, columns_of_frame
+from ..cost import cost
+from ..errors import UserError
+from ..figures import default_figures
+from ..reference import published
+from ..results import TRIALS, load_results
+from ..spec import Spec, figure_columns
+from ..study import SPEC_FILE
+from .findings import Effect, answer, effects
+from .wording import architecture_name, heading, number, remark
+
+#: Trials whose values the page holds; of more, the front and a random sample.
+MOST_TRIALS = 20_000
+#: Trials whose layer tables the page holds: the front first.
+MOST_LAYER_TABLES = 500
+#: Rows of a table that stands in the page as text.
+MOST_ROWS = 200
+#: With more trials than this, columns that follow from others are left out of the page's data.
+_MANY = 5_000
+
+_MORE_NUMBERS = ("top5", "val_top1", "relative_to_reference", "roofline_share", "duration_s")
+_LARGER_IS_BETTER = (
+    *("top1", "top5", "val_top1", "images_per_s", "relative_to_reference", "roofline_share"),
+)
+_DERIVED = ("flops", "size_mb", "train_flops", "train_size_mb")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text; `left_out` says how many rows it lacks."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a group of columns comes from: how it was obtained, and on what."""
+
+    name: str
+    how: str
+    table: Table
+
+
+@dataclass
+class Content:
+    """Everything that the page says of one sweep."""
+
+    spec: Spec
+    folder: Path
+    trials: int
+    planned: int | None
+    states: dict[str, int]
+    last_started: str
+    answer: list[str]
+    effects: list[Effect]
+    front: Table
+    throughput: Table | None
+    failures: Table
+    origins: list[Origin]
+    meanings: dict[str, str]
+    paper: list[str]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def partial(self) -> bool:
+        """Whether trials are still to come, as far as is known."""
+        return self.planned is not None and self.trials < self.planned
+
+
+def gather(folder: Path) -> Content:
+    """Everything that there is to say of the sweep in `folder`.
+
+    Raises:
+        UserError: the folder holds no sweep, or its files are damaged.
+    """
+    _check_folder(folder)
+    spec = Spec.load(folder / SPEC_FILE)
+    trials = load_results(folder).sort_values("trial", ignore_index=True)
+    seeds, throughput = (_optional(folder, name) for name in ("seeds", "throughput"))
+    front = _front(spec, trials)
+    data = _data(spec, trials, front)
+    shown = {*data["columns"]} | {"state"}
+    return Content(
+        spec=spec,
+        folder=folder,
+        trials=len(trials),
+        planned=_planned(spec),
+        states={str(name): int(n) for name, n in trials["state"].value_counts().items()},
+        last_started=str(trials["started_at"].max()) if trials["started_at"].notna().any() else "",
+        answer=answer(spec, trials, seeds, throughput),
+        effects=effects(spec, trials),
+        front=_front_table(spec, front),
+        throughput=None if throughput.empty else _throughput_table(spec, trials, throughput),
+        failures=_failures(spec, trials),
+        origins=_origins(trials, throughput),
+        meanings={n: c.meaning for n, c in TRIALS.items() if n in shown and c.meaning},
+        paper=[f.reference for f in default_figures(spec) if f.reference],
+        provenance=_provenance(folder),
+        checksums=_checksums(folder),
+        data=data,
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    """Say what a folder is that is no sweep's."""
+    for name, what in (("census.json", "a census"), ("benchmark.parquet", "a benchmark")):
+        if (folder / name).exists():
+            raise UserError(
+                f"{folder}: found {what} ({name}), expected the folder of a sweep; a report "
+                "is made of trials"
+            )
+    if (folder / "throughput.parquet").exists() and not (folder / "trials.parquet").exists():
+        raise UserError(
+            f"{folder}: found a bench (throughput.parquet alone), expected the folder of a sweep; "
+            "a report is made of trials"
+        )
+
+
+def _optional(folder: Path, table: str) -> pd.DataFrame:
+    if not (folder / f"{table}.parquet").exists():
+        return pd.DataFrame()
+    return load_results(folder, table)
+
+
+def _planned(spec: Spec) -> int | None:
+    """How many trials the sweep has in all; None where counting would take long."""
+    space, wanted = spec.design_space, spec.search.trials
+    feasible = space.count() if space.enumerable and space.size <= 1_000_000 else None
+    known = [n for n in (feasible, wanted) if n is not None]
+    return min(known) if known else None
+
+
+def _front(spec: Spec, trials: pd.DataFrame) -> pd.DataFrame:
+    """The complete trials that no other dominates in the objectives, the first objective's order."""
+    complete = trials[trials["state"] == "complete"]
+    goals: dict[str, list[str]] = {"minimize": [], "maximize": []}
+    for name, direction in spec.objectives.items():
+        goals[direction].append(name)
+    first, direction = next(iter(spec.objectives.items()))
+    return pareto_front(complete, **goals).sort_values(first, ascending=direction == "minimize")
+
+
+# --- what the script draws ---------------------------------------------------------------------
+
+
+def _data(spec: Spec, trials: pd.DataFrame, front: pd.DataFrame) -> dict[str, Any]:
+    axes = [axis.field for axis in spec.design_space.axes]
+    kept = _kept(trials, front)
+    names = _plot_columns(spec, trials)
+    table = ["trial", *axes, *spec.objectives, "params", "macs"]
+    if len(trials) > (trials["state"] == "complete").sum():
+        table.insert(1, "state")
+    interval = ["top1_ci_low", "top1_ci_high"] if trials["top1"].notna().any() else []
+    columns = dict.fromkeys([*table, *names, *interval])
+    x, y = _first_axes(spec, names)
+    position = {trial: row for row, trial in enumerate(kept["trial"])}
+    return {
+        "name": spec.name,
+        "axes": axes,
+        "trials": len(kept),
+        "columns": {name: _column(name, kept, spec) for name in columns},
+        "numeric": names,
+        "table": list(dict.fromkeys(table)),
+        "colours": axes + [name for name in ("state",) if name in table],
+        "x": x,
+        "y": y,
+        "front": [position[trial] for trial in front["trial"] if trial in position],
+        "layers": _layers(kept, front),
+        "layerInput": spec.input_size,
+        "paper": [_paper(figure) for figure in dict.fromkeys(_references(spec))],
+    }
+
+
+def _kept(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
+    """The trials that the page holds."""
+    if len(trials) <= MOST_TRIALS:
+        return trials
+    others = trials[~trials["trial"].isin(front["trial"])]
+    sample = others.sample(max(0, MOST_TRIALS - len(front)), random_state=0)
+    return pd.concat([front, sample]).head(MOST_TRIALS).sort_values("trial", ignore_index=True)
+
+
+def _plot_columns(spec: Spec, trials: pd.DataFrame) -> list[str]:
+    """The numeric columns that can be an axis: what the sweep measured, and what varies."""
+    asked = [name for figure in default_figures(spec) for name in (figure.x, figure.y)]
+    axes = [a.field for a in spec.design_space.axes if FIELDS[a.field] in (int, float)]
+    wanted = dict.fromkeys([*spec.objectives, *asked, *axes])
+    others = [*figure_columns(spec), *_MORE_NUMBERS]
+    if len(trials) > _MANY:
+        others = [name for name in others if name not in _DERIVED]
+    for name in others:
+        if trials[name].nunique() > 1:
+            wanted[name] = None
+    return [name for name in wanted if trials[name].notna().any()]
+
+
+def _first_axes(spec: Spec, names: list[str]) -> tuple[str, str]:
+    """What the scatter shows first: the spec's first figure, as far as it has values."""
+    for figure in default_figures(spec):
+        if {figure.x, figure.y} <= set(names):
+            return figure.x, figure.y
+    names = names or ["params", "macs"]
+    y = next(iter(spec.objectives))
+    x = next((name for name in ("params", *names) if name in names and name != y), names[0])
+    return x, y if y in names else names[0]
+
+
+def _column(name: str, trials: pd.DataFrame, spec: Spec) -> dict[str, Any]:
+    """A column's heading, remark, direction and values; one value where all are the same."""
+    values = trials[name]
+    text = values.dtype == "string"
+    plain: list[Any] = [None if pd.isna(v) else v for v in values.tolist()]
+    if not text and TRIALS[name].type == "Float64":
+        plain = [None if v is None or not np.isfinite(v) else float(f"{v:.7g}") for v in plain]
+    better = spec.objectives.get(name) or _direction(name)
+    column = {
+        "heading": heading(name),
+        "remark": remark(name, trials),
+        "kind": "text" if text else "number",
+        "whole": TRIALS[name].type == "Int64",
+        "unit": TRIALS[name].unit,
+        "better": better,
+    }
+    if len(set(plain)) == 1:
+        return column | {"value": plain[0]}
+    return column | {"values": plain}
+
+
+def _direction(name: str) -> str | None:
+    if name in _LARGER_IS_BETTER:
+        return "maximize"
+    return None if name in FIELDS or name in ("trial", "state") else "minimize"
+
+
+def _layers(trials: pd.DataFrame, front: pd.DataFrame) -> dict[int, list[list[Any]]]:
+    """Layer tables of the deployed network by row: the front's, then the first trials'."""
+    on_front = set(front["trial"])
+    order = sorted(range(len(trials)), key=lambda row: trials["trial"].iloc[row] not in on_front)
+    order = order[:MOST_LAYER_TABLES]
+    columns = columns_of_frame(trials.iloc[order])
+    sizes = trials["input_size"].to_numpy()
+    tables = {}
+    for place, row in enumerate(order):
+        counted = cost(architecture_at(columns, place), int(sizes[row]))
+        tables[row] = [
+            [
+                layer.name,
+                "x".join(map(str, layer.output_shape)),
+                layer.filters,
+                *(layer.params, layer.macs, layer.activations),
+            ]
+            for layer in counted.layers
+        ]
+    return tables
+
+
+def _references(spec: Spec) -> list[str]:
+    return [figure.reference for figure in default_figures(spec) if figure.reference]
+
+
+def _paper(reference: str) -> dict[str, Any]:
+    """The paper's points of one figure or table."""
+    rows = published(reference)
+    known = rows.dropna(subset=["size_mb", "top5"])
+    return {
+        "name": reference,
+        "labels": known["label"].tolist(),
+        "size_mb": known["size_mb"].tolist(),
+        "top5": known["top5"].tolist(),
+    }
+
+
+# --- tables in the page ------------------------------------------------------------------------
+
+
+def _front_table(spec: Spec, front: pd.DataFrame) -> Table:
+    axes = [axis.field for axis in spec.design_space.axes]
+    names = [*spec.objectives, *(n for n in ("params", "macs") if n not in spec.objectives)]
+    headings = ["trial", *axes]
+    for name in names:
+        note = remark(name, front) if len(front) else ""
+        headings.append(f"{heading(name)}{f', {note}' if note else ''}")
+        if name == "top1":
+            headings.append("95% interval over seeds")
+    rows = []
+    for _, row in front.head(MOST_ROWS).iterrows():
+        cells = [number("trial", row["trial"]), *(architecture_name(row, [a]) for a in axes)]
+        cells[1:] = [cell.partition(" ")[2] for cell in cells[1:]]
+        for name in names:
+            cells.append(number(name, row[name]))
+            if name == "top1":
+                cells.append(_interval(row, "top1_ci_low", "top1_ci_high", "one seed"))
+        rows.append(cells)
+    return Table(headings, rows, max(0, len(front) - MOST_ROWS))
+
+
+def _interval(row: pd.Series, low: str, high: str, otherwise: str = "") -> str:
+    if pd.isna(row[low]) or pd.isna(row[high]):
+        return otherwise
+    return f"{row[low]:.4g} to {row[high]:.4g}"
+
+
+_THROUGHPUT_TEXT = ("device", "batch", "dtype", "memory_format", "form", "mode", "input_size")
+
+
+def _throughput_table(spec: Spec, trials: pd.DataFrame, throughput: pd.DataFrame) -> Table:
+    """A row a measurement; what is the same in all of them stands in the provenance."""
+    axes = [axis.field for axis in spec.design_space.axes]
+    names = {row["trial"]: architecture_name(row, axes) for _, row in trials.iterrows()}
+    varied = [name for name in _THROUGHPUT_TEXT if throughput[name].nunique() > 1]
+    shown = throughput.head(MOST_ROWS)
+    headings = [
+        *("trial", "architecture", *map(heading, varied), "images_per_s (images/s)"),
+        *("latency_ms_p50 (ms)", "95% interval (ms)", "latency_ms_p99 (ms)"),
+        *("relative_to_reference", "95% interval", "outcome"),
+    ]
+    rows = [
+        [
+            number("trial", row["trial"]),
+            names.get(row["trial"], ""),
+            *("" if pd.isna(row[name]) else str(row[name]) for name in varied),
+            number("images_per_s", row["images_per_s"]),
+            number("latency_ms_p50", row["latency_ms_p50"]),
+            _interval(row, "latency_ms_p50_low", "latency_ms_p50_high"),
+            number("latency_ms_p99", row["latency_ms_p99"]),
+            number("relative_to_reference", row["relative_to_reference"]),
+            _interval(row, "relative_to_reference_low", "relative_to_reference_high"),
+            "" if pd.isna(row["outcome"]) else str(row["outcome"]),
+        ]
+        for _, row in shown.iterrows()
+    ]
+    return Table(headings, rows, len(throughput) - len(shown))
+
+
+def _failures(spec: Spec, trials: pd.DataFrame) -> Table:
+    axes = [axis.field for axis in spec.design_space.axes]
+    bad = trials[trials["state"] != "complete"]
+    rows = []
+    for _, row in bad.head(MOST_ROWS).iterrows():
+        why = "" if pd.isna(row["error"]) else str(row["error"])
+        if row["state"] == "diverged":
+            why = f"{row['diverged_seeds']} of {row['seeds']} seeds: the loss was not finite"
+        if row["state"] == "pruned":
+            why = why or "ended early by the search"
+        rows.append(
+            [number("trial", row["trial"]), architecture_name(row, axes), str(row["state"]), why]
+        )
+    return Table(["trial", "architecture", "state", "why"], rows, max(0, len(bad) - MOST_ROWS))
+
+
+# --- provenance --------------------------------------------------------------------------------
+
+
+def _origins(trials: pd.DataFrame, throughput: pd.DataFrame) -> list[Origin]:
+    origins = [
+        Origin(
+            "Counts: params, macs, flops, size_mb, activations",
+            "Exact, in closed form, of the deployed network and one image; nothing is measured.",
+            _distinct(trials, ["input_size", "sqzexplore_version", "git_commit"]),
+        )
+    ]
+    trained = trials[trials["top1"].notna() | trials["seeds"].notna()]
+    if len(trained):
+        origins.append(
+            Origin(
+                "Accuracy: top1, top5, val_top1",
+                "A proxy: of a network with the same metaparameters but for those under `proxy` in "
+                "the spec, trained on the data set below. top1 is the mean over seeds on the test "
+                "split after the last epoch; its interval is the 95% t-interval over seeds.",
+                _distinct(
+                    trained,
+                    [
+                        *("data", "data_sha256", "train_input_size", "recipe", "precision"),
+                        *("epochs", "seeds", "device", "device_name", "threads"),
+                        *("torch_version", "sqzexplore_version", "git_commit"),
+                    ],
+                ),
+            )
+        )
+    if len(throughput):
+        origins.append(
+            Origin(
+                "Throughput: images_per_s, latency_ms_p50, latency_ms_p99",
+                "Measured on the device below: rounds of passes of the network and of "
+                "squeezenet1_1 by turns; the median pass, with its distribution-free 95% interval.",
+                _distinct(
+                    throughput,
+                    [
+                        *("device", "device_name", "threads", "torch_version", "input_size"),
+                        *("batch", "dtype", "memory_format", "form", "mode"),
+                    ],
+                ),
+            )
+        )
+    return origins
+
+
+def _distinct(frame: pd.DataFrame, names: list[str]) -> Table:
+    """The distinct combinations of some columns, and how many rows have each."""
+    counted = frame.groupby(names, dropna=False, sort=False).size().reset_index(name="rows")
+    rows = [
+        ["" if pd.isna(value) else str(value) for value in row]
+        for row in counted.head(MOST_ROWS).itertuples(index=False)
+    ]
+    return Table([*names, "rows"], rows, max(0, len(counted) - MOST_ROWS))
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """`provenance.json` in one level; empty where there is none yet."""
+    file = folder / "provenance.json"
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text())
+        packages = content.pop("packages", {})
+        return {str(name): value for name, value in (content | packages).items() if value != ""}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({error})") from None
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that the report was made from, as they were."""
+    names = ["spec.yaml", "provenance.json", "study.journal"]
+    names += [f"{table}.parquet" for table in ("trials", "seeds", "history", "throughput")]
+    sums = {}
+    for name in names:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
