@@ -15,17 +15,11 @@ from . import provenance
 from .architecture import PRESETS, Architecture, preset
 from .errors import UserError, nearest, shown
 from .files import write_json
+from .layer_times import measure_layers
+from .prepare import CHOICES, Settings
 from .results import write_tables
 from .spec import Spec, Throughput
-from .throughput import (
-    CHOICES,
-    MAX_BATCH,
-    Settings,
-    check_choices,
-    measure,
-    measure_layers,
-    over_batches,
-)
+from .throughput import MAX_BATCH, check_choices, measure, over_batches
 
 _SETTINGS = ("device", "dtype", "input_size", "memory_format", "form", "mode")
 #: Architectures of a spec that are measured one after the other.

@@ -40,11 +40,12 @@ from .figures import write_figures
 from .figures_census import write_census_figures
 from .figures_throughput import write_throughput_figures
 from .files import check_writable
+from .prepare import CHOICES
 from .results import load_results
 from .space import Space
 from .spec import Accuracy, Spec
 from .study import JOURNAL, SPEC_FILE, load_data, open_asked, run_sweep
-from .throughput import CHOICES, check_choices, resolve_device
+from .throughput import check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
 from .training import follow
 

@@ -26,9 +26,10 @@ from .columns import format_value
 from .cost import cost
 from .data import ImageData, Source
 from .files import write_json
+from .prepare import Settings
 from .recipe import Recipe
 from .spec import Accuracy, Spec
-from .throughput import Settings, Throughput, measure, over_batches
+from .throughput import Throughput, measure, over_batches
 from .training import Epoch, Run, train
 
 #: Called with the share of a trial's work that is newly done, and what was done.

@@ -18,9 +18,10 @@ from .augment import Augmentation
 from .data import check_data_name
 from .errors import CostOverflow, UserError, field_problem, nearest, shown
 from .expressions import Expression
+from .prepare import Dtype, Form, MemoryFormat, Mode, Settings
 from .recipe import Precision, RecipeName
 from .space import Axis, Space, Variant
-from .throughput import MAX_BATCH, Dtype, Form, MemoryFormat, Mode, Settings
+from .throughput import MAX_BATCH
 from .yamltext import KeyPath, Problem
 
 #: More values than this on one axis is a slip of the pen.
