@@ -9,7 +9,6 @@ running is taken up again under its own number, so that each architecture has ex
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,8 +19,6 @@ import filelock
 import optuna
 import sqlalchemy.exc
 import torch
-from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
@@ -34,6 +31,7 @@ from .errors import UserError, shown
 from .evaluate import Evaluation, describe_row, evaluate, work_units
 from .files import check_writable, write_atomically, write_json
 from .results import TABLES, write_tables
+from .samplers import pruner_of, sampler_of
 from .spec import Accuracy, Spec
 from .training import Epoch
 
@@ -222,7 +220,7 @@ class _Sweep:
     def _ask(self) -> Trial:
         """The study's next trial. A sampler of its own seed for each makes a resumed search draw
         what an uninterrupted one draws."""
-        self.study.sampler = _sampler(self.spec, self._asked)
+        self.study.sampler = sampler_of(self.spec, self._asked)
         self._asked += 1
         return self.study.ask(self.space.distributions())
 
@@ -308,47 +306,6 @@ class _Sweep:
 def _told(row: Mapping[str, Any], objective: str) -> float:
     """The value that a search may know of an objective: of accuracy, the validation split's."""
     return float(row["val_top1" if objective == "top1" else objective])
-
-
-def _sampler(spec: Spec, number: int) -> BaseSampler:
-    """Optuna's sampler for trial `number`."""
-    name, seed = spec.search.sampler, (spec.search.seed * 1_000_003 + number) % 2**32
-    samplers = optuna.samplers
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match name:
-            case "qmc":  # one low-discrepancy sequence, whose position is kept in the study
-                return samplers.QMCSampler(
-                    scramble=True,
-                    seed=spec.search.seed,
-                    independent_sampler=samplers.RandomSampler(seed),
-                    warn_independent_sampling=False,
-                )
-            case "tpe":
-                return samplers.TPESampler(seed=seed)
-            case "nsga2":
-                return samplers.NSGAIISampler(seed=seed)
-            case "nsga3":
-                return samplers.NSGAIIISampler(seed=seed)
-            case "gp":
-                return samplers.GPSampler(seed=seed)
-            case _:  # a grid's trials are fixed; nothing is drawn
-                return samplers.RandomSampler(seed=seed)
-
-
-def _pruner(spec: Spec) -> BasePruner:
-    """Optuna's pruner over the epochs of a trial's first seed: a third goes on at each rung."""
-    epochs = spec.measure.accuracy.epochs if spec.measure.accuracy else 1
-    first = max(1, epochs // 9)
-    match spec.search.pruner:
-        case "halving":
-            return SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
-        case "hyperband":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=3)
-        case _:
-            return NopPruner()
 
 
 # --- the folder and the study in it ------------------------------------------------------------
@@ -473,7 +430,7 @@ def _open_study(spec: Spec, storage: BaseStorage) -> optuna.Study:
         study_name=spec.name,
         storage=storage,
         directions=list(spec.objectives.values()),
-        pruner=_pruner(spec),
+        pruner=pruner_of(spec),
         load_if_exists=True,
     )
 
