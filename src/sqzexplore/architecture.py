@@ -133,7 +133,7 @@ class Architecture(BaseModel):
             return values
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
         given = {key: plain.pop(key) for key in [*plain] if key in OVERRIDES}
-        if given or plain.get("overrides"):
+        if given or "overrides" in plain:
             plain["overrides"] = _checked_overrides(
                 parse_overrides(plain.get("overrides", ())) | given
             )

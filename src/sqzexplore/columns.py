@@ -159,7 +159,8 @@ def _overrides(series: pd.Series) -> dict[str, NDArray[Any]]:
 
 def _override(series: pd.Series, name: str) -> NDArray[Any]:
     """A column of what one Fire overrides."""
-    codes, values = pd.factorize(series, use_na_sentinel=False)
+    codes, distinct = pd.factorize(series, use_na_sentinel=False)
+    values: list[Any] = list(distinct)
     if KEYS[name] is int:  # pandas holds integers with gaps as floats
         values = [v if _missing(v) or v != v // 1 else int(v) for v in values]
     checked = [None if _missing(v) else _check(name, v, fires=MAX_FIRES) for v in values]
@@ -173,10 +174,11 @@ def _missing(value: Any) -> bool:
 def _categories(series: pd.Series, name: str) -> NDArray[Any]:
     """A column of few distinct values: each is checked and encoded once."""
     try:
-        codes, values = pd.factorize(series, use_na_sentinel=False)
+        codes, distinct = pd.factorize(series, use_na_sentinel=False)
     except TypeError:  # lists cannot be hashed
         series = series.map(lambda v: tuple(v) if isinstance(v, list | np.ndarray) else v)
-        codes, values = pd.factorize(series, use_na_sentinel=False)
+        codes, distinct = pd.factorize(series, use_na_sentinel=False)
+    values: list[Any] = list(distinct)
     if name == "pool_after":  # "4" comes back from CSV as an integer
         values = [str(v) if isinstance(v, int | np.integer) else v for v in values]
     checked = [_check(name, value, fires=MAX_FIRES) for value in values]

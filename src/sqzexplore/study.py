@@ -222,7 +222,7 @@ class _Sweep:
         what an uninterrupted one draws."""
         self.study.sampler = sampler_of(self.spec, self._asked)
         self._asked += 1
-        return self.study.ask(self.space.distributions())
+        return self.space.ask(self.study)
 
     def _checked(self, trial: Trial) -> Iterator[tuple[Trial, Architecture]]:
         """The trial and its architecture, unless that is infeasible or has a trial already."""
