@@ -116,6 +116,15 @@ def format_value(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def with_overrides(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of trials with a column for each override that any of its rows has."""
+    if "overrides" not in frame or frame["overrides"].isna().all():
+        return frame
+    rows = [{} if _missing(text) else parse_overrides(text) for text in frame["overrides"]]
+    keys = [key for key in OVERRIDES if any(key in row for row in rows)]
+    return frame.assign(**{key: [row.get(key) for row in rows] for key in keys})
+
+
 def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
     """The architecture fields of a table as columns; a missing field is at its default.
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
+from .columns import with_overrides
 from .reference import published
 from .results import TRIALS, data_name
 from .spec import FigureSpec, Spec
@@ -63,7 +64,8 @@ def tradeoff(
     goals: dict[str, list[str]] = {"maximize": [], "minimize": []}
     for column in (x, y):
         goals["maximize" if column in _LARGER_IS_BETTER else "minimize"].append(column)
-    front = pareto_front(rows, **goals).sort_values(x)
+    met = rows[rows["feasible"].fillna(True).astype(bool)] if "feasible" in rows else rows
+    front = pareto_front(met, **goals).sort_values(x)
     axes.plot(
         front[x].astype(float),
         front[y].astype(float),
@@ -71,7 +73,7 @@ def tradeoff(
         linewidth=1.2,
         drawstyle="steps-post" if y in _LARGER_IS_BETTER else "default",
         zorder=2,
-        label="Pareto front",
+        label="Pareto front" if len(met) == len(rows) else "Pareto front of the feasible",
     )
     errors = _interval(rows, y, ys)
     axes.errorbar(
@@ -88,7 +90,7 @@ def tradeoff(
     )
     _scale(axes, x, xs)
     _label(axes, frame, x, y)
-    if label:
+    if label and label in rows:
         _write_labels(axes, xs, ys, [_point_label(label, value) for value in rows[label]])
     axes.legend(loc="best")
     return axes
@@ -116,6 +118,7 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
 def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
     drawn, axes = panels(2 if figure.reference else 1)
+    trials = with_overrides(trials)
     label = figure.label or (spec.design_space.axes[0].field if len(trials) <= 30 else None)
     tradeoff(trials, figure.x, figure.y, label, axes[0])
     axes[0].set_title(_caption(spec, trials, figure), fontsize=7)

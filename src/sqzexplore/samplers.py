@@ -26,13 +26,17 @@ def sampler_of(spec: Spec, number: int) -> BaseSampler:
                     warn_independent_sampling=False,
                 )
             case "tpe":
-                return samplers.TPESampler(seed=seed)
+                # Where axes are conditional, those that exist together are modelled together.
+                conditional = any(axis.when for axis in spec.design_space.axes)
+                return samplers.TPESampler(
+                    seed=seed, multivariate=True if conditional else None, group=conditional
+                )
             case "nsga2":
                 return samplers.NSGAIISampler(seed=seed)
             case "nsga3":
                 return samplers.NSGAIIISampler(seed=seed)
             case "gp":
-                return samplers.GPSampler(seed=seed)
+                return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
             case _:  # a grid's trials are fixed; nothing is drawn
                 return samplers.RandomSampler(seed=seed)
 

@@ -28,11 +28,11 @@ from . import distributed, provenance
 from .architecture import Architecture
 from .data import ImageData, Source, load, open_data
 from .errors import UserError, shown
-from .evaluate import Evaluation, describe_row, evaluate, work_units
+from .evaluate import Evaluation, describe_row, evaluate, violations, work_units
 from .files import check_writable, write_atomically, write_json
 from .results import TABLES, write_tables
 from .samplers import pruner_of, sampler_of
-from .spec import Accuracy, Spec
+from .spec import AccuracySpec, Spec
 from .training import Epoch
 
 JOURNAL = "study.journal"
@@ -43,6 +43,8 @@ _LOCK = ".lock"
 _MOST_MISSES = 10_000
 #: Spaces up to this size are counted before a search, so that it ends when they are exhausted.
 _COUNTED = 1_000_000
+#: Architectures of a search that only its timeout ends.
+_MOST_TRIALS = 1_000_000
 #: Combinations of a grid that a sweep goes through.
 MAX_GRID = 1_000_000
 #: Architectures drawn to see whether a search can meet its constraints.
@@ -159,14 +161,18 @@ class _Sweep:
 
     def run(self) -> None:
         """Evaluate until nothing is left."""
+        started = time.perf_counter()
         total, units = self._plan()
         self.progress.start(total, units, min(units, self._done_units))
+        timeout = self.spec.search.timeout
         for trial, architecture in self._trials():
             self._evaluate(trial, architecture)
             self.progress.trial(self._tables["trials"][-1], len(self.known), total)
             # At once where trials are slow; of thousands of quick ones, 1/20 of the time.
             if time.perf_counter() - self._written_at > 20 * self._write_took:
                 self.write()
+            if timeout is not None and time.perf_counter() - started > timeout:
+                break
 
     def write(self) -> None:
         """Write the tables as they stand."""
@@ -181,7 +187,7 @@ class _Sweep:
 
     def _plan(self) -> tuple[int, float]:
         """Architectures in all, and their work."""
-        if self.spec.search.trials is not None:
+        if self.spec.search.sampler != "grid":
             trials = self._wanted()
             return trials, trials * self._units(self.space.base)
         units = [self._units(self.space.architecture(i)) for i in self.space.indices()]
@@ -192,7 +198,7 @@ class _Sweep:
 
     def _wanted(self) -> int:
         """Architectures that a search evaluates: those asked for, or all that there are."""
-        trials = self.spec.search.trials or 0
+        trials = self.spec.search.trials or _MOST_TRIALS
         if self.space.enumerable and self.space.size <= _COUNTED:
             return min(trials, self.space.count())
         return trials
@@ -204,7 +210,7 @@ class _Sweep:
             yield from self._checked(Trial(self.study, frozen._trial_id))
         for _ in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             yield from self._checked(self._ask())
-        if self.spec.search.trials is None:
+        if self.spec.search.sampler == "grid":
             for index in self.space.indices():
                 architecture = self.space.architecture(index)
                 if architecture.arch_id not in self.known:
@@ -272,6 +278,9 @@ class _Sweep:
         values = None
         if evaluation.row["state"] == "complete":
             values = [_told(evaluation.row, name) for name in self.spec.objectives]
+            distances = violations(architecture, evaluation.row, self.spec, of_search=True)
+            for name, distance in distances.items():
+                trial.set_constraint(name, distance)
         pruned = evaluation.row["state"] == "pruned"
         self._tell(trial, values, TrialState.PRUNED if pruned else TrialState.FAIL)
         self._record(trial.number, attributes, values)
@@ -344,7 +353,7 @@ def load_data(spec: Spec, device: torch.device) -> ImageData | None:
     return load(source, accuracy.image_size, accuracy.augmentation).to(device)
 
 
-def open_asked(accuracy: Accuracy) -> Source:
+def open_asked(accuracy: AccuracySpec) -> Source:
     """The data set that a spec names; a `UserError` names the key too."""
     try:
         return open_data(accuracy.data)
