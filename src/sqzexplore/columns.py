@@ -122,7 +122,8 @@ def with_overrides(frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     rows = [{} if _missing(text) else parse_overrides(text) for text in frame["overrides"]]
     keys = [key for key in OVERRIDES if any(key in row for row in rows)]
-    return frame.assign(**{key: [row.get(key) for row in rows] for key in keys})
+    own = {key: pd.Series([row.get(key) for row in rows], index=frame.index) for key in keys}
+    return frame.assign(**own)
 
 
 def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
