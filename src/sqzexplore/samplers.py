@@ -10,10 +10,18 @@ from optuna.samplers import BaseSampler
 
 from .spec import Spec
 
+#: Draws in a row of known architectures, after which one at random is drawn.
+_PATIENCE = 10
 
-def sampler_of(spec: Spec, number: int) -> BaseSampler:
-    """Optuna's sampler for trial `number`."""
+
+def sampler_of(spec: Spec, number: int, misses: int) -> BaseSampler:
+    """Optuna's sampler for trial `number`, after `misses` trials in a row that were nothing new.
+
+    A sampler that is sure of its best proposes it for ever.
+    """
     name, seed = spec.search.sampler, (spec.search.seed * 1_000_003 + number) % 2**32
+    if misses >= _PATIENCE:
+        name = "random"
     samplers = optuna.samplers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -88,12 +88,6 @@ class Search(_Model):
         description="most time the search takes, with trials or instead of them: seconds, or text "
         "such as 2h or 90min; running trials are finished",
     )
-    retries: int = Field(
-        2, ge=0, le=100, description="how often a trial whose worker died is given to another"
-    )
-    trial_timeout: Duration | None = Field(
-        None, description="most time of one trial, which then has failed: seconds, or such text"
-    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the sampler")
     objectives: dict[str, Literal["minimize", "maximize"]] = Field(
         default_factory=dict, description="columns that the study optimises, with directions"
@@ -296,8 +290,7 @@ class Spec(_Model):
     def recipe(self) -> dict[str, Any]:
         """Everything that decides what is evaluated, and how; not how it is shown, nor for how
         long it may take."""
-        patience = {"timeout", "retries", "trial_timeout"}
-        exclude: Any = {"question": True, "figures": True, "search": patience}
+        exclude: Any = {"question": True, "figures": True, "search": {"timeout"}}
         return self.model_dump(mode="json", exclude=exclude)
 
 

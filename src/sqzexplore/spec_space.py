@@ -105,7 +105,8 @@ def check_conditions(space: Space) -> None:
             other = axes[name]
             if other.continuous:
                 raise Problem(path, f"found {name}, a continuous axis, expected one with values")
-            possible = [*other.values, *([space.base.get(name)] if other.when else [])]
+            base = [space.base.get(name)] if other.when else []
+            possible = list(dict.fromkeys([*other.values, *base]))
             for value in values:
                 if value not in possible:
                     raise Problem(

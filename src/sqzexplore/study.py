@@ -130,6 +130,7 @@ class _Known:
 
     number: int
     values: list[float] | None
+    constraints: Mapping[str, float]
 
 
 class _Sweep:
@@ -152,11 +153,11 @@ class _Sweep:
         self._tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         self._write_took = self._written_at = 0.0
         self._done_units = 0.0
-        self._asked = 0
+        self._asked = self._misses = 0
         for trial in study.get_trials(deepcopy=False):
             self._asked += 1
             if trial.state.is_finished() and "row" in trial.user_attrs:
-                self._record(trial.number, trial.user_attrs, trial.values)
+                self._record(trial.number, trial.user_attrs, trial.values, trial.constraints)
                 self._done_units += self._units(self.space.from_params(trial.params))
 
     def run(self) -> None:
@@ -217,16 +218,16 @@ class _Sweep:
                     self.study.enqueue_trial(self.space.to_params(architecture))
                     yield from self._checked(self._ask())
             return
-        misses, wanted = 0, self._wanted()
-        while len(self.known) < wanted and misses < _MOST_MISSES:
+        wanted = self._wanted()
+        while len(self.known) < wanted and self._misses < _MOST_MISSES:
             before = len(self.known)
             yield from self._checked(self._ask())
-            misses = 0 if len(self.known) > before else misses + 1
+            self._misses = 0 if len(self.known) > before else self._misses + 1
 
     def _ask(self) -> Trial:
         """The study's next trial. A sampler of its own seed for each makes a resumed search draw
         what an uninterrupted one draws."""
-        self.study.sampler = sampler_of(self.spec, self._asked)
+        self.study.sampler = sampler_of(self.spec, self._asked, self._misses)
         self._asked += 1
         return self.space.ask(self.study)
 
@@ -240,6 +241,8 @@ class _Sweep:
             self.study.tell(trial, state=TrialState.PRUNED)
         elif known := self.known.get(architecture.arch_id):
             trial.set_user_attr("same_as", known.number)
+            for name, distance in known.constraints.items():
+                trial.set_constraint(name, distance)
             self._tell(trial, known.values)
         else:
             yield trial, architecture
@@ -275,7 +278,7 @@ class _Sweep:
         attributes = vars(evaluation)
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
-        values = None
+        values, distances = None, dict[str, float]()
         if evaluation.row["state"] == "complete":
             values = [_told(evaluation.row, name) for name in self.spec.objectives]
             distances = violations(architecture, evaluation.row, self.spec, of_search=True)
@@ -283,7 +286,7 @@ class _Sweep:
                 trial.set_constraint(name, distance)
         pruned = evaluation.row["state"] == "pruned"
         self._tell(trial, values, TrialState.PRUNED if pruned else TrialState.FAIL)
-        self._record(trial.number, attributes, values)
+        self._record(trial.number, attributes, values, distances)
         for kept in scratch.glob(f"{architecture.arch_id}-*"):
             kept.unlink()
         with suppress(OSError):  # still in use
@@ -295,11 +298,15 @@ class _Sweep:
         self.study.tell(trial, values, state=None if values else otherwise)
 
     def _record(
-        self, number: int, attributes: Mapping[str, Any], values: list[float] | None
+        self,
+        number: int,
+        attributes: Mapping[str, Any],
+        values: list[float] | None,
+        constraints: Mapping[str, float],
     ) -> None:
         """Take a finished trial into the tables."""
         row = attributes["row"]
-        self.known[row["arch_id"]] = _Known(number, values)
+        self.known[row["arch_id"]] = _Known(number, values, constraints)
         identity = {
             "sweep": self.spec.name,
             "trial": number,
