@@ -89,7 +89,8 @@ def tradeoff(
     _scale(axes, x, xs)
     _label(axes, frame, x, y)
     if label:
-        _write_labels(axes, xs, ys, [_point_label(label, value) for value in rows[label]])
+        texts = [_point_label(label, value) for value in rows[label]]
+        _write_labels(axes, xs, ys, texts, errors)
     axes.legend(loc="best")
     return axes
 
@@ -116,7 +117,8 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
 def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
     drawn, axes = panels(2 if figure.reference else 1)
-    label = figure.label or (spec.design_space.axes[0].field if len(trials) <= 30 else None)
+    varied = [axis.field for axis in spec.design_space.axes]
+    label = figure.label or (varied[0] if len(varied) == 1 and len(trials) <= 30 else None)
     tradeoff(trials, figure.x, figure.y, label, axes[0])
     axes[0].set_title(_caption(spec, trials, figure), fontsize=7)
     if figure.reference:
@@ -195,7 +197,18 @@ def _point_label(column: str, value: Any) -> str:
     return f"{_SHORT.get(column, column)} {text}".strip()
 
 
-def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str]) -> None:
+def _write_labels(
+    axes: Axes,
+    xs: np.ndarray,
+    ys: np.ndarray,
+    labels: list[str],
+    errors: np.ndarray | None = None,
+) -> None:
+    """A label beside each point, away from the points, their error bars and one another."""
+    along = np.linspace(-1, 1, 15)[:, None]  # of a bar, from its lower end to its upper
+    reach = np.zeros_like(along * ys)
+    if errors is not None:
+        reach = np.where(along < 0, along * errors[0], along * errors[1])
     texts = [
         axes.text(x, y, text, fontsize=7, zorder=4)
         for x, y, text in zip(xs, ys, labels, strict=True)
@@ -204,8 +217,8 @@ def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str])
     np.random.seed(0)  # adjustText draws from the global state; a figure should not vary
     adjust_text(
         texts,
-        x=xs,
-        y=ys,
+        x=np.broadcast_to(xs, reach.shape).ravel(),
+        y=(ys + reach).ravel(),
         ax=axes,
         expand=(1.3, 1.6),
         arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
@@ -221,7 +234,7 @@ def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
         proxy = ", ".join(f"{name} {value}" for name, value in accuracy.proxy.items())
         parts.append(
             f"proxy accuracy: {data_name(trials, accuracy.data)}, {accuracy.epochs} epochs, "
-            f"{accuracy.seeds} seeds"
+            f"{accuracy.seeds} seed{'s' if accuracy.seeds > 1 else ''}"
             + ("\n" + fill(f"trained with {proxy}", _TITLE_WIDTH) if proxy else "")
         )
     if "images_per_s" in (figure.x, figure.y) and len(trials):
