@@ -4,7 +4,7 @@ Every function takes tables that `load_results` gives, or columns of them, says 
 raises `UserError` where there is too little.
 """
 
-from .effects import importance, interaction, main_effects
+from .effects import importance, interaction, main_effects, partial_dependence
 from .front import (
     front_probability,
     hypervolume_curve,
@@ -35,6 +35,7 @@ __all__ = [
     "main_effects",
     "nondominated",
     "pareto_front",
+    "partial_dependence",
     "rank_correlation",
     "smallest_indistinguishable",
     "smallest_within",
