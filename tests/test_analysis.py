@@ -132,6 +132,8 @@ def test_the_smallest_that_is_not_told_from_the_best() -> None:
     table, seeds = table_of([[70.0, 70.5, 71.0], [88.0, 92.0, 90.0], [91.0, 91.2, 91.1]])
     chosen = analysis.smallest_indistinguishable(table, seeds, "params")
     assert chosen["arch_id"] == "a1"
+    tied = analysis.smallest_indistinguishable(table.assign(params=1.0), seeds, "params")
+    assert tied["arch_id"] == "a2"
     with pytest.raises(UserError, match="quality: found params"):
         analysis.smallest_indistinguishable(table, seeds, "params", "params")
 

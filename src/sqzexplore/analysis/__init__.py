@@ -4,6 +4,7 @@ Every function takes tables that `load_results` gives, or columns of them, says 
 raises `UserError` where there is too little.
 """
 
+from .checks import varying
 from .effects import importance, interaction, main_effects, partial_dependence
 from .front import (
     front_probability,
@@ -39,5 +40,6 @@ __all__ = [
     "rank_correlation",
     "smallest_indistinguishable",
     "smallest_within",
+    "varying",
     "welch",
 ]

@@ -200,7 +200,8 @@ def smallest_within(
 def smallest_indistinguishable(
     trials: pd.DataFrame, seeds: pd.DataFrame, size: str, quality: str = "top1"
 ) -> pd.Series:
-    """The architecture of least `size` that the trainings do not tell from the best.
+    """The architecture of least `size` (of equal ones the best) that the trainings do not tell
+    from the best.
 
     Its difference to the best has a 95% Welch interval over the seeds (`pairs.welch`) that holds 0.
     With few seeds that is said of many: see the interval. The best is chosen by the same numbers,
@@ -213,7 +214,8 @@ def smallest_indistinguishable(
     sizes, qualities = numbers(caller, trials, size), numbers(caller, trials, quality)
     if quality not in SEEDED:
         raise UserError(f"{caller}: quality: found {quality}, expected {', '.join(SEEDED)}")
-    rows = trials.iloc[np.flatnonzero(~np.isnan(sizes + qualities))].sort_values(size)
+    known = np.flatnonzero(~np.isnan(sizes + qualities))
+    rows = trials.iloc[known[np.lexsort((-qualities[known], sizes[known]))]]
     require_rows(caller, len(rows), 1, "architectures with both values")
     runs = _trainings(caller, rows, seeds, quality)
     best = runs[int(rows[quality].to_numpy(dtype=float).argmax())]
