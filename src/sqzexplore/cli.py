@@ -30,7 +30,9 @@ from . import distributed, yamltext
 from .architecture import FIELDS, KEYS, PRESETS, Architecture, preset
 from .census import Query, take_census, write_census
 from .checkpoint import MODEL_FILE
+from .choices import choices
 from .columns import format_value
+from .completeness import completeness
 from .cost import COST_COLUMNS, Cost, cost
 from .data import open_data
 from .display import RowsDisplay, SweepDisplay, print_census, print_results
@@ -38,6 +40,7 @@ from .errors import UserError, field_problem, nearest, shown
 from .evaluate import recipe_of, training_macs
 from .expressions import Expression
 from .figures import write_figures
+from .figures_analysis import write_analysis_figures
 from .figures_census import write_census_figures
 from .figures_throughput import write_throughput_figures
 from .files import check_writable
@@ -157,7 +160,7 @@ def sweep(
             with display:
                 outcome = run_sweep(spec, folder, joined, display, storage)
             distributed.told(None)
-        files = _draw(folder)
+        files, _ = _draw(folder)
     if not quiet:
         print_results(out, load_results(folder), spec)
         _print_files(folder, files)
@@ -385,29 +388,42 @@ def results(folder: Folder, as_json: Json = False) -> None:
     if as_json:
         print(rows.to_json(orient="records", indent=2))
         return
-    print_results(out, rows, Spec.load(folder / SPEC_FILE))
+    spec = Spec.load(folder / SPEC_FILE)
+    print_results(out, rows, spec)
+    trained = (folder / "seeds.parquet").exists()
+    seeds = load_results(folder, "seeds") if trained else None
+    for line in [*choices(spec, rows, seeds), f"in the table: {completeness(folder)}"]:
+        out.print(line, highlight=False, markup=False)
     _print_files(folder, sorted((folder / "figures").glob("*.p*")))
 
 
 @app.command()
 def figures(folder: Folder) -> None:
     """Draw the figures of a sweep, or of a bench, again from its tables."""
-    for file in _draw(folder):
+    files, left_out = _draw(folder)
+    for file in files:
         out.print(str(file), highlight=False, soft_wrap=True)
+    for reason in left_out:
+        err.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 # --- parts of the verbs ------------------------------------------------------------------------
 
 
-def _draw(folder: Path) -> list[Path]:
-    """The figures of what the folder holds: a sweep's trials, and throughput."""
-    files = []
+def _draw(folder: Path) -> tuple[list[Path], list[str]]:
+    """The figures of what the folder holds, a sweep's trials and throughput; what was left out."""
+    files: list[Path] = []
+    left_out: list[str] = []
     if (folder / "trials.parquet").exists() or not (folder / "throughput.parquet").exists():
-        trials = load_results(folder)
-        files += write_figures(Spec.load(folder / SPEC_FILE), trials, folder)
+        trials, spec = load_results(folder), Spec.load(folder / SPEC_FILE)
+        files += write_figures(spec, trials, folder)
+        trained = (folder / "seeds.parquet").exists()
+        seeds = load_results(folder, "seeds") if trained else None
+        drawn, left_out = write_analysis_figures(spec, trials, seeds, folder)
+        files += drawn
     if (folder / "throughput.parquet").exists():
         files += write_throughput_figures(load_results(folder, "throughput"), folder)
-    return files
+    return files, left_out
 
 
 @contextmanager

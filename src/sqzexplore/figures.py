@@ -20,6 +20,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
 from .columns import with_overrides
+from .completeness import planned
 from .reference import published
 from .results import TRIALS, data_name
 from .spec import FigureSpec, Spec
@@ -88,11 +89,11 @@ def tradeoff(
         zorder=3,
         label="mean, 95% interval over seeds" if errors is not None else "measured",
     )
-    _scale(axes, x, xs)
+    scale_axis(axes, xs)
     _label(axes, frame, x, y)
     if label and label in rows:
         texts = [_point_label(label, value) for value in rows[label]]
-        _write_labels(axes, xs, ys, texts, errors)
+        write_labels(axes, xs, ys, texts, errors)
     axes.legend(loc="best")
     return axes
 
@@ -108,11 +109,11 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
     rows = published(reference).dropna(subset=["size_mb", "top5"]).sort_values("size_mb")
     xs, ys = rows["size_mb"].to_numpy(), rows["top5"].to_numpy()
     axes.plot(xs, ys, "s", color=GREY, markerfacecolor="white", label="published")
-    _scale(axes, "size_mb", xs)
+    scale_axis(axes, xs)
     axes.set_xlabel("published size (MB)")
     axes.set_ylabel("ImageNet top-5 accuracy (%)")
     axes.set_title(f"The paper's {reference} (arXiv:1602.07360)", fontsize=8)
-    _write_labels(axes, xs, ys, list(rows["label"]))
+    write_labels(axes, xs, ys, list(rows["label"]))
     return axes
 
 
@@ -123,7 +124,7 @@ def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     varied = [axis.field for axis in spec.design_space.axes]
     label = figure.label or (varied[0] if len(varied) == 1 and len(trials) <= 30 else None)
     tradeoff(trials, figure.x, figure.y, label, axes[0])
-    axes[0].set_title(_caption(spec, trials, figure), fontsize=7)
+    axes[0].set_title(caption(spec, trials, figure.x, figure.y), fontsize=7)
     if figure.reference:
         paper_panel(figure.reference, axes[1])
     return drawn
@@ -160,7 +161,8 @@ def _interval(rows: pd.DataFrame, y: str, ys: np.ndarray) -> np.ndarray | None:
     return np.nan_to_num(np.stack([low, high]))
 
 
-def _scale(axes: Axes, x: str, xs: np.ndarray) -> None:
+def scale_axis(axes: Axes, xs: np.ndarray) -> None:
+    """Scale and number the horizontal axis for `xs`: in logarithms over more than a decade."""
     log = xs.min() > 0 and xs.max() / xs.min() > 10
     large = xs.max() >= 1e4
     formatter = EngFormatter(sep="") if large else StrMethodFormatter("{x:g}")
@@ -174,12 +176,12 @@ def _scale(axes: Axes, x: str, xs: np.ndarray) -> None:
 
 
 def _label(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> Axes:
-    axes.set_xlabel(_axis_label(frame, x))
-    axes.set_ylabel(_axis_label(frame, y))
+    axes.set_xlabel(axis_label(frame, x))
+    axes.set_ylabel(axis_label(frame, y))
     return axes
 
 
-def _axis_label(frame: pd.DataFrame, column: str) -> str:
+def axis_label(frame: pd.DataFrame, column: str) -> str:
     """Name, what it is of, unit: costs say whether the trained or the deployed network's."""
     plain = column.removeprefix("train_")
     name = _NAMES.get(plain, plain)
@@ -200,7 +202,7 @@ def _point_label(column: str, value: Any) -> str:
     return f"{_SHORT.get(column, column)} {text}".strip()
 
 
-def _write_labels(
+def write_labels(
     axes: Axes,
     xs: np.ndarray,
     ys: np.ndarray,
@@ -229,18 +231,21 @@ def _write_labels(
     np.random.set_state(state)
 
 
-def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
-    """How the numbers were obtained, in a line or two."""
+def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:
+    """How the numbers in `columns` were obtained, in a line or two."""
     parts = []
+    total = planned(spec)
+    if total is not None and len(trials) < total:
+        parts.append(f"{len(trials):,} of {total:,} trials are in")
     accuracy = spec.measure.accuracy
-    if accuracy and "top1" in (figure.x, figure.y):
+    if accuracy and "top1" in columns:
         proxy = ", ".join(f"{name} {value}" for name, value in accuracy.proxy.items())
         parts.append(
             f"proxy accuracy: {data_name(trials, accuracy.data)}, {accuracy.epochs} epochs, "
             f"{accuracy.seeds} seed{'s' if accuracy.seeds > 1 else ''}"
             + ("\n" + fill(f"trained with {proxy}", _TITLE_WIDTH) if proxy else "")
         )
-    if "images_per_s" in (figure.x, figure.y) and len(trials):
+    if "images_per_s" in columns and len(trials):
         for _, row in (
             trials[["device_name", "batch", "dtype", "threads"]].drop_duplicates().iterrows()
         ):

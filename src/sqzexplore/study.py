@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from . import distributed, provenance
 from .architecture import Architecture
+from .completeness import SPEC_FILE, planned
 from .data import ImageData, Source, load, open_data
 from .errors import UserError, shown
 from .evaluate import Evaluation, describe_row, evaluate, violations, work_units
@@ -36,13 +37,10 @@ from .spec import AccuracySpec, Spec
 from .training import Epoch
 
 JOURNAL = "study.journal"
-SPEC_FILE = "spec.yaml"
 _SCRATCH = "partial"
 _LOCK = ".lock"
 #: Draws in a row that hit no feasible, new architecture before a search gives up.
 _MOST_MISSES = 10_000
-#: Spaces up to this size are counted before a search, so that it ends when they are exhausted.
-_COUNTED = 1_000_000
 #: Architectures of a search that only its timeout ends.
 _MOST_TRIALS = 1_000_000
 #: Combinations of a grid that a sweep goes through.
@@ -199,10 +197,7 @@ class _Sweep:
 
     def _wanted(self) -> int:
         """Architectures that a search evaluates: those asked for, or all that there are."""
-        trials = self.spec.search.trials or _MOST_TRIALS
-        if self.space.enumerable and self.space.size <= _COUNTED:
-            return min(trials, self.space.count())
-        return trials
+        return planned(self.spec) or _MOST_TRIALS
 
     def _trials(self) -> Iterator[tuple[Trial, Architecture]]:
         """What is left to evaluate: first what an earlier process left, then what is new."""
