@@ -26,10 +26,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import sqzexplore as sqz
-from sqzexplore import provenance, throughput, timing
+from sqzexplore import provenance, timing
 from sqzexplore.errors import UserError
 from sqzexplore.files import write_atomically, write_json
-from sqzexplore.throughput import Runner, Settings, resolve_device
+from sqzexplore.prepare import Runner, Settings, cudnn_as, is_out_of_memory
+from sqzexplore.rounds import Rounds, alternate, summary, warm_up
+from sqzexplore.throughput import resolve_device
 
 NETWORKS = ("squeezenet1_0", "squeezenet1_1")
 BASELINE = "eager float32, contiguous, torch's defaults"
@@ -119,7 +121,7 @@ class Variant:
         return (at.dtype, self.autocast, at.memory_format, at.mode, str(self.defaults))
 
     def flags(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.defaults else throughput._cudnn(self.settings)
+        return nullcontext() if self.defaults else cudnn_as(self.settings)
 
 
 def variants(
@@ -170,9 +172,9 @@ def measure(network: str, chosen: list[Variant], seconds: float) -> list[dict[st
         try:
             with variant.flags():
                 runners[number] = Runner(architecture, variant.settings, module)
-                throughput.warm_up(runners[number].latency_ms, seconds / len(chosen) / 4)
+                warm_up(runners[number].latency_ms, seconds / len(chosen) / 4)
         except (RuntimeError, MemoryError) as error:
-            kind = "out_of_memory" if throughput.is_out_of_memory(error) else "failed"
+            kind = "out_of_memory" if is_out_of_memory(error) else "failed"
             failed[number] = f"{kind}: {' '.join(str(error).split())[:200]}"
             if number == 0:
                 raise
@@ -182,7 +184,7 @@ def measure(network: str, chosen: list[Variant], seconds: float) -> list[dict[st
             return runners[number].latency_ms()
 
     order = list(runners)
-    rounds = throughput.alternate([partial(timed, number) for number in order], seconds)
+    rounds = alternate([partial(timed, number) for number in order], seconds)
     medians = dict(zip(order, rounds.medians, strict=True))
     rows = []
     for number, variant in enumerate(chosen):
@@ -198,8 +200,8 @@ def measure(network: str, chosen: list[Variant], seconds: float) -> list[dict[st
             row["expand"] = runners[number].expand
             peak = runners[number].peak_memory_bytes
             row["peak_memory_bytes"] = peak
-            own = throughput.Rounds([rounds.latencies[order.index(number)]], [medians[number]])
-            statistics = throughput.summary(own, at.batch)
+            own = Rounds([rounds.latencies[order.index(number)]], [medians[number]])
+            statistics = summary(own, at.batch)
             row |= {"images_per_s": at.batch / statistics["latency_ms_p50"] * 1e3, **statistics}
             row |= ratio("vs_baseline", medians[0], medians[number])
             twins = [n for n in medians if chosen[n].build and chosen[n].mode == variant.mode]

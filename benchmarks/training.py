@@ -16,6 +16,8 @@ import io
 import random
 import statistics
 import time
+import timeit
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 import sqzexplore as sqz
 from sqzexplore import provenance
 from sqzexplore.data import ImageData, Source, Split, load, open_data
-from sqzexplore.recipe import Recipe
+from sqzexplore.recipe import Recipe, optimizer
 from sqzexplore.training import fit
 
 NETWORKS = {
@@ -73,6 +75,50 @@ def plain(architecture: sqz.Architecture, images: Encoded, batch: int, device: s
         optimizer.step()
 
 
+def step_of(
+    architecture: sqz.Architecture, batch: int, device: str, compiled: bool
+) -> Callable[[], None]:
+    """One training step in bfloat16 on fixed images, made once: the first call compiles."""
+    recipe = Recipe(precision="bfloat16")
+    images = torch.randn(batch, architecture.in_channels, 32, 32, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.randint(0, architecture.num_classes, (batch,), device=device)
+    net = sqz.build(architecture).to(device).to(memory_format=torch.channels_last).train()
+    update = optimizer(net, recipe)
+    forward = torch.compile(net) if compiled else net
+
+    def step() -> None:
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            logits = forward(images)
+        loss = cross_entropy(logits.float(), labels)
+        update.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        update.step()
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    step()
+    return step
+
+
+def report_compiled(batch: int, device: str, rounds: int) -> None:
+    """Whether torch.compile pays in training: its time, and the step's, eager / compiled."""
+    for name, architecture in NETWORKS.items():
+        eager = step_of(architecture, batch, device, False)
+        started = time.perf_counter()
+        compiled = step_of(architecture, batch, device, True)
+        took = time.perf_counter() - started
+        times = [
+            [timeit.timeit(step, number=5) for step in (eager, compiled)] for _ in range(rounds)
+        ]
+        ratios = [a / b for a, b in times]
+        print(
+            f"{name}: compiled in {took:.0f} s, a step then is {statistics.median(ratios):.2f}x "
+            f"({min(ratios):.2f} to {max(ratios):.2f}) as fast as eager"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", default="${CIFAR10}")
@@ -80,7 +126,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile against eager only")
     asked = parser.parse_args()
+    if asked.compile:
+        return report_compiled(asked.batch, asked.device, asked.rounds)
     source = open_data(asked.data)
     data = load(source, 32).to(torch.device(asked.device))
     encoded = Encoded(source, asked.images, data)

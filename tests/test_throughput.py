@@ -23,22 +23,14 @@ from typer.testing import CliRunner
 
 import sqzexplore as sqz
 from conftest import ROOT
-from sqzexplore import evaluate, roofline, sensors, throughput, timing
+from sqzexplore import evaluate, layer_times, prepare, roofline, sensors, throughput, timing
 from sqzexplore.cli import app
 from sqzexplore.errors import FeatureMapVanishes, UserError
+from sqzexplore.prepare import Settings
 from sqzexplore.results import THROUGHPUT, to_frame
+from sqzexplore.rounds import Rounds, alternate, summary, warm_up
 from sqzexplore.spec import Spec
-from sqzexplore.throughput import (
-    Rounds,
-    Settings,
-    alternate,
-    check_choices,
-    measure,
-    over_batches,
-    resolve_device,
-    summary,
-    warm_up,
-)
+from sqzexplore.throughput import check_choices, measure, over_batches, resolve_device
 from strategies import architectures
 from test_cost import fits
 
@@ -216,8 +208,8 @@ def test_the_reference_is_built_once_and_its_drift_is_over_the_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built: list[sqz.Architecture] = []
-    real = throughput.build
-    monkeypatch.setattr(throughput, "build", lambda a: built.append(a) or real(a))
+    real = prepare.build
+    monkeypatch.setattr(prepare, "build", lambda a: built.append(a) or real(a))
     measure(TINY, SMALL, seconds=0.05)
     second = measure(TINY.replace(squeeze_ratio=0.5), SMALL, seconds=0.05)
     assert built.count(sqz.preset("squeezenet1_1")) == 1
@@ -236,11 +228,11 @@ def test_an_input_too_small_for_the_reference_is_measured_without_it() -> None:
 
 
 def test_several_buffers_are_used_by_turns_and_exceed_a_cache() -> None:
-    images = throughput._images(TINY, replace(SMALL, input_size=224, batch=8))
+    images = prepare.images_for(TINY, replace(SMALL, input_size=224, batch=8))
     assert len(images) * images[0].numel() * 4 >= 2**26
     assert not torch.equal(images[0], images[1])
-    assert len(throughput._images(TINY, replace(SMALL, input_size=224, batch=200))) == 2
-    runner = throughput.Runner(TINY, SMALL)
+    assert len(prepare.images_for(TINY, replace(SMALL, input_size=224, batch=200))) == 2
+    runner = prepare.Runner(TINY, SMALL)
     seen: list[int] = []
     runner._passes = [lambda i=i: seen.append(i) for i in range(runner.buffers)]
     for _ in range(runner.buffers + 1):
@@ -271,7 +263,7 @@ def test_compiled_networks_stay_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
             net = sqz.build(
                 TINY.replace(fires=2, pool_after=(), squeeze_ratio=(number + 1) / 10)
             ).eval()
-            run = throughput._compiled(net)
+            run = prepare.compiled(net)
             images = torch.randn(1, 3, 40, 40)
             torch.testing.assert_close(run(images), net(images))
             run(images)
@@ -287,15 +279,15 @@ def test_the_inference_form_compiles_whole(
     monkeypatch.setattr(torch, "compile", lambda f, **k: real(f, backend="aot_eager", **k))
     architecture = TINY.replace(bypass=bypass, batch_norm=batch_norm)
     at = replace(SMALL, form="inference", mode="compile")
-    images = throughput._images(architecture, at)[0]
+    images = prepare.images_for(architecture, at)[0]
     with torch.inference_mode():
-        net = throughput._built(architecture).eval()
-        form = throughput._network(net, at, images)
+        net = prepare.built(architecture).eval()
+        form = prepare.network_for(net, at, images)
         if batch_norm:
             assert form.expand == "concatenated"
         else:
             assert form is net
-        logits = throughput._compiled(form)(images)
+        logits = prepare.compiled(form)(images)
         torch.testing.assert_close(logits, net(images), atol=1e-4, rtol=1e-4)
 
 
@@ -303,14 +295,14 @@ def test_the_inference_form_compiles_whole(
 
 
 def fail_at(batch: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = throughput.Runner.__init__
+    real = prepare.Runner.__init__
 
-    def init(self: throughput.Runner, a: sqz.Architecture, at: Settings) -> None:
+    def init(self: prepare.Runner, a: sqz.Architecture, at: Settings) -> None:
         if at.batch >= batch and a != sqz.preset("squeezenet1_1"):
             raise error
         real(self, a, at)
 
-    monkeypatch.setattr(throughput.Runner, "__init__", init)
+    monkeypatch.setattr(prepare.Runner, "__init__", init)
 
 
 @pytest.mark.parametrize(
@@ -339,14 +331,14 @@ def test_a_batch_that_the_machine_cannot_hold_is_not_tried() -> None:
 
 
 def test_the_reference_out_of_memory_costs_only_the_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = throughput.Runner.__init__
+    real = prepare.Runner.__init__
 
-    def init(self: throughput.Runner, a: sqz.Architecture, at: Settings) -> None:
+    def init(self: prepare.Runner, a: sqz.Architecture, at: Settings) -> None:
         if a == sqz.preset("squeezenet1_1"):
             raise torch.OutOfMemoryError("CUDA out of memory")
         real(self, a, at)
 
-    monkeypatch.setattr(throughput.Runner, "__init__", init)
+    monkeypatch.setattr(prepare.Runner, "__init__", init)
     row = measure(TINY, SMALL, seconds=0.02)
     assert (row.outcome, row.relative_to_reference) == ("measured", None)
 
@@ -390,7 +382,7 @@ def test_tf32_is_on_only_where_it_is_asked_for() -> None:
     backend = torch.backends.cudnn
     before = backend.allow_tf32, backend.benchmark
     for dtype in ("float32", "tf32", "float16"):
-        with throughput._cudnn(replace(SMALL, dtype=dtype)):
+        with prepare.cudnn_as(replace(SMALL, dtype=dtype)):
             assert backend.allow_tf32 == (dtype == "tf32")
             assert backend.benchmark
         assert (backend.allow_tf32, backend.benchmark) == before
@@ -538,7 +530,7 @@ def test_a_captured_graph_computes_what_the_network_does() -> None:
     logits: list[torch.Tensor] = []
     with torch.inference_mode():
         expected = [net(image) for image in images]
-        passes = throughput.captured(lambda x: logits.append(net(x)), images)
+        passes = prepare.captured(lambda x: logits.append(net(x)), images)
         kept = logits[-3:]
         for one, out, right in zip(passes, kept, expected, strict=True):
             one()
@@ -560,12 +552,12 @@ def test_layers_one_after_the_other_are_the_network(name: str) -> None:
     images = torch.randn(1, 3, 64, 64)
     names, x = [], images
     with torch.inference_mode():
-        for layer, part in throughput.layers(net):
+        for layer, part in layer_times.layers(net):
             names.append(layer)
             x = part(x)
         assert torch.equal(x.flatten(1), net(images))
     assert names == [layer.name for layer in sqz.cost(architecture, 64).layers]
-    rows = throughput.measure_layers(architecture, replace(SMALL, input_size=64), 0.05)
+    rows = layer_times.measure_layers(architecture, replace(SMALL, input_size=64), 0.05)
     assert [row.layer for row in rows] == names
     assert sum(row.macs for row in rows) == sqz.cost(architecture, 64).macs
     assert all(row.latency_ms_p50 > 0 < row.floor_ms for row in rows)

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
+from .columns import with_overrides
+from .completeness import planned
 from .reference import published
 from .results import TRIALS, data_name
 from .spec import FigureSpec, Spec
@@ -63,7 +65,8 @@ def tradeoff(
     goals: dict[str, list[str]] = {"maximize": [], "minimize": []}
     for column in (x, y):
         goals["maximize" if column in _LARGER_IS_BETTER else "minimize"].append(column)
-    front = pareto_front(rows, **goals).sort_values(x)
+    met = rows[rows["feasible"].fillna(True).astype(bool)] if "feasible" in rows else rows
+    front = pareto_front(met, **goals).sort_values(x)
     axes.plot(
         front[x].astype(float),
         front[y].astype(float),
@@ -71,7 +74,7 @@ def tradeoff(
         linewidth=1.2,
         drawstyle="steps-post" if y in _LARGER_IS_BETTER else "default",
         zorder=2,
-        label="Pareto front",
+        label="Pareto front" if len(met) == len(rows) else "Pareto front of the feasible",
     )
     errors = _interval(rows, y, ys)
     axes.errorbar(
@@ -86,10 +89,11 @@ def tradeoff(
         zorder=3,
         label="mean, 95% interval over seeds" if errors is not None else "measured",
     )
-    _scale(axes, x, xs)
+    scale_axis(axes, xs)
     _label(axes, frame, x, y)
-    if label:
-        _write_labels(axes, xs, ys, [_point_label(label, value) for value in rows[label]])
+    if label and label in rows:
+        texts = [_point_label(label, value) for value in rows[label]]
+        write_labels(axes, xs, ys, texts, errors)
     axes.legend(loc="best")
     return axes
 
@@ -105,20 +109,22 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
     rows = published(reference).dropna(subset=["size_mb", "top5"]).sort_values("size_mb")
     xs, ys = rows["size_mb"].to_numpy(), rows["top5"].to_numpy()
     axes.plot(xs, ys, "s", color=GREY, markerfacecolor="white", label="published")
-    _scale(axes, "size_mb", xs)
+    scale_axis(axes, xs)
     axes.set_xlabel("published size (MB)")
     axes.set_ylabel("ImageNet top-5 accuracy (%)")
     axes.set_title(f"The paper's {reference} (arXiv:1602.07360)", fontsize=8)
-    _write_labels(axes, xs, ys, list(rows["label"]))
+    write_labels(axes, xs, ys, list(rows["label"]))
     return axes
 
 
 def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
     drawn, axes = panels(2 if figure.reference else 1)
-    label = figure.label or (spec.design_space.axes[0].field if len(trials) <= 30 else None)
+    trials = with_overrides(trials)
+    varied = [axis.field for axis in spec.design_space.axes]
+    label = figure.label or (varied[0] if len(varied) == 1 and len(trials) <= 30 else None)
     tradeoff(trials, figure.x, figure.y, label, axes[0])
-    axes[0].set_title(_caption(spec, trials, figure), fontsize=7)
+    axes[0].set_title(caption(spec, trials, figure.x, figure.y), fontsize=7)
     if figure.reference:
         paper_panel(figure.reference, axes[1])
     return drawn
@@ -155,7 +161,8 @@ def _interval(rows: pd.DataFrame, y: str, ys: np.ndarray) -> np.ndarray | None:
     return np.nan_to_num(np.stack([low, high]))
 
 
-def _scale(axes: Axes, x: str, xs: np.ndarray) -> None:
+def scale_axis(axes: Axes, xs: np.ndarray) -> None:
+    """Scale and number the horizontal axis for `xs`: in logarithms over more than a decade."""
     log = xs.min() > 0 and xs.max() / xs.min() > 10
     large = xs.max() >= 1e4
     formatter = EngFormatter(sep="") if large else StrMethodFormatter("{x:g}")
@@ -169,12 +176,12 @@ def _scale(axes: Axes, x: str, xs: np.ndarray) -> None:
 
 
 def _label(axes: Axes, frame: pd.DataFrame, x: str, y: str) -> Axes:
-    axes.set_xlabel(_axis_label(frame, x))
-    axes.set_ylabel(_axis_label(frame, y))
+    axes.set_xlabel(axis_label(frame, x))
+    axes.set_ylabel(axis_label(frame, y))
     return axes
 
 
-def _axis_label(frame: pd.DataFrame, column: str) -> str:
+def axis_label(frame: pd.DataFrame, column: str) -> str:
     """Name, what it is of, unit: costs say whether the trained or the deployed network's."""
     plain = column.removeprefix("train_")
     name = _NAMES.get(plain, plain)
@@ -195,7 +202,18 @@ def _point_label(column: str, value: Any) -> str:
     return f"{_SHORT.get(column, column)} {text}".strip()
 
 
-def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str]) -> None:
+def write_labels(
+    axes: Axes,
+    xs: np.ndarray,
+    ys: np.ndarray,
+    labels: list[str],
+    errors: np.ndarray | None = None,
+) -> None:
+    """A label beside each point, away from the points, their error bars and one another."""
+    along = np.linspace(-1, 1, 15)[:, None]  # of a bar, from its lower end to its upper
+    reach = np.zeros_like(along * ys)
+    if errors is not None:
+        reach = np.where(along < 0, along * errors[0], along * errors[1])
     texts = [
         axes.text(x, y, text, fontsize=7, zorder=4)
         for x, y, text in zip(xs, ys, labels, strict=True)
@@ -204,8 +222,8 @@ def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str])
     np.random.seed(0)  # adjustText draws from the global state; a figure should not vary
     adjust_text(
         texts,
-        x=xs,
-        y=ys,
+        x=np.broadcast_to(xs, reach.shape).ravel(),
+        y=(ys + reach).ravel(),
         ax=axes,
         expand=(1.3, 1.6),
         arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
@@ -213,18 +231,21 @@ def _write_labels(axes: Axes, xs: np.ndarray, ys: np.ndarray, labels: list[str])
     np.random.set_state(state)
 
 
-def _caption(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> str:
-    """How the numbers were obtained, in a line or two."""
+def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:
+    """How the numbers in `columns` were obtained, in a line or two."""
     parts = []
+    total = planned(spec)
+    if total is not None and len(trials) < total:
+        parts.append(f"{len(trials):,} of {total:,} trials are in")
     accuracy = spec.measure.accuracy
-    if accuracy and "top1" in (figure.x, figure.y):
+    if accuracy and "top1" in columns:
         proxy = ", ".join(f"{name} {value}" for name, value in accuracy.proxy.items())
         parts.append(
             f"proxy accuracy: {data_name(trials, accuracy.data)}, {accuracy.epochs} epochs, "
-            f"{accuracy.seeds} seeds"
+            f"{accuracy.seeds} seed{'s' if accuracy.seeds > 1 else ''}"
             + ("\n" + fill(f"trained with {proxy}", _TITLE_WIDTH) if proxy else "")
         )
-    if "images_per_s" in (figure.x, figure.y) and len(trials):
+    if "images_per_s" in columns and len(trials):
         for _, row in (
             trials[["device_name", "batch", "dtype", "threads"]].drop_duplicates().iterrows()
         ):

@@ -194,5 +194,6 @@ def _finish(axes: Axes, rows: pd.DataFrame) -> Axes:
     if combinations > _MOST_SERIES:
         text.append(f"the first {_MOST_SERIES} of {combinations} combinations")
     axes.set_title("\n".join(text), fontsize=7)
-    axes.legend(loc="best", fontsize=6)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", fontsize=6)
     return axes

@@ -1,60 +1,17 @@
-"""What the tables say: the Pareto front, rank correlations, how early accuracy is known."""
+"""Rank correlations, and how early the ranking of architectures is known."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-import moocore
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from .errors import UserError, nearest, shown
-
-
-def pareto_front(
-    frame: pd.DataFrame, minimize: Sequence[str] = (), maximize: Sequence[str] = ()
-) -> pd.DataFrame:
-    """The rows that no other row dominates, in their order.
-
-    A row dominates another if it is as good in every column and better in one. Of equal rows all
-    are kept; rows with a missing value are never on the front.
-
-    Args:
-        frame: any table, such as `load_results` gives.
-        minimize: columns of which less is better.
-        maximize: columns of which more is better.
-
-    Raises:
-        UserError: no column, or one that the table does not have.
-
-    Example:
-        >>> table = pd.DataFrame({"params": [1, 2, 3], "top1": [50.0, 49.0, 60.0]})
-        >>> pareto_front(table, minimize=["params"], maximize=["top1"])["params"].tolist()
-        [1, 3]
-    """
-    columns = [*minimize, *maximize]
-    if not columns:
-        raise UserError("pareto_front: found no column, expected some to minimize or maximize")
-    for name in columns:
-        if name not in frame:
-            raise UserError(
-                f"pareto_front: no column {shown(name)}{nearest(name, map(str, frame.columns))}"
-            )
-    values = frame[columns].to_numpy(dtype=np.float64, na_value=np.nan)
-    known = np.flatnonzero(~np.isnan(values).any(axis=1))
-    sign = np.array([1.0] * len(minimize) + [-1.0] * len(maximize))
-    return frame.iloc[known[nondominated(values[known] * sign)]]
-
-
-def nondominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows of `values` (rows x objectives, all minimized, no NaN) no other row dominates;
-    of equal rows all or none."""
-    if len(values) == 0:
-        return np.zeros(0, dtype=bool)
-    return moocore.is_nondominated(values, keep_weakly=True)
+from ..errors import UserError
+from .checks import numbers, require_rows
 
 
 def rank_correlation(
@@ -78,6 +35,31 @@ def rank_correlation(
     drawn = np.random.default_rng(seed).integers(0, len(x), (resamples, len(x)))
     low, high = np.nanpercentile(_spearman(x[drawn], y[drawn]), [2.5, 97.5])
     return float(_spearman(x, y)), float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of two columns, its 95% interval, and over how many rows."""
+
+    spearman: float
+    low: float
+    high: float
+    rows: int
+
+
+def correlation(frame: pd.DataFrame, x: str, y: str) -> Correlation:
+    """The rank correlation of any two columns over the rows that have both (`rank_correlation`).
+
+    Raises:
+        UserError: an unknown column, fewer than 4 rows, or a column with one value only.
+    """
+    both = np.stack([numbers("correlation", frame, name) for name in (x, y)])
+    both = both[:, ~np.isnan(both).any(axis=0)]
+    require_rows("correlation", both.shape[1], 4, "rows with both values")
+    found = rank_correlation(*both)
+    if found is None:
+        raise UserError(f"correlation: {x} and {y}: found one value only, expected several")
+    return Correlation(*found, both.shape[1])
 
 
 def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

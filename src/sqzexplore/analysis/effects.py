@@ -1,0 +1,192 @@
+"""What each metaparameter does to a number: means by value, interactions, shares of importance."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..errors import UserError, shown
+from .checks import numbers, require_columns, require_rows, varying
+
+#: Fewer trials than this say nothing of which axis matters.
+_LEAST_TRIALS = 10
+
+
+def main_effects(trials: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The mean of a column over the trials of each value of each metaparameter that varies.
+
+    Where the other metaparameters are not balanced over the values (a search, a constraint), they
+    are part of the difference.
+
+    Returns:
+        A row a value: `axis`, `value`, `trials`, `mean`, and `low`, `high`: its 95% t-interval over
+        architectures, missing where there is one trial.
+
+    Raises:
+        UserError: an unknown column, or fewer than 2 trials with a value.
+    """
+    rows = _with_values("main_effects", trials, column, 2)
+    effects = []
+    for axis in varying(rows):
+        for value, group in rows.groupby(axis):
+            values = group[column].to_numpy(dtype=float)
+            count, low, high = len(values), np.nan, np.nan
+            if count > 1:
+                half = float(stats.t.ppf(0.975, count - 1) * stats.sem(values))
+                low, high = values.mean() - half, values.mean() + half
+            effects.append((axis, value, count, values.mean(), low, high))
+    return pd.DataFrame(effects, columns=["axis", "value", "trials", "mean", "low", "high"])
+
+
+def interaction(trials: pd.DataFrame, column: str, first: str, second: str) -> pd.DataFrame:
+    """How far two metaparameters together are from the sum of their effects.
+
+    Of the means of the cells, row's and column's mean are taken away and the grand mean added: the
+    interaction of a two-way analysis of variance with the cells weighted alike. All zeros: the two
+    effects add.
+
+    Returns:
+        A row a value of `first`, a column a value of `second`.
+
+    Raises:
+        UserError: an unknown column, a metaparameter that does not vary, or a combination of values
+            without a trial.
+    """
+    rows = _with_values("interaction", trials, column, 4)
+    require_columns("interaction", rows, [first, second])
+    cells = rows.assign(**{column: rows[column].astype(float)}).pivot_table(
+        index=first, columns=second, values=column, aggfunc="mean"
+    )
+    if min(cells.shape) < 2 or first == second:
+        raise UserError("interaction: expected two metaparameters that vary")
+    if cells.isna().any(axis=None):
+        raise UserError(
+            f"interaction: {int(cells.isna().sum().sum())} of {cells.size} combinations of {first} "
+            f"and {second} have no trial, expected every one"
+        )
+    means = cells.to_numpy()
+    centred = means - means.mean(1, keepdims=True) - means.mean(0, keepdims=True) + means.mean()
+    return pd.DataFrame(centred, index=cells.index, columns=cells.columns)
+
+
+def importance(
+    trials: pd.DataFrame,
+    column: str,
+    maximize: bool = True,
+    method: Literal["ped_anova", "fanova"] = "fanova",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Each metaparameter's share of the importance for a column, by Optuna's evaluators.
+
+    fanova: the share of the variance over the whole space that the axis explains by itself, in a
+    random forest (Hutter et al., ICML 2014). ped_anova: what decides whether a trial is among the
+    best tenth (Watanabe et al., IJCAI 2023), for which Optuna wants 5 trials there. Shares of all
+    axes sum to 1, however little they explain together: what no axis explains is not shown.
+
+    Args:
+        trials: one row a trial; those without a value are left out.
+        column: what to explain.
+        maximize: whether more of it is better (ped_anova).
+        method: ped_anova or fanova.
+        seed: of fanova's forest.
+
+    Returns:
+        A row an axis, the most important first: `axis`, `importance`.
+
+    Raises:
+        UserError: an unknown column or method, fewer than 2 axes that vary, or too few trials (10
+            for fanova, 50 for ped_anova).
+    """
+    # Slow to import, and nothing else of the analysis needs it.
+    import optuna
+    from optuna import importance as evaluators
+
+    if method not in ("ped_anova", "fanova"):
+        raise UserError(f"importance: method: found {shown(method)}, expected ped_anova or fanova")
+    least = 5 * _LEAST_TRIALS if method == "ped_anova" else _LEAST_TRIALS
+    rows = _with_values("importance", trials, column, least)
+    axes = varying(rows)
+    require_rows("importance", len(axes), 2, "metaparameters that vary")
+    sign = -1.0 if maximize else 1.0
+    study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+    distributions = {axis: _distribution(rows[axis]) for axis in axes}
+    plain: list[Any] = rows[axes].astype(object).to_dict("records")
+    for params, value in zip(plain, rows[column].to_numpy(dtype=float), strict=True):
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=params, distributions=distributions, value=sign * value
+            )
+        )
+    evaluator: Any = (
+        evaluators.PedAnovaImportanceEvaluator()
+        if method == "ped_anova"
+        else evaluators.FanovaImportanceEvaluator(seed=seed)
+    )
+    shares = evaluators.get_param_importances(study, evaluator=evaluator)
+    return pd.DataFrame(list(shares.items()), columns=["axis", "importance"])
+
+
+def partial_dependence(trials: pd.DataFrame, column: str, seed: int = 0) -> pd.DataFrame:
+    """A column against each metaparameter, the others as they are over all trials, by a forest.
+
+    What `main_effects` cannot do in a search that favours some combinations: a random forest learns
+    the column from all metaparameters that vary, and is asked for every trial with one replaced
+    (Friedman, Annals of Statistics 29, 2001; scikit-learn). It is as good as the forest: see `r2`.
+
+    Args:
+        trials: one row a trial; those without a value are left out.
+        column: what to explain.
+        seed: of the forest.
+
+    Returns:
+        A row a value that occurs: `axis`, `value`, `mean`. `attrs["r2"]` is the share of the
+        variance that the forest explains of trials that it has not seen (out of bag).
+
+    Raises:
+        UserError: an unknown column, or fewer than 10 trials with a value.
+    """
+    # Slow to import, and nothing else of the analysis needs it.
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import partial_dependence as dependence
+
+    rows = _with_values("partial_dependence", trials, column, _LEAST_TRIALS)
+    axes = varying(rows)
+    require_rows("partial_dependence", len(axes), 1, "metaparameters that vary")
+    values = [sorted(rows[axis].unique()) for axis in axes]
+    codes = np.stack(
+        [
+            rows[axis].map(ours.index).to_numpy(float)
+            for axis, ours in zip(axes, values, strict=True)
+        ],
+        axis=1,
+    )
+    forest = RandomForestRegressor(300, oob_score=True, random_state=seed)
+    forest.fit(codes, rows[column].to_numpy(dtype=float))
+    curves = []
+    for place, (axis, ours) in enumerate(zip(axes, values, strict=True)):
+        grid = {place: np.arange(len(ours), dtype=float)}
+        means = dependence(forest, codes, [place], custom_values=grid, method="brute")["average"][0]
+        curves += [(axis, value, mean) for value, mean in zip(ours, means, strict=True)]
+    table = pd.DataFrame(curves, columns=["axis", "value", "mean"])
+    table.attrs["r2"] = float(forest.oob_score_)
+    return table
+
+
+def _distribution(values: pd.Series) -> Any:
+    """Numbers as an interval from the least to the greatest, all else as a choice."""
+    from optuna import distributions
+
+    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
+        return distributions.CategoricalDistribution(sorted(values.unique()))
+    if pd.api.types.is_integer_dtype(values):
+        return distributions.IntDistribution(int(values.min()), int(values.max()))
+    return distributions.FloatDistribution(float(values.min()), float(values.max()))
+
+
+def _with_values(caller: str, trials: pd.DataFrame, column: str, least: int) -> pd.DataFrame:
+    rows = trials[~np.isnan(numbers(caller, trials, column))]
+    require_rows(caller, len(rows), least, f"trials with {column}")
+    return rows

@@ -1,0 +1,95 @@
+"""Two architectures compared over their trainings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from ..errors import UserError, nearest, shown
+from .checks import numbers, require_columns, require_rows
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of the first minus mean of the second, with its 95% interval, in the column's unit.
+
+    `p_value` is two-sided, of no difference; `method` is welch or paired; `first` and `second` are
+    the numbers of trainings.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    method: str
+    first: int
+    second: int
+
+
+def compare(
+    seeds: pd.DataFrame, first: str, second: str, column: str = "top1", paired: bool = False
+) -> Difference:
+    """The difference between two architectures in a column of `seeds`.
+
+    Welch's t-interval over the trainings; with `paired`, Student's over the differences of the
+    trainings of the same seed. Pairing is worth it where the seed decides something that both
+    share, such as the order of the images: it costs half the degrees of freedom.
+
+    Args:
+        seeds: one row a training.
+        first: an `arch_id`.
+        second: another.
+        column: what to compare.
+        paired: by seed.
+
+    Raises:
+        UserError: an unknown column or architecture, fewer than 2 trainings (with `paired`, seeds
+            that both have), or several sweeps that hold the architecture.
+    """
+    require_columns("compare", seeds, ["arch_id", "seed", column])
+    runs = []
+    for name in (first, second):
+        rows = seeds[seeds["arch_id"] == name]
+        if rows.empty:
+            known = sorted(set(map(str, seeds["arch_id"])))
+            raise UserError(f"compare: no architecture {shown(name)}{nearest(name, known)}")
+        values = pd.Series(numbers("compare", rows, column), index=rows["seed"]).dropna()
+        if not values.index.is_unique:
+            raise UserError(
+                f"compare: architecture {name}: found a seed twice, expected the trainings of one "
+                "sweep"
+            )
+        runs.append(values)
+    if paired:
+        both = runs[0].index.intersection(runs[1].index)
+        require_rows("compare", len(both), 2, "seeds that both were trained with")
+        change = (runs[0][both] - runs[1][both]).to_numpy()
+        return _difference(
+            float(change.mean()), stats.ttest_1samp(change, 0.0), "paired", len(both), len(both)
+        )
+    for values in runs:
+        require_rows("compare", len(values), 2, "trainings of an architecture")
+    return welch(*(np.asarray(values, dtype=np.float64) for values in runs))
+
+
+def welch(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:
+    """Welch's interval of the difference of two means (Biometrika 34, 1947); 2 values at least."""
+    test = stats.ttest_ind(first, second, equal_var=False)
+    difference = float(np.mean(first) - np.mean(second))
+    return _difference(difference, test, "welch", len(first), len(second))
+
+
+def _difference(
+    difference: float, test: object, method: str, first: int, second: int
+) -> Difference:
+    interval = test.confidence_interval(0.95)  # type: ignore[attr-defined]
+    low, high, p = float(interval.low), float(interval.high), float(test.pvalue)  # type: ignore[attr-defined]
+    if math.isnan(low):  # no spread at all: the difference is what it is
+        low = high = difference
+        p = 1.0 if difference == 0 else 0.0
+    return Difference(difference, low, high, p, method, first, second)

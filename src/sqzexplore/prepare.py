@@ -1,0 +1,293 @@
+"""A network made ready to run on a device at some settings, and one pass of it timed."""
+
+from __future__ import annotations
+
+import math
+import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from . import timing
+from .architecture import Architecture
+from .cost import cost
+from .inference import InferenceForm, can_fuse, fastest_form
+from .model import SqueezeNet, build
+from .roofline import ITEM_BYTES
+from .rounds import BLOCK_MS, alternate
+
+Dtype = Literal["float32", "tf32", "float16", "bfloat16"]
+MemoryFormat = Literal["channels_last", "contiguous"]
+Form = Literal["module", "inference"]
+Mode = Literal["eager", "cuda_graph", "compile"]
+#: The axes of a measurement that have names for values, with those values.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "dtype": get_args(Dtype),
+    "memory_format": get_args(MemoryFormat),
+    "form": get_args(Form),
+    "mode": get_args(Mode),
+}
+
+_BUFFER_BYTES, _MOST_BUFFERS = 2**26, 16  # more than a processor's last-level cache
+_COMPARED_S, _LEAST_GAIN = 0.5, 1.02  # two forms of one network: time, and what is no accident
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a throughput depends on beside the architecture and the machine."""
+
+    device: str
+    batch: int
+    dtype: str = "float32"
+    input_size: int = 224
+    memory_format: str = "channels_last"
+    form: str = "module"
+    mode: str = "eager"
+
+    def __str__(self) -> str:
+        parts = (self.dtype, self.memory_format, self.form, self.mode)
+        return f"batch {self.batch}, {self.input_size}x{self.input_size}, {', '.join(parts)}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU's or the machine's memory is out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator" in str(error) or "CUDA out of memory" in str(error)
+    )
+
+
+class Runner:
+    """A network ready to run at some settings, on several input buffers by turns.
+
+    Args:
+        architecture: what it is.
+        settings: how it runs.
+        module: what to run in place of the architecture's module, on the CPU, in float32.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError: it does not fit.
+    """
+
+    def __init__(
+        self, architecture: Architecture, settings: Settings, module: nn.Module | None = None
+    ) -> None:
+        self.settings = settings
+        self.device = torch.device(settings.device)
+        cuda = self.device.type == "cuda"
+        before = torch.cuda.memory_allocated(self.device) if cuda else 0
+        if not cuda:
+            _check_memory(architecture, settings)
+        images = images_for(architecture, settings)
+        net = network_for(module or built(architecture), settings, images[0])
+        self.expand: str | None = "module" if settings.form == "inference" else None
+        if isinstance(net, InferenceForm):
+            self.expand = net.expand
+        run = compiled(net) if settings.mode == "compile" else net
+        run(images[0])
+        run(images[-1])
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        if settings.mode == "cuda_graph":
+            self._passes = captured(run, images)
+        else:
+            run(images[0])
+            self._passes = [partial(run, image) for image in images]
+        self.peak_memory_bytes = None
+        if cuda:
+            torch.cuda.synchronize(self.device)
+            self.peak_memory_bytes = torch.cuda.max_memory_allocated(self.device) - before
+        self.buffers = len(images)
+        self._next = 0
+
+    def latency_ms(self) -> float:
+        """Time of the next pass, ms."""
+        work = self._passes[self._next]
+        self._next = (self._next + 1) % self.buffers
+        return timer(self.device)(work)
+
+    def run_for(self, seconds: float) -> tuple[int, float]:
+        """Run without a pause for some time: the passes made, and the time they took, s."""
+        passes, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            for work in self._passes:
+                work()
+            passes += self.buffers
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        return passes, time.perf_counter() - started
+
+
+def images_for(architecture: Architecture, settings: Settings) -> list[Tensor]:
+    """Input buffers that together are larger than a cache."""
+    device, side = torch.device(settings.device), settings.input_size
+    shape = (settings.batch, architecture.in_channels, side, side)
+    size = math.prod(shape) * ITEM_BYTES[settings.dtype]
+    count = min(_MOST_BUFFERS, max(2, math.ceil(_BUFFER_BYTES / size)))
+    generator = torch.Generator(device).manual_seed(0)
+    return [
+        torch.randn(shape, device=device, generator=generator).to(
+            _torch_dtype(settings), memory_format=getattr(torch, _LAYOUTS[settings.memory_format])
+        )
+        for _ in range(count)
+    ]
+
+
+def built(architecture: Architecture) -> nn.Module:
+    """The architecture's module with the weights of seed 0; the caller's random state stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build(architecture)
+
+
+def network_for(net: nn.Module, settings: Settings, images: Tensor) -> nn.Module:
+    """`net` on the device of `images`, in the form that the settings ask for."""
+    memory_format = getattr(torch, _LAYOUTS[settings.memory_format])
+    net = net.eval().to(images.device, _torch_dtype(settings))
+    net = net.to(memory_format=memory_format)  # type: ignore[call-overload]
+    if settings.form == "module":
+        return net
+    assert isinstance(net, SqueezeNet)
+    if settings.mode == "compile":
+        # Compiling three forms to compare them takes a minute. Without BatchNorm there is nothing
+        # to fold, and the compiler does the rest. With it, on a CPU, oneDNN's own fusion was the
+        # faster one, with the compiler's copy; on a GPU the compiler writes both itself.
+        if not net.architecture.batch_norm:
+            return net
+        fused = images.device.type == "cpu" and can_fuse(images.device)
+        return InferenceForm(net, "concatenated", fused, memory_format)
+    form = fastest_form(net, images, memory_format, partial(_quick, settings.mode, images))
+    passes = [_latency(settings.mode, images, each) for each in (net, form)]
+    gain = timing.ratio(*alternate(passes, _COMPARED_S).medians).value
+    return form if gain > _LEAST_GAIN else net
+
+
+def _latency(mode: str, images: Tensor, net: nn.Module) -> Callable[[], float]:
+    """A pass of `net` that returns how long it took, ms."""
+    net(images)
+    work = captured(net, [images])[0] if mode == "cuda_graph" else partial(net, images)
+    return partial(timer(images.device), work)
+
+
+def _quick(mode: str, images: Tensor, net: nn.Module) -> float:
+    """How long a pass of `net` takes, roughly, s: the best of a few."""
+    latency_ms = _latency(mode, images, net)
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < 5 * BLOCK_MS:
+        times.append(latency_ms())
+    return min(times) / 1e3
+
+
+def compiled(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    """`net` compiled whole, for one shape.
+
+    Dynamo keeps what it compiled by the code object of the function, a handful of each, and runs
+    the next network uncompiled without a word. A code object of its own for each network keeps
+    it out of the others' way.
+    """
+
+    def forward(images: Tensor) -> Tensor:
+        return net(images)
+
+    own = types.FunctionType(
+        forward.__code__.replace(co_name=f"forward_{id(net)}"),
+        *(forward.__globals__, "forward", None, forward.__closure__),
+    )
+    return torch.compile(own, fullgraph=True, dynamic=False)
+
+
+def captured(
+    net: Callable[[Tensor], Tensor], images: Sequence[Tensor]
+) -> list[Callable[[], object]]:
+    """One CUDA graph of a pass for each buffer, all in one memory pool: they run by turns."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # a capture must not be the first pass
+        for _ in range(3):
+            net(images[0])
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    graphs: list[torch.cuda.CUDAGraph] = []
+    for image in images:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=graphs[0].pool() if graphs else None):
+            net(image)
+        graphs.append(graph)
+    return [graph.replay for graph in graphs]
+
+
+_LAYOUTS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
+
+
+def _torch_dtype(settings: Settings) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, "float32" if settings.dtype == "tf32" else settings.dtype)
+    return dtype
+
+
+def _check_memory(architecture: Architecture, settings: Settings) -> None:
+    """Linux promises memory that it does not have, and ends the process when it is used."""
+    available = _available_bytes()
+    item = ITEM_BYTES[settings.dtype]
+    activations = cost(architecture, settings.input_size).peak_activation_bytes // 4
+    image = architecture.in_channels * settings.input_size**2
+    needed = settings.batch * item * (activations + 2 * image)
+    if available is not None and needed > available:
+        raise MemoryError(
+            f"a pass needs about {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are available"
+        )
+
+
+def _available_bytes() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """`device` as the current one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def cudnn_as(settings: Settings) -> Iterator[None]:
+    """cuDNN as the settings say: TF32 only where asked for, the fastest algorithm of each shape."""
+    backend = torch.backends.cudnn
+    before = backend.allow_tf32, backend.benchmark
+    backend.allow_tf32, backend.benchmark = settings.dtype == "tf32", True
+    try:
+        yield
+    finally:
+        backend.allow_tf32, backend.benchmark = before
+
+
+def timer(device: torch.device) -> Callable[[Callable[[], object]], float]:
+    """What runs a piece of work on `device` and returns how long it took, ms."""
+    return _timed_cuda if device.type == "cuda" else _timed_cpu
+
+
+def _timed_cpu(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return (time.perf_counter() - started) * 1e3
+
+
+def _timed_cuda(work: Callable[[], object]) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)

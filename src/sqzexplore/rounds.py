@@ -1,0 +1,109 @@
+"""Passes of networks by turns: warm-up, rounds in a changing order, and what they say.
+
+A round is a block of passes of each network; ratios are paired by round, so that what disturbs a
+moment disturbs both sides.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import timing
+
+#: A block of passes lasts about so long, ms.
+BLOCK_MS = 20.0
+_WARMUP, _MOST_PASSES = 2, 50
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Latencies in ms by network: of all its passes, and the medians of its blocks."""
+
+    latencies: list[list[float]]
+    medians: list[list[float]]
+
+
+def warm_up(latency_ms: Callable[[], float], seconds: float) -> bool:
+    """Make passes until they are stable; false if the time was over before."""
+    latencies: list[float] = []
+    started = time.perf_counter()
+    while not timing.is_warm(latencies):
+        if len(latencies) >= _WARMUP and time.perf_counter() - started >= seconds:
+            return False
+        latencies.append(latency_ms())
+    return True
+
+
+def alternate(networks: Sequence[Callable[[], float]], seconds: float) -> Rounds:
+    """Blocks of passes of each network in rounds, until the median of each is known well enough.
+
+    Each round goes through the networks in another order (of a fixed seed), so that none of them
+    always finds the caches, the clock and the memory as the same other one left them.
+
+    A block lasts about 20 ms: then its first pass, which finds another network's data in the
+    caches, is made but not counted. A pass that takes longer is a block of its own.
+
+    Args:
+        networks: each makes a pass and returns its latency in ms; warm already.
+        seconds: time budget; at least 6 rounds are made.
+    """
+    blocks = [_Block(network) for network in networks]
+    rounds = Rounds([[] for _ in blocks], [[] for _ in blocks])
+    order, shuffle = list(range(len(blocks))), random.Random(0).shuffle
+    started = time.perf_counter()
+    while len(rounds.medians[0]) < timing.LEAST_ROUNDS or (
+        time.perf_counter() - started < seconds and not all(map(timing.is_enough, rounds.medians))
+    ):
+        shuffle(order)
+        for number in order:
+            latencies = blocks[number].run()
+            rounds.latencies[number].extend(latencies)
+            rounds.medians[number].append(statistics.median(latencies))
+    return rounds
+
+
+class _Block:
+    def __init__(self, latency_ms: Callable[[], float]) -> None:
+        self._latency_ms = latency_ms
+        self._passes = min(_MOST_PASSES, max(1, math.ceil(BLOCK_MS / latency_ms())))
+
+    def run(self) -> list[float]:
+        if self._passes > 1:
+            self._latency_ms()
+        return [self._latency_ms() for _ in range(self._passes)]
+
+
+def summary(rounds: Rounds, batch: int) -> dict[str, Any]:
+    """The statistics of the first network, by field of `Throughput`; the second, if there is one,
+    is the reference."""
+    latencies, medians = rounds.latencies[0], rounds.medians[0]
+    median = timing.median(medians)
+    row: dict[str, Any] = {
+        "latency_ms_p50": median.value,
+        "latency_ms_p50_low": _number(median.low),
+        "latency_ms_p50_high": _number(median.high),
+        "latency_ms_p99": float(np.percentile(latencies, 99)),
+        "latency_ms_sd": statistics.stdev(latencies),
+        "precision": _number(median.precision),
+        "repetitions": len(latencies),
+        "rounds": len(medians),
+    }
+    if len(rounds.medians) > 1:
+        ratio = timing.ratio(rounds.medians[1], medians)
+        row["relative_to_reference"] = ratio.value
+        row["relative_to_reference_low"] = _number(ratio.low)
+        row["relative_to_reference_high"] = _number(ratio.high)
+        row["reference_images_per_s"] = batch / statistics.median(rounds.medians[1]) * 1e3
+    return row
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
