@@ -45,6 +45,7 @@ from .figures_census import write_census_figures
 from .figures_throughput import write_throughput_figures
 from .files import check_writable
 from .prepare import CHOICES
+from .report import write_report
 from .results import load_results
 from .space import Space
 from .spec import AccuracySpec, Spec
@@ -395,6 +396,18 @@ def results(folder: Folder, as_json: Json = False) -> None:
     for line in [*choices(spec, rows, seeds), f"in the table: {completeness(folder)}"]:
         out.print(line, highlight=False, markup=False)
     _print_files(folder, sorted((folder / "figures").glob("*.p*")))
+
+
+@app.command()
+def report(
+    folder: Folder,
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", help="The file [default: DIR/report.html]."),
+    ] = None,
+) -> None:
+    """Write one HTML file that answers the sweep's question: it needs no network."""
+    out.print(f"written: {write_report(folder, out_file)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from ..analysis import pareto_front
-from ..architecture import FIELDS
-from ..columns import architecture_at, columns_of_frame
+from ..architecture import KEYS
+from ..columns import architecture_at, columns_of_frame, with_overrides
+from ..completeness import SPEC_FILE, planned
 from ..cost import cost
 from ..errors import UserError
 from ..figures import default_figures
 from ..reference import published
 from ..results import TRIALS, load_results
 from ..spec import Spec, figure_columns
-from ..study import SPEC_FILE
 from .findings import Effect, answer, effects
 from .wording import architecture_name, heading, number, remark
 
@@ -85,6 +85,17 @@ class Content:
         """Whether trials are still to come, as far as is known."""
         return self.planned is not None and self.trials < self.planned
 
+    @property
+    def spans(self) -> dict[str, tuple[float, float]]:
+        """For each objective where the bars of its effects begin, and how far they reach."""
+        spans = {}
+        for name in self.spec.objectives:
+            known = [level.spread.get(name) for e in self.effects for level in e.levels]
+            ends = [end for spread in known if spread for end in spread[1:]]
+            low, high = (min(ends), max(ends)) if ends else (0.0, 0.0)
+            spans[name] = (low, (high - low) or 1.0)
+        return spans
+
 
 def gather(folder: Path) -> Content:
     """Everything that there is to say of the sweep in `folder`.
@@ -94,7 +105,7 @@ def gather(folder: Path) -> Content:
     """
     _check_folder(folder)
     spec = Spec.load(folder / SPEC_FILE)
-    trials = load_results(folder).sort_values("trial", ignore_index=True)
+    trials = with_overrides(load_results(folder).sort_values("trial", ignore_index=True))
     seeds, throughput = (_optional(folder, name) for name in ("seeds", "throughput"))
     front = _front(spec, trials)
     data = _data(spec, trials, front)
@@ -103,7 +114,7 @@ def gather(folder: Path) -> Content:
         spec=spec,
         folder=folder,
         trials=len(trials),
-        planned=_planned(spec),
+        planned=planned(spec),
         states={str(name): int(n) for name, n in trials["state"].value_counts().items()},
         last_started=str(trials["started_at"].max()) if trials["started_at"].notna().any() else "",
         answer=answer(spec, trials, seeds, throughput),
@@ -141,17 +152,9 @@ def _optional(folder: Path, table: str) -> pd.DataFrame:
     return load_results(folder, table)
 
 
-def _planned(spec: Spec) -> int | None:
-    """How many trials the sweep has in all; None where counting would take long."""
-    space, wanted = spec.design_space, spec.search.trials
-    feasible = space.count() if space.enumerable and space.size <= 1_000_000 else None
-    known = [n for n in (feasible, wanted) if n is not None]
-    return min(known) if known else None
-
-
 def _front(spec: Spec, trials: pd.DataFrame) -> pd.DataFrame:
-    """The complete trials that no other dominates in the objectives, the first objective's order."""
-    complete = trials[trials["state"] == "complete"]
+    """The complete trials that no other dominates in the objectives, in the first one's order."""
+    complete = trials[(trials["state"] == "complete") & trials["feasible"].fillna(True)]
     goals: dict[str, list[str]] = {"minimize": [], "maximize": []}
     for name, direction in spec.objectives.items():
         goals[direction].append(name)
@@ -202,7 +205,7 @@ def _kept(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
 def _plot_columns(spec: Spec, trials: pd.DataFrame) -> list[str]:
     """The numeric columns that can be an axis: what the sweep measured, and what varies."""
     asked = [name for figure in default_figures(spec) for name in (figure.x, figure.y)]
-    axes = [a.field for a in spec.design_space.axes if FIELDS[a.field] in (int, float)]
+    axes = [a.field for a in spec.design_space.axes if KEYS[a.field] in (int, float)]
     wanted = dict.fromkeys([*spec.objectives, *asked, *axes])
     others = [*figure_columns(spec), *_MORE_NUMBERS]
     if len(trials) > _MANY:
@@ -227,17 +230,18 @@ def _first_axes(spec: Spec, names: list[str]) -> tuple[str, str]:
 def _column(name: str, trials: pd.DataFrame, spec: Spec) -> dict[str, Any]:
     """A column's heading, remark, direction and values; one value where all are the same."""
     values = trials[name]
-    text = values.dtype == "string"
+    known = TRIALS.get(name)  # what single Fires override has no column of its own there
+    text = known.type == "string" if known else KEYS[name] is str
     plain: list[Any] = [None if pd.isna(v) else v for v in values.tolist()]
-    if not text and TRIALS[name].type == "Float64":
+    if not text and (known is None or known.type == "Float64"):
         plain = [None if v is None or not np.isfinite(v) else float(f"{v:.7g}") for v in plain]
     better = spec.objectives.get(name) or _direction(name)
     column = {
         "heading": heading(name),
         "remark": remark(name, trials),
         "kind": "text" if text else "number",
-        "whole": TRIALS[name].type == "Int64",
-        "unit": TRIALS[name].unit,
+        "whole": known is not None and known.type == "Int64",
+        "unit": known.unit if known else "",
         "better": better,
     }
     if len(set(plain)) == 1:
@@ -248,7 +252,7 @@ def _column(name: str, trials: pd.DataFrame, spec: Spec) -> dict[str, Any]:
 def _direction(name: str) -> str | None:
     if name in _LARGER_IS_BETTER:
         return "maximize"
-    return None if name in FIELDS or name in ("trial", "state") else "minimize"
+    return None if name in KEYS or name in ("trial", "state") else "minimize"
 
 
 def _layers(trials: pd.DataFrame, front: pd.DataFrame) -> dict[int, list[list[Any]]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from ..analysis import rank_correlation
-from ..architecture import FIELDS
+from ..architecture import KEYS
 from ..cost import COST_COLUMNS
 from ..results import TRIALS
 from ..spec import Spec
@@ -103,7 +103,7 @@ def _comparison(
     throughput: pd.DataFrame,
 ) -> list[str]:
     """The ends of the only axis, where it is a number; else the smallest and the best."""
-    if len(axes) == 1 and FIELDS[axes[0]] in (int, float):
+    if len(axes) == 1 and KEYS[axes[0]] in (int, float):
         ordered = rows.sort_values([axes[0], "trial"])
         first, last = ordered.iloc[0], ordered.iloc[-1]
         name, end = architecture_name(first, axes), value_text(last[axes[0]])
@@ -201,7 +201,7 @@ def _of_seeds(seeds: pd.DataFrame, row: pd.Series) -> list[float]:
 
 def _correlations(rows: pd.DataFrame, axis: str, goals: list[str]) -> list[Correlation]:
     """None for an axis without an order, or where there are too few rows."""
-    if FIELDS[axis] not in (int, float):
+    if KEYS[axis] not in (int, float):
         return []
     found = []
     for goal in goals:
@@ -214,7 +214,7 @@ def _correlations(rows: pd.DataFrame, axis: str, goals: list[str]) -> list[Corre
 
 def _levels(rows: pd.DataFrame, axis: str, goals: list[str]) -> list[Level]:
     values = rows[axis]
-    if FIELDS[axis] in (int, float) and values.nunique() > _MOST_LEVELS:
+    if KEYS[axis] in (int, float) and values.nunique() > _MOST_LEVELS:
         quarters = pd.qcut(values.astype(float), 4, duplicates="drop")
         groups = [
             (f"{part.iloc[0]:.4g} to {part.iloc[-1]:.4g}", rows.loc[part.index])
@@ -222,7 +222,7 @@ def _levels(rows: pd.DataFrame, axis: str, goals: list[str]) -> list[Level]:
             if len(part := whole.sort_values())
         ]
     else:
-        groups = [(value_text(value), part) for value, part in rows.groupby(axis, sort=True)]
+        groups = [(value_text(value), part) for value, part in rows.groupby(axis, dropna=False)]
     return [
         Level(name, len(part), {goal: _spread(part[goal]) for goal in goals})
         for name, part in groups

@@ -35,14 +35,16 @@
   const rows = [...Array(data.trials).keys()];
   const onFront = new Set(data.front);
   const state = {
-    x: data.x, y: data.y, colour: data.colours[0] ?? "",
+    x: data.x, y: data.y,
+    colour: data.colours.find((name) => distinct(name).length <= COLOURS.length) ?? "",
     bounds: {"x-low": null, "x-high": null, "y-low": null, "y-high": null},
     sort: "trial", descending: false, most: STEP, pins: [],
   };
 
   // --- the controls -----------------------------------------------------------------------------
 
-  for (const [id, names] of [["x", data.numeric], ["y", data.numeric], ["colour", data.colours]]) {
+  const coloured = data.colours.filter((name) => distinct(name).length <= COLOURS.length);
+  for (const [id, names] of [["x", data.numeric], ["y", data.numeric], ["colour", coloured]]) {
     for (const name of names) $(id).append(make("option", data.columns[name].heading, {value: name}));
     $(id).value = state[id];
     $(id).addEventListener("change", () => {
@@ -88,9 +90,8 @@
 
   // --- the scatter ------------------------------------------------------------------------------
 
-  function classes() {
-    const distinct = [...new Set(rows.map((row) => shown(state.colour, row)))];
-    return distinct.length <= COLOURS.length ? distinct : [];
+  function distinct(name) {
+    return [...new Set(rows.map((row) => shown(name, row)))];
   }
 
   function figure(labels, size) {
@@ -107,9 +108,11 @@
     for (const axis of [...plot.below, ...plot.left]) {
       axis.axis_label_text_color = axis.major_label_text_color = ink;
       axis.axis_label_text_font_style = "normal";
+      axis.formatter = new Bokeh.NumeralTickFormatter({format: "0.[000]a"});
     }
     for (const grid of plot.center) grid.grid_line_alpha = 0.35;
     plot.toolbar.logo = null;
+    plot.toolbar.active_drag = plot.toolbar.tools.find((tool) => tool.type === "BoxSelectTool");
     return plot;
   }
 
@@ -118,7 +121,8 @@
       (row) => [state.x, state.y].every((n) => value(n, row) !== null && value(n, row) !== undefined)
         && (!$("log-x").checked || value(state.x, row) > 0)
         && (!$("log-y").checked || value(state.y, row) > 0));
-    const groups = state.colour ? classes() : [];
+    const all = state.colour ? distinct(state.colour) : [];
+    const groups = all.length <= COLOURS.length ? all : [];
     const place = (row) => Math.max(0, groups.indexOf(state.colour ? shown(state.colour, row) : ""));
     const source = new Bokeh.ColumnDataSource({data: {
       x: known.map((row) => value(state.x, row)),
@@ -134,8 +138,9 @@
     }});
     const plot = figure([state.x, state.y].map((name) => data.columns[name].heading), false);
     if (known.length > 2000) plot.output_backend = "webgl";
-    if (state.y === "top1" && "top1_ci_low" in data.columns) {
-      const spread = known.filter((row) => value("top1_ci_low", row) !== null);
+    const bars = state.y === "top1" && "top1_ci_low" in data.columns;
+    const spread = bars ? known.filter((row) => value("top1_ci_low", row) !== null) : [];
+    if (spread.length) {
       plot.segment({
         x0: spread.map((row) => value(state.x, row)), x1: spread.map((row) => value(state.x, row)),
         y0: spread.map((row) => value("top1_ci_low", row)),
@@ -176,7 +181,7 @@
     const left = rows.length - known.length;
     $("plot-note").textContent = [
       "Black edges: Pareto front of the objectives.",
-      state.y === "top1" ? "Bars: 95% interval over seeds." : "",
+      spread.length ? "Bars: 95% interval over seeds." : "",
       ...[state.x, state.y].map((n) => data.columns[n].remark && `${n}: ${data.columns[n].remark}.`),
       left ? `${left} trials have no such values.` : "",
     ].filter(Boolean).join(" ");

@@ -15,7 +15,9 @@ SPEED = ("images_per_s", "latency_ms_p50", "latency_ms_p99")
 
 
 def value_text(value: Any) -> str:
-    """A metaparameter's value: 0.125, simple, 1,4,8."""
+    """A metaparameter's value: 0.125, simple, 1,4,8; a dash where a Fire overrides nothing."""
+    if not isinstance(value, tuple) and pd.isna(value):
+        return "-"
     return f"{value:g}" if isinstance(value, float) else format_value(value)
 
 
