@@ -44,6 +44,7 @@ def sweep(seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
     truth = 60 + 30 * rows["squeeze_ratio"] ** 0.5 + 3 * (rows["bypass"] != "none")
     values = truth.to_numpy()[:, None] + generator.normal(0, 1, (24, seeds))
     rows["train_params"] = (rows["squeeze_ratio"] * 8e5).astype(int) + rows["trial"]
+    rows["train_size_mb"] = rows["train_params"] * 4e-6
     rows["top1"] = values.mean(axis=1)
     runs = rows.loc[np.repeat(rows.index, seeds), ["sweep", "trial", "arch_id"]]
     return rows, runs.assign(seed=list(range(seeds)) * 24, top1=values.ravel())
@@ -95,6 +96,13 @@ def test_the_front_says_how_surely() -> None:
     texts = [text.get_text() for text in axes.texts if text.get_text()]
     assert texts == [f"{share:.0%}" for share in found["front_probability"]]
     assert axes.get_ylabel() == "top-1 accuracy (%)"
+
+
+def test_a_front_over_a_size_that_is_the_same_is_left_out(tmp_path: Path) -> None:
+    trials, seeds = sweep()
+    flat = trials.assign(train_size_mb=1.0)
+    _, left_out = figures.write_analysis_figures(Spec.parse(SPEC), flat, seeds, tmp_path)
+    assert left_out[0] == "front: train_size_mb does not vary"
 
 
 def test_hypervolume_over_the_trials() -> None:
