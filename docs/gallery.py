@@ -34,7 +34,7 @@ SINGLE: dict[str, Callable[[Axes], Axes]] = {
         joint, ["train_params"], ["top1"], axes
     ),
     "populations": lambda axes: figures_analysis.populations(
-        {"complex bypass": other, "no or simple bypass": simple}, "top-1 accuracy (%)", axes
+        {"complex bypass": other, "none or simple bypass": simple}, "top-1 accuracy (%)", axes
     ),
     "importances": lambda axes: figures_analysis.importances(joint, "top1", axes=axes),
     "throughput": lambda axes: figures_throughput.speed_against_macs(speed, axes),

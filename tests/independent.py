@@ -32,12 +32,18 @@ def plan(a: dict[str, Any]) -> tuple[int, list[tuple[int, int, int, int]]]:
     stem = scaled(a["stem_width"])
     fires, channels = [], stem
     for i in range(a["fires"]):
-        expand = scaled(a["base_expand"] + a["expand_increment"] * (i // a["increment_every"]))
-        three = half_up(Fraction(expand * a["fraction_3x3"]))
-        squeeze = max(1, half_up(Fraction(expand * a["squeeze_ratio"])))
+        formula = a["base_expand"] + a["expand_increment"] * (i // a["increment_every"])
+        expand = scaled(own(a, i + 2, "expand_filters", formula))
+        three = half_up(Fraction(expand * own(a, i + 2, "fraction_3x3")))
+        squeeze = max(1, half_up(Fraction(expand * own(a, i + 2, "squeeze_ratio"))))
         fires.append((channels, squeeze, expand - three, three))
         channels = expand
     return stem, fires
+
+
+def own(a: dict[str, Any], layer: int, name: str, otherwise: Any = None) -> Any:
+    """What Fire `layer` has: its own, or else what all have."""
+    return a["overrides"].get(f"fire{layer}.{name}", a.get(name, otherwise))
 
 
 class Fire(nn.Module):
@@ -88,7 +94,7 @@ class Network(nn.Module):
         layers += [nn.ReLU()]
         for layer in range(1, a["fires"] + 2):
             if layer > 1:
-                layers.append(Fire(*fires[layer - 2], a["bypass"], bn))
+                layers.append(Fire(*fires[layer - 2], own(a, layer, "bypass"), bn))
             if layer in a["pool_after"]:
                 layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
         self.features = nn.Sequential(*layers)
@@ -149,9 +155,10 @@ def peak_activation_bytes(architecture: Any, size: int) -> int:
             joined = branches[0]
             if len(branches) == 2:
                 joined = run(branches, f"{layer}.cat", out * area)
-            if a["bypass"] != "none" and cin == out:
+            bypass = own(a, layer, "bypass")
+            if bypass != "none" and cin == out:
                 operations.append(([x, joined], joined))
-            elif a["bypass"] == "complex":
+            elif bypass == "complex":
                 projected = run([x], f"{layer}.bypass", out * area)
                 operations.append(([projected, joined], joined))
             x, channels = joined, out

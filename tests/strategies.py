@@ -7,6 +7,20 @@ from hypothesis import strategies as st
 from sqzexplore import Architecture
 
 
+def overrides(fires: int) -> st.SearchStrategy[dict[str, object]]:
+    """What up to three single Fires have instead."""
+    values = {
+        "squeeze_ratio": st.floats(0.01, 1.0),
+        "fraction_3x3": st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0.0, 1.0),
+        "expand_filters": st.integers(1, 48),
+        "bypass": st.sampled_from(["none", "simple", "complex"]),
+    }
+    one = st.tuples(st.integers(2, fires + 1), st.sampled_from(sorted(values))).flatmap(
+        lambda key: st.tuples(st.just(f"fire{key[0]}.{key[1]}"), values[key[1]])
+    )
+    return st.lists(one, max_size=3).map(dict)
+
+
 @st.composite
 def architectures(draw: st.DrawFn, max_fires: int = 10) -> Architecture:
     fires = draw(st.integers(1, max_fires))
@@ -28,6 +42,7 @@ def architectures(draw: st.DrawFn, max_fires: int = 10) -> Architecture:
         dropout=draw(st.sampled_from([0.0, 0.5])),
         in_channels=draw(st.integers(1, 4)),
         num_classes=draw(st.integers(1, 20)),
+        **draw(overrides(fires)),
     )
 
 

@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
 from .errors import FeatureMapVanishes, UserError, nearest, shown
 
@@ -29,15 +38,52 @@ Width = Annotated[int, Field(ge=1, le=1_000_000)]
 Step = Annotated[int, Field(ge=1, le=10_000)]
 
 
+class FireOverride(BaseModel):
+    """What a single Fire may have in the place of what the metaparameters give it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    squeeze_ratio: float | None = Field(
+        None, gt=0, le=1, description="squeeze filters / expand filters of this Fire"
+    )
+    fraction_3x3: float | None = Field(
+        None, ge=0, le=1, description="share of this Fire's expand filters that are 3x3"
+    )
+    expand_filters: Width | None = Field(
+        None, description="e_i of this Fire, before the width multiplier"
+    )
+    bypass: Bypass | None = Field(None, description="bypass around this Fire")
+
+
+#: What a single Fire may override, with the type of its plain value.
+OVERRIDABLE: dict[str, type] = {
+    "squeeze_ratio": float,
+    "fraction_3x3": float,
+    "expand_filters": int,
+    "bypass": str,
+}
+#: `fire5.squeeze_ratio` and all others, each with what it overrides: (layer, name).
+OVERRIDES: dict[str, tuple[int, str]] = {
+    f"fire{layer}.{name}": (layer, name)
+    for layer in range(2, MAX_FIRES + 2)
+    for name in OVERRIDABLE
+}
+
+
 class Architecture(BaseModel):
     """One point of the design space; the defaults are SqueezeNet v1.0 (paper, table 1).
 
     Frozen and hashable. Unknown fields, wrong types (an integer is a valid float, a bool is
     neither) and values out of range raise `pydantic.ValidationError`, a `ValueError`.
 
+    A single Fire is set apart by keys such as `fire5.squeeze_ratio` (see `OVERRIDES`), given like
+    fields; None takes an override back.
+
     Example:
         >>> Architecture(squeeze_ratio=0.5, bypass="simple").fires
         8
+        >>> Architecture(**{"fire5.squeeze_ratio": 0.5}).overrides
+        (('fire5.squeeze_ratio', 0.5),)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -74,14 +120,24 @@ class Architecture(BaseModel):
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout before the last convolution")
     in_channels: Width = Field(3, description="channels of the input image")
     num_classes: Width = Field(1000, description="classes, filters of the last convolution")
+    overrides: tuple[tuple[str, float | int | str], ...] = Field(
+        (), description="what single Fires have instead, such as fire5.squeeze_ratio=0.5"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _plain_scalars(cls, values: Any) -> Any:
-        """Rows of a table hold NumPy scalars; strict fields want Python's."""
+        """Rows of a table hold NumPy scalars; strict fields want Python's. Keys of single Fires
+        go into `overrides`."""
         if not isinstance(values, Mapping):
             return values
-        return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+        given = {key: plain.pop(key) for key in [*plain] if key in OVERRIDES}
+        if given or "overrides" in plain:
+            plain["overrides"] = _checked_overrides(
+                parse_overrides(plain.get("overrides", ())) | given
+            )
+        return plain
 
     @field_validator("pool_after", mode="before")
     @classmethod
@@ -96,38 +152,59 @@ class Architecture(BaseModel):
                 f"pool_after {list(self.pool_after)}: there is no layer {wrong[0]}; "
                 f"with {self.fires} Fires the layers are 1 (conv1) to {self.fires + 1}"
             )
+        for key, _ in self.overrides:
+            if (layer := OVERRIDES[key][0]) > self.fires + 1:
+                raise ValueError(
+                    f"{key}: there is no fire{layer}; with {self.fires} Fires they are fire2 "
+                    f"to fire{self.fires + 1}"
+                )
         return self
+
+    @field_serializer("overrides")
+    def _overrides_as_mapping(self, overrides: Any) -> dict[str, float | int | str]:
+        return dict(overrides)
 
     @property
     def arch_id(self) -> str:
         """Twelve hexadecimal digits that name these metaparameters, the same on every machine."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        fields = self.model_dump(mode="json")
+        if not self.overrides:  # the names of architectures that overrides did not change
+            del fields["overrides"]
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def replace(self, **changes: Any) -> Architecture:
         """A copy with `changes`, validated as a new Architecture is."""
         return Architecture(**{**self.model_dump(), **changes})
 
+    def get(self, key: str) -> Any:
+        """The value of a field, or of a key such as `fire5.squeeze_ratio`; None where this Fire
+        is as the metaparameters say."""
+        return dict(self.overrides).get(key) if key in OVERRIDES else getattr(self, key)
+
     def fire_stages(self) -> list[FireStage]:
         """The Fires in order, with the filter counts that the metaparameters give them."""
+        overrides = dict(self.overrides)
         stages = []
         in_channels = int(scaled_width(self.stem_width, self.width_multiplier))
         for index in range(self.fires):
-            expand = expand_filters(
-                index,
-                self.base_expand,
-                self.expand_increment,
-                self.increment_every,
-                self.width_multiplier,
+            fire = f"fire{index + 2}"
+            formula = expand_filters(
+                index, self.base_expand, self.expand_increment, self.increment_every
             )
-            expand3x3 = int(expand3x3_filters(expand, self.fraction_3x3))
+            widest = overrides.get(f"{fire}.expand_filters", formula)
+            expand = scaled_width(widest, self.width_multiplier)
+            fraction = overrides.get(f"{fire}.fraction_3x3", self.fraction_3x3)
+            ratio = overrides.get(f"{fire}.squeeze_ratio", self.squeeze_ratio)
+            bypass = overrides.get(f"{fire}.bypass", self.bypass)
+            expand3x3 = int(expand3x3_filters(expand, fraction))
             stage = FireStage(
                 layer=index + 2,
                 in_channels=in_channels,
-                squeeze=int(squeeze_filters(expand, self.squeeze_ratio)),
+                squeeze=int(squeeze_filters(expand, ratio)),
                 expand1x1=int(expand) - expand3x3,
                 expand3x3=expand3x3,
-                bypass=_bypass_of(self.bypass, in_channels, int(expand)),
+                bypass=_bypass_of(bypass, in_channels, int(expand)),
             )
             stages.append(stage)
             in_channels = stage.out_channels
@@ -199,8 +276,66 @@ def parse_layers(value: Any) -> Any:
     return tuple(sorted(layers))
 
 
+def parse_overrides(value: Any) -> dict[str, Any]:
+    """Overrides as a mapping, from one, from pairs, or from text (`format_overrides`).
+
+    Raises:
+        ValueError: it is no such thing, or names no Fire's key.
+    """
+    if isinstance(value, str):
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        overrides = {key.strip(): _scalar(text.strip()) for key, _, text in pairs}
+    else:
+        try:
+            overrides = dict(value)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"found {shown(value)}, expected overrides such as fire5.squeeze_ratio=0.5"
+            ) from None
+    for key in overrides:
+        if key not in OVERRIDES:
+            raise ValueError(
+                f"found {shown(key)}, expected a key such as fire5.squeeze_ratio"
+                f"{nearest(key, OVERRIDES)}"
+            )
+    return overrides
+
+
+def format_overrides(overrides: Iterable[tuple[str, Any]]) -> str | None:
+    """Overrides as tables show them: `fire5.squeeze_ratio=0.5,fire7.bypass=none`; None if none."""
+    return ",".join(f"{key}={value}" for key, value in overrides) or None
+
+
+def _scalar(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _checked_overrides(given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Overrides in order of the layers, each as its field holds it; None is none."""
+    checked = []
+    for key in sorted(given, key=[*OVERRIDES].index):
+        value = given[key].item() if isinstance(given[key], np.generic) else given[key]
+        name = OVERRIDES[key][1]
+        try:
+            held = getattr(FireOverride(**{name: value}), name)
+        except ValidationError as error:
+            first = error.errors()[0]
+            details = InitErrorDetails(
+                type=first["type"], loc=(key,), input=value, ctx=first.get("ctx", {})
+            )
+            raise ValidationError.from_exception_data("Architecture", [details]) from None
+        if held is not None:
+            checked.append((key, held))
+    return tuple(checked)
+
+
 def _bypass_of(
-    bypass: Bypass, in_channels: int, out_channels: int
+    bypass: Any, in_channels: int, out_channels: int
 ) -> Literal["none", "identity", "conv1x1"]:
     if bypass == "none":
         return "none"
@@ -211,8 +346,12 @@ def _bypass_of(
 
 #: Every metaparameter with the type of its plain value, in table order.
 FIELDS: dict[str, type] = {
-    name: type(field.default) for name, field in Architecture.model_fields.items()
+    name: type(field.default)
+    for name, field in Architecture.model_fields.items()
+    if name != "overrides"
 }
+#: Every key that sets something of an Architecture, the overrides of single Fires included.
+KEYS: dict[str, type] = FIELDS | {key: OVERRIDABLE[name] for key, (_, name) in OVERRIDES.items()}
 
 
 # --- the rules, over numbers or arrays alike; integers in float64, exact below 2**53 -----------
@@ -228,12 +367,10 @@ def scaled_width(width: Any, width_multiplier: Any) -> Any:
 
 
 def expand_filters(
-    index: Any, base_expand: Any, expand_increment: Any, increment_every: Any, multiplier: Any
+    index: Any, base_expand: Any, expand_increment: Any, increment_every: Any
 ) -> Any:
     """e_i = base_e + incr_e * floor(i / freq) of Fire `index`, counted from 0 (section 5.1)."""
-    return scaled_width(
-        base_expand + expand_increment * np.floor(index / increment_every), multiplier
-    )
+    return base_expand + expand_increment * np.floor(index / increment_every)
 
 
 def expand3x3_filters(expand: Any, fraction_3x3: Any) -> Any:

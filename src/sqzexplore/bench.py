@@ -18,7 +18,7 @@ from .files import write_json
 from .layer_times import measure_layers
 from .prepare import CHOICES, Settings
 from .results import write_tables
-from .spec import Spec, Throughput
+from .spec import Spec, ThroughputSpec
 from .throughput import MAX_BATCH, check_choices, measure, over_batches
 
 _SETTINGS = ("device", "dtype", "input_size", "memory_format", "form", "mode")
@@ -47,11 +47,11 @@ def targets(target: str) -> dict[str, Architecture]:
     return {a.arch_id: a for a in map(space.architecture, space.indices())}
 
 
-def parse(options: Mapping[str, str], seconds: float, device: torch.device) -> Throughput:
+def parse(options: Mapping[str, str], seconds: float, device: torch.device) -> ThroughputSpec:
     """The measurements that the command line's lists ask for.
 
     Args:
-        options: text by key of `Throughput`, such as `batch: "1,64"` or `dtype: "float32"`.
+        options: text by key of `ThroughputSpec`, such as `batch: "1,64"` or `dtype: "float32"`.
         seconds: time budget of one measurement.
         device: where they are to run.
 
@@ -69,14 +69,14 @@ def parse(options: Mapping[str, str], seconds: float, device: torch.device) -> T
             values[key] = [_positive(item, option) for item in items]
     if not 0 < seconds <= 600:
         raise UserError(f"--seconds: found {seconds}, expected a number > 0, at most 600")
-    asked = Throughput(**values, seconds=seconds)
+    asked = ThroughputSpec(**values, seconds=seconds)
     check_choices(asked.dtype, asked.mode, device, "--")
     return asked
 
 
 def run(
     architectures: Mapping[str, Architecture],
-    asked: Throughput,
+    asked: ThroughputSpec,
     device: torch.device,
     folder: Path | None = None,
     on_start: OnStart = lambda what: None,
@@ -109,7 +109,7 @@ def _at(
 
 def run_layers(
     architectures: Mapping[str, Architecture],
-    asked: Throughput,
+    asked: ThroughputSpec,
     device: torch.device,
     folder: Path | None = None,
     on_start: OnStart = lambda what: None,

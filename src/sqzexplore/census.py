@@ -340,7 +340,7 @@ class _Counts:
         self.feasible = self.kept = 0
         self._least = dict.fromkeys(COST_COLUMNS, math.inf)
         self._most = dict.fromkeys(COST_COLUMNS, -math.inf)
-        self._codes = {axis.field: np.unique(axis.codes()) for axis in _listed(space)}
+        self._codes = {axis.field: space.codes_of(axis) for axis in _listed(space)}
         self._seen = {name: np.zeros(len(codes), np.int64) for name, codes in self._codes.items()}
         self._empty: _Block | None = None
 
@@ -487,7 +487,7 @@ class _Pools:
     def __init__(self, space: Space) -> None:
         listed = [axis for axis in _listed(space) if axis.field == "pool_after"]
         fixed = encode("pool_after", [space.base.pool_after])
-        self._masks = np.unique(listed[0].codes()) if listed else fixed
+        self._masks = space.codes_of(listed[0]) if listed else fixed
         self._count = np.zeros(len(self._masks), np.int64)
         self._logs = {name: np.zeros(len(self._masks)) for name in self._COSTS}
         self._least = {name: np.full(len(self._masks), np.inf) for name in self._COSTS}

@@ -27,10 +27,11 @@ from typer.core import TyperGroup
 
 from . import bench as bench_
 from . import distributed, yamltext
-from .architecture import FIELDS, PRESETS, Architecture, preset
+from .architecture import FIELDS, KEYS, PRESETS, Architecture, preset
 from .census import Query, take_census, write_census
 from .checkpoint import MODEL_FILE
 from .choices import choices
+from .columns import format_value
 from .completeness import completeness
 from .cost import COST_COLUMNS, Cost, cost
 from .data import open_data
@@ -46,7 +47,7 @@ from .files import check_writable
 from .prepare import CHOICES
 from .results import load_results
 from .space import Space
-from .spec import Accuracy, Spec
+from .spec import AccuracySpec, Spec
 from .study import JOURNAL, SPEC_FILE, load_data, open_asked, run_sweep
 from .throughput import check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
@@ -181,14 +182,20 @@ def validate(spec_file: SpecFile) -> None:
         if not axis.continuous:
             few = ", ".join(shown(value) for value in axis.values[:6])
             text = f"{len(axis.values)} values: {few}{', ...' if len(axis.values) > 6 else ''}"
+        for name, values in axis.when:
+            text += f"; where {name} is {' or '.join(map(format_value, values))}"
         table.add_row(f"axis {axis.field}", text)
     trials = spec.search.trials
+    for constraint in spec.result_constraints:
+        table.add_row("constraint on results", constraint.text)
     if space.enumerable:
         feasible = _count(space)
         known = f"{feasible:,}" if feasible is not None else "an unknown number (too many to count)"
         table.add_row("architectures", f"{space.size:,}, of which {known} are feasible")
         if feasible is not None:
             trials = feasible if trials is None else min(trials, feasible)
+    if timeout := spec.search.timeout:
+        table.add_row("timeout", f"{timeout:,.0f} s")
     if trials is not None:
         table.add_row("trials", f"{trials:,} ({spec.search.sampler})")
         for name, text in _expected_cost(spec, trials).items():
@@ -437,10 +444,10 @@ def _follow(spec: Spec, device: torch.device) -> None:
         follow(data)
 
 
-def _checked_recipe(**options: Any) -> Accuracy:
+def _checked_recipe(**options: Any) -> AccuracySpec:
     """The options of `train` that a spec has too, checked as a spec's are."""
     try:
-        return Accuracy(**options)
+        return AccuracySpec(**options)
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
@@ -456,10 +463,10 @@ def _architecture(preset_name: str, changes: list[str] | None) -> Architecture:
         key, equals, text = change.partition("=")
         if not equals:
             raise UserError(f"--set: found {shown(change)}, expected KEY=VALUE")
-        if key not in FIELDS:
+        if key not in KEYS:
             raise UserError(
-                f"--set {key}: unknown key, expected one of {', '.join(FIELDS)}"
-                f"{nearest(key, FIELDS)}"
+                f"--set {key}: unknown key, expected one of {', '.join(FIELDS)}, or of a "
+                f"Fire such as fire5.squeeze_ratio{nearest(key, KEYS)}"
             )
         try:
             values[key] = yamltext.load(text)
@@ -549,13 +556,9 @@ def _count(space: Space) -> int | None:
     """How many architectures are feasible, exactly; None where counting would take minutes."""
     if space.size > _MOST_COUNTED:
         return None
-    feasible = 0
     with RowsDisplay(err) as display:
         display.start("counting", space.size)
-        for _, keep in space.blocks():
-            feasible += int(keep.sum())
-            display.advance(len(keep))
-    return feasible
+        return space.count(display.advance)
 
 
 def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
@@ -566,7 +569,7 @@ def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
         expected["trainings"] = f"{trials * accuracy.seeds:,}, of {accuracy.epochs} epochs each"
         source = open_asked(accuracy)
         expected["data"] = source.description
-        if spec.search.trials is None and trials <= 10_000:
+        if spec.search.sampler == "grid" and trials <= 10_000:
             images = len(source.train) * accuracy.epochs * accuracy.seeds
             macs = sum(training_macs(space.architecture(i), spec, source) for i in space.indices())
             # Forward, gradient of the inputs, gradient of the weights: three times the forward.

@@ -2,7 +2,8 @@
 
 Numbers are float64 (exact for every integer a field takes), `pool_after` is a bit mask in int64
 (bit `layer` is set), `bypass` an index into `BYPASSES`, `batch_norm` 0 or 1. A scalar stands for
-a field that is the same in every row.
+a field that is the same in every row. What a single Fire overrides has a column of its own, such
+as `fire5.squeeze_ratio`, if any row has it; NaN is in the rows that have it not.
 """
 
 from __future__ import annotations
@@ -15,33 +16,62 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from .architecture import BYPASSES, FIELDS, MAX_FIRES, Architecture
+from .architecture import (
+    BYPASSES,
+    FIELDS,
+    KEYS,
+    MAX_FIRES,
+    OVERRIDES,
+    Architecture,
+    expand_filters,
+    parse_overrides,
+)
 from .errors import UserError, field_problem, shown
 
 Columns = Mapping[str, Any]
 
 
-def encode(field: str, values: Iterable[Any]) -> NDArray[Any]:
-    """Valid values of one field as a column."""
-    if field == "pool_after":
+def encode(key: str, values: Iterable[Any]) -> NDArray[Any]:
+    """Valid values of one field, or of one override (None where there is none), as a column."""
+    if key == "pool_after":
         return np.array([sum(1 << layer for layer in v) for v in values], dtype=np.int64)
-    if field == "bypass":
-        return np.array([BYPASSES.index(v) for v in values], dtype=np.float64)
-    return np.array(list(values), dtype=np.float64)
+    if KEYS[key] is str:
+        values = [None if v is None else BYPASSES.index(v) for v in values]
+    return np.array(list(values), dtype=np.float64)  # None becomes NaN
 
 
-def decode(field: str, value: Any) -> Any:
-    """One number of a column as the value that the field holds."""
-    if field == "pool_after":
+def decode(key: str, value: Any) -> Any:
+    """One number of a column as the value that the field, or the override, holds."""
+    if key == "pool_after":
         return tuple(layer for layer in range(1, MAX_FIRES + 2) if int(value) >> layer & 1)
-    if field == "bypass":
+    if key in OVERRIDES and np.isnan(value):
+        return None
+    if KEYS[key] is str:
         return BYPASSES[int(value)]
-    return FIELDS[field](value)
+    return KEYS[key](value)
 
 
 def columns_of(architectures: list[Architecture]) -> dict[str, NDArray[Any]]:
     """Architectures as columns."""
-    return {name: encode(name, [getattr(a, name) for a in architectures]) for name in FIELDS}
+    given = {key for a in architectures for key, _ in a.overrides}
+    keys = [*FIELDS, *(key for key in OVERRIDES if key in given)] if given else FIELDS
+    return {key: encode(key, [a.get(key) for a in architectures]) for key in keys}
+
+
+def override(c: Columns, key: str, otherwise: Any) -> Any:
+    """The column of what `key` overrides: `otherwise` in the rows that do not override it."""
+    given = c.get(key)
+    return otherwise if given is None else np.where(np.isnan(given), otherwise, given)
+
+
+def of_fire(c: Columns, layer: int, name: str) -> Any:
+    """What Fire `layer` has, overridden or not: one of `OVERRIDABLE` as a column."""
+    formula = (
+        expand_filters(layer - 2, c["base_expand"], c["expand_increment"], c["increment_every"])
+        if name == "expand_filters"
+        else c[name]
+    )
+    return override(c, f"fire{layer}.{name}", formula)
 
 
 def architecture_at(columns: Columns, row: int) -> Architecture:
@@ -65,7 +95,20 @@ def frame_of_columns(columns: Columns, rows: int) -> pd.DataFrame:
             frame[name] = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
         else:
             frame[name] = values.astype(kind)
+    for name in OVERRIDES if len(columns) > len(FIELDS) else ():
+        if name in columns:
+            frame[name] = _override_frame(name, np.broadcast_to(np.asarray(columns[name]), rows))
     return pd.DataFrame(frame)
+
+
+def _override_frame(name: str, values: NDArray[Any]) -> Any:
+    """An override's column for a table: missing where there is none."""
+    if KEYS[name] is float:
+        return values
+    if KEYS[name] is int:
+        return pd.array(values, dtype="Int64")
+    codes = np.where(np.isnan(values), -1, values).astype(int)
+    return pd.Categorical.from_codes(codes, categories=pd.Index(BYPASSES, dtype=object))
 
 
 def format_value(value: Any) -> str:
@@ -73,10 +116,22 @@ def format_value(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def with_overrides(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of trials with a column for each override that any of its rows has."""
+    if "overrides" not in frame or frame["overrides"].isna().all():
+        return frame
+    rows = [{} if _missing(text) else parse_overrides(text) for text in frame["overrides"]]
+    keys = [key for key in OVERRIDES if any(key in row for row in rows)]
+    own = {key: pd.Series([row.get(key) for row in rows], index=frame.index) for key in keys}
+    return frame.assign(**own)
+
+
 def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
     """The architecture fields of a table as columns; a missing field is at its default.
 
-    Other columns of the table are ignored. `pool_after` is text ("1,4,8"), tuples or lists.
+    Other columns of the table are ignored. `pool_after` is text ("1,4,8"), tuples, lists, or the
+    integer that a CSV reader makes of a single layer. Overrides are in columns of their own
+    (`fire5.squeeze_ratio`, missing where there is none), or together in the column `overrides`.
 
     Raises:
         UserError: a value that the field does not take.
@@ -90,16 +145,52 @@ def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
             columns[name] = _categories(frame[name], name)
         else:
             columns[name] = _numbers(frame[name], name, kind)
+    if "overrides" in frame:
+        columns |= _overrides(frame["overrides"])
+    for name in map(str, frame):
+        if name in OVERRIDES:
+            columns[name] = _override(frame[name], name)
     return columns
+
+
+def _overrides(series: pd.Series) -> dict[str, NDArray[Any]]:
+    """The column `overrides` (text, mappings or pairs) as a column each."""
+    try:
+        given = [{} if _missing(value) else parse_overrides(value) for value in series]
+    except ValueError as error:
+        raise UserError(f"column 'overrides': {error}") from None
+    keys = {key for row in given for key in row}
+    return {
+        key: _override(pd.Series([row.get(key) for row in given], dtype=object), key)
+        for key in OVERRIDES
+        if key in keys
+    }
+
+
+def _override(series: pd.Series, name: str) -> NDArray[Any]:
+    """A column of what one Fire overrides."""
+    codes, distinct = pd.factorize(series, use_na_sentinel=False)
+    values: list[Any] = list(distinct)
+    if KEYS[name] is int:  # pandas holds integers with gaps as floats
+        values = [v if _missing(v) or v != v // 1 else int(v) for v in values]
+    checked = [None if _missing(v) else _check(name, v, fires=MAX_FIRES) for v in values]
+    return encode(name, checked)[codes]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
 
 
 def _categories(series: pd.Series, name: str) -> NDArray[Any]:
     """A column of few distinct values: each is checked and encoded once."""
     try:
-        codes, values = pd.factorize(series, use_na_sentinel=False)
+        codes, distinct = pd.factorize(series, use_na_sentinel=False)
     except TypeError:  # lists cannot be hashed
         series = series.map(lambda v: tuple(v) if isinstance(v, list | np.ndarray) else v)
-        codes, values = pd.factorize(series, use_na_sentinel=False)
+        codes, distinct = pd.factorize(series, use_na_sentinel=False)
+    values: list[Any] = list(distinct)
+    if name == "pool_after":  # "4" comes back from CSV as an integer
+        values = [str(v) if isinstance(v, int | np.integer) else v for v in values]
     checked = [_check(name, value, fires=MAX_FIRES) for value in values]
     return encode(name, checked)[codes]
 
@@ -118,7 +209,7 @@ def _numbers(series: pd.Series, name: str, kind: type) -> NDArray[np.float64]:
 
 def _check(name: str, value: Any, **others: Any) -> Any:
     try:
-        return getattr(Architecture(**{"pool_after": (), **others, name: value}), name)
+        return Architecture(**{"pool_after": (), **others, name: value}).get(name)
     except ValidationError as error:
         raise UserError(
             f"column {name!r}: found {shown(value)}, {field_problem(error.errors()[0])}"

@@ -68,6 +68,6 @@ def planned(spec: Spec) -> int | None:
     if spec.search.sampler == "grid":
         return space.count()
     trials = spec.search.trials
-    if trials is not None and space.enumerable and space.size <= COUNTED:
-        return min(trials, space.count())
+    if space.enumerable and space.size <= COUNTED:
+        return space.count() if trials is None else min(trials, space.count())
     return trials

@@ -32,15 +32,15 @@ from pydantic import ValidationError
 
 from .architecture import (
     BYPASSES,
+    OVERRIDES,
     Architecture,
     expand3x3_filters,
-    expand_filters,
     pooled_size,
     scaled_width,
     squeeze_filters,
     stem_output_size,
 )
-from .columns import Columns, architecture_at, columns_of, columns_of_frame
+from .columns import Columns, architecture_at, columns_of, columns_of_frame, of_fire
 from .errors import CostOverflow, UserError, field_problem, shown
 
 #: The totals that every cost has, in table order.
@@ -179,7 +179,7 @@ def cost_columns(
     """The cost columns of `rows` architectures, and which of them are feasible.
 
     Infeasible is an architecture whose feature map vanishes at `input_size`, or that pools after
-    a layer it does not have; its costs mean nothing.
+    a layer, or overrides a Fire, that it does not have; its costs mean nothing.
 
     Raises:
         CostOverflow: a count reaches 2**53.
@@ -267,24 +267,19 @@ def _fire(
     c: Columns, layer: int, in_channels: Any, size: Any, area: Any, affine: Any, active: Any
 ) -> _Stage:
     """Fire number `layer`; rows that are not `active` pass their input through at no cost."""
-    out_channels = expand_filters(
-        layer - 2,
-        c["base_expand"],
-        c["expand_increment"],
-        c["increment_every"],
-        c["width_multiplier"],
-    )
-    expand3x3 = expand3x3_filters(out_channels, c["fraction_3x3"])
-    squeeze = squeeze_filters(out_channels, c["squeeze_ratio"])
+    out_channels = scaled_width(of_fire(c, layer, "expand_filters"), c["width_multiplier"])
+    expand3x3 = expand3x3_filters(out_channels, of_fire(c, layer, "fraction_3x3"))
+    squeeze = squeeze_filters(out_channels, of_fire(c, layer, "squeeze_ratio"))
+    bypass = of_fire(c, layer, "bypass")
     weights = squeeze * (in_channels + out_channels + 8.0 * expand3x3)
     outputs = squeeze + out_channels  # channels written by convolutions
     concatenated = (expand3x3 > 0) & (expand3x3 < out_channels)
     kept: Any = 0.0  # channels of the input that the bypass still reads
     projected: Any = False
-    if np.any(c["bypass"]):
+    if np.any(bypass):
         same = in_channels == out_channels
-        projected = ~same & (c["bypass"] == BYPASSES.index("complex"))
-        kept = in_channels * (same & (c["bypass"] > 0) | projected)
+        projected = ~same & (bypass == BYPASSES.index("complex"))
+        kept = in_channels * (same & (bypass > 0) | projected)
         weights = weights + in_channels * out_channels * projected
         outputs = outputs + out_channels * projected
     alive = np.maximum(
@@ -336,9 +331,9 @@ def _check_exact(totals: Mapping[str, Any], columns: Columns, feasible: Any) -> 
         if wrong.any():
             row = int(np.argmax(wrong))
             found = float(np.broadcast_to(total, wrong.shape)[row])
-            default = Architecture()
+            default = Architecture().model_dump()
             fields = architecture_at(columns, row).model_dump()
-            changed = {k: v for k, v in fields.items() if v != getattr(default, k)}
+            changed = {k: v for k, v in fields.items() if v != default[k]}
             raise CostOverflow(
                 f"{name} of {found:.3g} is beyond 2**53 and would not be exact, for the "
                 f"architecture with {', '.join(f'{k}={v}' for k, v in changed.items())}"
@@ -358,7 +353,10 @@ def _by_stage(stages: list[_Stage]) -> dict[str, Any]:
 def _feasible(c: Columns, last: _Stage) -> Any:
     """Once a side is below 1 every later pool leaves it there, so the last stage tells."""
     beyond = c["pool_after"] >> (np.asarray(c["fires"]).astype(np.int64) + 2)
-    return (last.size >= 1) & (beyond == 0)
+    feasible = (last.size >= 1) & (beyond == 0)
+    for key in c.keys() & OVERRIDES.keys():
+        feasible = feasible & (np.isnan(c[key]) | (OVERRIDES[key][0] <= c["fires"] + 1))
+    return feasible
 
 
 def _layer_cost(stage: _Stage) -> LayerCost:

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .architecture import OVERRIDES, parse_overrides
 from .census import Census
-from .columns import format_value
+from .columns import format_value, with_overrides
 from .reference import published
 from .spec import Spec
 
@@ -85,7 +86,11 @@ class SweepDisplay:
         self._bar.update(self._task, trials=f"{number}/{trials}")
         if self.quiet:
             return
-        axes = ", ".join(f"{a.field} {row[a.field]}" for a in self.spec.design_space.axes)
+        overrides = parse_overrides(row.get("overrides") or "")
+        names = [axis.field for axis in self.spec.design_space.axes]
+        axes = ", ".join(
+            f"{name} {overrides.get(name) if name in OVERRIDES else row[name]}" for name in names
+        )
         parts = [f"[{number}/{trials}] {axes}: {row['state']}", f"{row['params']:,} params"]
         if row["state"] == "complete" and self.spec.measure.accuracy:
             parts.append(f"top-1 {row['top1']:.2f}%")
@@ -113,6 +118,9 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
         headings += ["trained size (MB)", "top-1 (%)", "95% interval"]
     if throughput:
         headings += ["images/s"]
+    if spec.result_constraints:
+        headings += ["feasible"]
+    trials = with_overrides(trials)
     for heading in headings:
         table.add_column(heading, justify="right")
     for _, row in trials.iterrows():
@@ -126,7 +134,10 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
             cells += [f"{row['train_size_mb']:.3f}", *_accuracy_cells(row)]
         if throughput:
             cells.append("" if pd.isna(row["images_per_s"]) else f"{row['images_per_s']:,.1f}")
-        table.add_row(*(str(row[name]) for name in axes), *cells)
+        if spec.result_constraints:
+            known = not pd.isna(row["feasible"])
+            cells.append(("yes" if row["feasible"] else "no") if known else "")
+        table.add_row(*(_axis_cell(row.get(name)) for name in axes), *cells)
     table.add_section()
     blank = [""] * (len(headings) - 4)
     table.add_row(
@@ -141,6 +152,10 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
     console.print(table)
     for line in _footnotes(trials, spec, float(alexnet["size_mb"])):
         console.print(line, highlight=False, markup=False)
+
+
+def _axis_cell(value: Any) -> str:
+    return "" if value is None or value is pd.NA or value != value else str(value)
 
 
 def _against(ratio: float) -> str:
@@ -177,6 +192,12 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
         lines.append(
             f"images/s: {row['device']} ({row['device_name']}), batch {row['batch']}, "
             f"{row['dtype']}, {row['threads']} threads, torch {row['torch_version']}"
+        )
+    if spec.result_constraints:
+        asked = " and ".join(constraint.text for constraint in spec.result_constraints)
+        lines.append(
+            f"feasible: {asked}; {int((trials['feasible'] == False).sum())} of {len(trials)} "  # noqa: E712
+            "do not meet it, and stand on no Pareto front"
         )
     return lines
 

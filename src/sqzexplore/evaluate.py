@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,14 +21,15 @@ import torch
 from scipy import stats
 
 from . import provenance
-from .architecture import Architecture
-from .columns import format_value
-from .cost import cost
+from .architecture import Architecture, format_overrides
+from .columns import columns_of, format_value
+from .cost import COST_COLUMNS, cost
 from .data import ImageData, Source
+from .expressions import MEASURED
 from .files import write_json
 from .prepare import Settings
 from .recipe import Recipe
-from .spec import Accuracy, Spec
+from .spec import AccuracySpec, Spec
 from .throughput import Throughput, measure, over_batches
 from .training import Epoch, Run, train
 
@@ -78,6 +79,8 @@ def evaluate(
     if spec.measure.accuracy:
         assert data is not None
         _accuracy(architecture, spec, data, kept, evaluation, on_progress, prune)
+    if distances := violations(architecture, evaluation.row, spec):
+        evaluation.row["feasible"] = max(distances.values()) <= 0
     evaluation.row |= {"device": str(device)}
     spent = time.perf_counter() - started + kept.content["duration_s"]
     evaluation.row |= provenance.of_trial(str(device), started_at, spent)
@@ -90,6 +93,7 @@ def describe_row(architecture: Architecture, spec: Spec, data: ImageData | None)
         "arch_id": architecture.arch_id,
         **architecture.model_dump(),
         "pool_after": format_value(architecture.pool_after),
+        "overrides": format_overrides(architecture.overrides),
         "input_size": spec.input_size,
         **cost(architecture, spec.input_size).totals(),
     }
@@ -105,6 +109,31 @@ def describe_row(architecture: Architecture, spec: Spec, data: ImageData | None)
             "epochs": accuracy.epochs,
         }
     return row
+
+
+def violations(
+    architecture: Architecture, row: Mapping[str, Any], spec: Spec, of_search: bool = False
+) -> dict[str, float]:
+    """How far a complete trial is from each constraint on measured columns, by its text.
+
+    Args:
+        architecture: the trial's.
+        row: its row of `trials`.
+        spec: whose constraints they are.
+        of_search: as a search may know it: by the validation split's accuracy, not the test's.
+
+    Returns:
+        At most 0 where the constraint is met (`Expression.violation`); nothing of a trial that is
+        not complete.
+    """
+    if row["state"] != "complete":
+        return {}
+    values = {name: column[0] for name, column in columns_of([architecture]).items()}
+    values |= {name: row[name] for name in COST_COLUMNS}
+    for name in MEASURED:
+        value = row.get("val_top1" if of_search and name == "top1" else name)
+        values[name] = math.nan if value is None else float(value)
+    return {c.text: c.violation(values) for c in spec.result_constraints}
 
 
 def training_macs(architecture: Architecture, spec: Spec, data: ImageData | Source) -> int:
@@ -199,7 +228,9 @@ def _of_trial(rows: list[dict[str, Any]], spec: Spec) -> dict[str, Any]:
         same = [row for row in same if row["outcome"] == "measured"] or same
     row = max(same, key=lambda row: row["batch"])
     shown = {name: row[name] for name in _OF_TRIAL}
-    if row["outcome"] != "measured" and {"images_per_s", "latency_ms_p50"} & set(spec.objectives):
+    needed = {*spec.objectives, *(name for c in spec.result_constraints for name in c.measured)}
+    speeds = {name for name in needed if MEASURED.get(name) == "throughput"}
+    if row["outcome"] != "measured" and speeds:
         shown |= {"state": "failed", "error": f"throughput: {row['outcome']}: {row['reason']}"}
     return shown
 
@@ -271,7 +302,7 @@ def summarise(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def recipe_of(accuracy: Accuracy) -> Recipe:
+def recipe_of(accuracy: AccuracySpec) -> Recipe:
     """The recipe that a spec asks for."""
     return Recipe(
         recipe=accuracy.recipe,

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
+from .columns import with_overrides
 from .completeness import planned
 from .reference import published
 from .results import TRIALS, data_name
@@ -64,7 +65,8 @@ def tradeoff(
     goals: dict[str, list[str]] = {"maximize": [], "minimize": []}
     for column in (x, y):
         goals["maximize" if column in _LARGER_IS_BETTER else "minimize"].append(column)
-    front = pareto_front(rows, **goals).sort_values(x)
+    met = rows[rows["feasible"].fillna(True).astype(bool)] if "feasible" in rows else rows
+    front = pareto_front(met, **goals).sort_values(x)
     axes.plot(
         front[x].astype(float),
         front[y].astype(float),
@@ -72,7 +74,7 @@ def tradeoff(
         linewidth=1.2,
         drawstyle="steps-post" if y in _LARGER_IS_BETTER else "default",
         zorder=2,
-        label="Pareto front",
+        label="Pareto front" if len(met) == len(rows) else "Pareto front of the feasible",
     )
     errors = _interval(rows, y, ys)
     axes.errorbar(
@@ -89,7 +91,7 @@ def tradeoff(
     )
     scale_axis(axes, xs)
     _label(axes, frame, x, y)
-    if label:
+    if label and label in rows:
         texts = [_point_label(label, value) for value in rows[label]]
         write_labels(axes, xs, ys, texts, errors)
     axes.legend(loc="best")
@@ -118,6 +120,7 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
 def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
     drawn, axes = panels(2 if figure.reference else 1)
+    trials = with_overrides(trials)
     varied = [axis.field for axis in spec.design_space.axes]
     label = figure.label or (varied[0] if len(varied) == 1 and len(trials) <= 30 else None)
     tradeoff(trials, figure.x, figure.y, label, axes[0])

@@ -143,15 +143,21 @@ def populations(
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel(label)
     axes.set_ylabel("architectures at or below, 95% band")
+    title = None
     if len(groups) == 2:
-        names, values = zip(*groups.items(), strict=True)
-        found = analysis.compare_populations(*values)
-        axes.set_title(
-            f"{names[0]} above {names[1]}: {found.superiority:.0%} of pairs "
-            f"(Mann-Whitney p = {found.mann_whitney_p:.2g})",
-            fontsize=7,
+        found = analysis.compare_populations(*groups.values())
+        title = (
+            f"first above second in {found.superiority:.0%} of pairs\n"
+            f"(Mann-Whitney p = {found.mann_whitney_p:.2g})"
         )
-    axes.legend(loc="upper left")
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        title=title,
+        title_fontsize=7,
+        alignment="left",
+    )
     return axes
 
 

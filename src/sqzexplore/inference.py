@@ -164,13 +164,18 @@ class _Fire(nn.Module):
         if self.concatenated:
             out = [torch.cat(out, 1)]
         if self.identity:
-            # Of the stem's one tensor, the parts that stand beside the branches.
-            same = len(features) == len(out)
-            shortcut = features if same else features[0].split(self.widths, 1)
-            out = [y.add_(x) for y, x in zip(out, shortcut, strict=True)]
+            out = [y.add_(x) for y, x in zip(out, self._beside(features), strict=True)]
         if self.bypass:
             out = [conv(features, y)[0] for conv, y in zip(self.bypass, out, strict=True)]
         return out
+
+    def _beside(self, features: Features) -> Features:
+        """The same channels cut as this Fire's branches are: the stem is one tensor, and another
+        Fire may have another share of 3x3 filters."""
+        if [x.shape[1] for x in features] == self.widths:
+            return features
+        whole = features[0] if len(features) == 1 else torch.cat(features, 1)
+        return list(whole.split(self.widths, 1))
 
 
 class _Pool(nn.Module):

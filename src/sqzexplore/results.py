@@ -129,6 +129,9 @@ TRIALS: dict[str, Column] = {
         name: Column(_FIELD_TYPES[kind], "", Architecture.model_fields[name].description or "")
         for name, kind in FIELDS.items()
     },
+    "overrides": Column(
+        "string", "", "what single Fires have instead: fire5.squeeze_ratio=0.5,fire7.bypass=none"
+    ),
     "input_size": Column("Int64", "pixels", "side of the deployment input: cost and throughput"),
     **_COST,
     "top1": Column("Float64", "%", "mean over the seeds of the test top-1; empty if one diverged"),
@@ -152,6 +155,9 @@ TRIALS: dict[str, Column] = {
         for name, column in _COST.items()
     },
     **_SPEED,
+    "feasible": Column(
+        "boolean", "", "whether it meets the constraints on measured columns; empty without such"
+    ),
     **_PROVENANCE,
     "error": Column("string", "", "why the trial failed"),
 }

@@ -1,14 +1,17 @@
 """The design space: a base Architecture, an axis a varied field, and constraints.
 
 An enumerable space is a mixed-radix number system: architecture `i` takes the digits of `i` as
-its positions on the axes, the first axis turning slowest. Nothing is ever held for the whole
-space, so that 10**8 architectures cost as much memory as one block of them.
+its positions on the axes, the first axis turning slowest. Where axes are conditional, the axes that
+conditions speak of are the outer ones: each combination of them that there is, a *case*, says
+which of the others vary, and so has a number system of its own. Nothing is ever held for the
+whole space, so that 10**8 architectures cost as much memory as one block of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,22 +24,28 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.study import Study
+from optuna.trial import Trial
 
-from .architecture import FIELDS, Architecture
-from .columns import architecture_at, encode, format_value
+from .architecture import FIELDS, KEYS, Architecture
+from .columns import architecture_at, columns_of, encode, format_value
 from .cost import cost_columns
 from .errors import UserError
 from .expressions import Expression
 
 _BLOCK = 65536
+#: Combinations of the axes that conditions speak of.
+MAX_CASES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Axis:
     """What one field varies over: `values` in order, or the interval `low` to `high`.
 
-    `log` says that samplers draw uniformly in the logarithm; `listed`, that the user wrote the
-    values one by one, rather than a range or subsets.
+    `field` may be an override too, such as `fire5.squeeze_ratio`; its value None is none. `when`
+    names other axes with the values at which this one exists; elsewhere the field has the value of
+    the space's base. `log` says that samplers draw uniformly in the logarithm; `listed`, that the
+    user wrote the values one by one, rather than a range or subsets.
     """
 
     field: str
@@ -45,6 +54,11 @@ class Axis:
     high: float = math.nan
     log: bool = False
     listed: bool = True
+    when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    def active(self, value_of: Callable[[str], Any]) -> bool:
+        """Whether the axis exists where the other fields have the values of `value_of`."""
+        return all(value_of(name) in values for name, values in self.when)
 
     @property
     def continuous(self) -> bool:
@@ -55,12 +69,23 @@ class Axis:
         """The axis as Optuna draws from it."""
         if self.continuous:
             return FloatDistribution(self.low, self.high, log=self.log)
-        if self.listed or len(self.values) == 1 or FIELDS[self.field] not in (int, float):
+        if self.listed or len(self.values) == 1 or KEYS[self.field] not in (int, float):
             return CategoricalDistribution([self.to_param(value) for value in self.values])
         step = self.values[1] - self.values[0]
-        if FIELDS[self.field] is int:
+        if KEYS[self.field] is int:
             return IntDistribution(self.values[0], self.values[-1], log=self.log, step=step)
         return FloatDistribution(self.values[0], self.values[-1], step=step)
+
+    def suggest(self, trial: Trial) -> Any:
+        """The axis's parameter in a running trial, which Optuna draws."""
+        match self.distribution():
+            case CategoricalDistribution() as d:
+                return trial.suggest_categorical(self.field, d.choices)
+            case IntDistribution() as d:
+                return trial.suggest_int(self.field, d.low, d.high, step=d.step, log=d.log)
+            case FloatDistribution() as d:
+                return trial.suggest_float(self.field, d.low, d.high, step=d.step, log=d.log)
+        raise TypeError(f"{self.field}: Optuna draws no such distribution")
 
     def codes(self) -> NDArray[Any]:
         """The values as a column holds them."""
@@ -73,9 +98,13 @@ class Axis:
             return np.clip(drawn, self.low, self.high)  # exp(log(x)) may miss x by a rounding
         if self.continuous:
             return generator.uniform(self.low, self.high, rows)
+        return generator.choice(self.codes(), rows, p=self.weights())
+
+    def weights(self) -> NDArray[np.float64]:
+        """How likely each of the values is drawn; the sum is 1."""
         values = self.codes()
         weights = np.log((values + 0.5) / (values - 0.5)) if self.log else np.ones(len(values))
-        return generator.choice(values, rows, p=weights / weights.sum())
+        return weights / weights.sum()
 
     def to_param(self, value: Any) -> Any:
         """A value as Optuna stores it: the layers of `pool_after` as text."""
@@ -83,7 +112,7 @@ class Axis:
 
     def from_param(self, param: Any) -> Any:
         """The value of a parameter drawn by Optuna, which steps floats with rounding errors."""
-        if FIELDS[self.field] is float and not self.continuous:
+        if KEYS[self.field] is float and not self.continuous and not self.listed:
             return min(self.values, key=lambda value: abs(value - param))
         return param
 
@@ -97,12 +126,32 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class _Cases:
+    """The combinations of the axes that conditions speak of, each once, in order.
+
+    `columns` holds the fields of these axes, `active` which of the other axes vary, `weights` how
+    likely a case is drawn, `starts` the number of each case's first architecture.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    active: dict[str, NDArray[np.bool_]]
+    weights: NDArray[np.float64]
+    sizes: list[int]
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """The number of each case's first architecture."""
+        return np.array([0, *itertools.accumulate(self.sizes[:-1])], dtype=np.int64)
+
+
+@dataclass(frozen=True)
 class Space:
     """Every combination of the axes' values on top of `base`.
 
     Args:
         base: the fields that do not vary.
-        axes: the fields that do, each once.
+        axes: the fields that do, each once. No axis is conditional upon itself in the end, and
+            those that a condition speaks of are not continuous.
         constraints: conditions that an architecture must meet, over fields and cost columns.
         variants: the inputs that it must have a feature map for; the costs that the constraints
             speak of are those of the first.
@@ -131,6 +180,8 @@ class Space:
                     f"space.{axis.field} is continuous ({axis.low} to {axis.high}): "
                     "its architectures cannot be enumerated; give it a step or a list of values"
                 )
+        if self._cases:
+            return sum(self._cases.sizes)
         return math.prod(len(axis.values) for axis in self.axes)
 
     def __len__(self) -> int:
@@ -144,18 +195,39 @@ class Space:
     def columns_at(self, index: NDArray[np.int64]) -> dict[str, Any]:
         """The architectures of these numbers as columns; fixed fields are scalars."""
         columns = self._fixed_columns()
+        if cases := self._cases:
+            case = np.searchsorted(cases.starts, index, side="right") - 1
+            index = index - cases.starts[case]
+            columns |= {name: codes[case] for name, codes in cases.columns.items()}
         for axis, values in zip(reversed(self.axes), reversed(self._values), strict=True):
-            index, digit = np.divmod(index, len(values))
-            columns[axis.field] = values[digit]
+            if not cases:
+                index, digit = np.divmod(index, len(values))
+                columns[axis.field] = values[digit]
+            elif axis.field in cases.active:
+                active = cases.active[axis.field][case]
+                index, digit = np.divmod(index, np.where(active, len(values), 1))
+                columns[axis.field] = np.where(active, values[digit], columns[axis.field])
         return columns
 
     def sample(self, rows: int, seed: int) -> dict[str, Any]:
         """`rows` architectures drawn independently, as columns: each axis uniform over its values
-        or its interval, in the logarithm where it is a log axis."""
+        or its interval, in the logarithm where it is a log axis.
+
+        Where axes are conditional, a case is as likely as it has architectures, so that none is
+        likelier for lacking an axis (a continuous axis counts as one value).
+        """
         generator = np.random.default_rng(seed)
         columns = self._fixed_columns()
+        if cases := self._cases:
+            case = generator.choice(len(cases.sizes), rows, p=cases.weights)
+            columns |= {name: codes[case] for name, codes in cases.columns.items()}
         for axis in self.axes:
-            columns[axis.field] = axis.draw(generator, rows)
+            if not cases:
+                columns[axis.field] = axis.draw(generator, rows)
+            elif axis.field in cases.active:
+                active = cases.active[axis.field][case]
+                drawn = axis.draw(generator, rows)
+                columns[axis.field] = np.where(active, drawn, columns[axis.field])
         return columns
 
     def architecture(self, index: int) -> Architecture:
@@ -193,38 +265,131 @@ class Space:
 
     def accepts(self, architecture: Architecture) -> bool:
         """Whether one Architecture is feasible."""
-        columns = {name: encode(name, [getattr(architecture, name)]) for name in FIELDS}
-        return bool(self.feasible(columns, 1)[0])
+        return bool(self.feasible(columns_of([architecture]), 1)[0])
 
     def indices(self) -> Iterator[int]:
         """The numbers of the feasible architectures, in order."""
         for start, keep in self.blocks():
             yield from (start + np.flatnonzero(keep)).tolist()
 
-    def count(self) -> int:
-        """How many architectures are feasible, exactly."""
-        return sum(int(keep.sum()) for _, keep in self.blocks())
+    def count(self, looked_at: Callable[[int], None] = lambda rows: None) -> int:
+        """How many architectures are feasible, exactly; `looked_at` is told of rows as they are."""
+        feasible = 0
+        for _, keep in self.blocks():
+            feasible += int(keep.sum())
+            looked_at(len(keep))
+        return feasible
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """The axes as Optuna draws from them."""
-        return {axis.field: axis.distribution() for axis in self.axes}
+    def ask(self, study: Study) -> Trial:
+        """A new trial of the study, with a parameter for each axis that exists there."""
+        trial = study.ask()
+        drawn: dict[str, Any] = {}
+        for axis in self.ordered_axes:
+            if axis.active(lambda name: drawn.get(name, self.base.get(name))):
+                drawn[axis.field] = axis.from_param(axis.suggest(trial))
+        return trial
 
     def from_params(self, params: Mapping[str, Any]) -> Architecture:
         """The Architecture of a trial's parameters.
 
         Raises:
+            KeyError: an axis that exists there has no parameter.
             pydantic.ValidationError: this combination is no Architecture.
         """
-        changes = {axis.field: axis.from_param(params[axis.field]) for axis in self.axes}
+        changes: dict[str, Any] = {}
+        for axis in self.ordered_axes:
+            if axis.active(lambda name: changes.get(name, self.base.get(name))):
+                changes[axis.field] = axis.from_param(params[axis.field])
         return self.base.replace(**changes)
 
     def to_params(self, architecture: Architecture) -> dict[str, Any]:
         """The parameters of the trial that evaluates one Architecture of the space."""
-        return {axis.field: axis.to_param(getattr(architecture, axis.field)) for axis in self.axes}
+        return {
+            axis.field: axis.to_param(architecture.get(axis.field))
+            for axis in self.axes
+            if axis.active(architecture.get)
+        }
+
+    def codes_of(self, axis: Axis) -> NDArray[Any]:
+        """What a listed axis's field can be, sorted, as a column holds it: its values, and the
+        base's where it is conditional."""
+        base = encode(axis.field, [self.base.get(axis.field)] if axis.when else [])
+        return np.unique(np.concatenate([axis.codes(), base.astype(axis.codes().dtype)]))
+
+    @cached_property
+    def ordered_axes(self) -> tuple[Axis, ...]:
+        """The axes, each after those that its condition speaks of; in order otherwise.
+
+        Raises:
+            UserError: conditions go round in a circle.
+        """
+        ordered: list[Axis] = []
+        left = list(self.axes)
+        while left:
+            waiting = {axis.field for axis in left}
+            ready = [a for a in left if not any(name in waiting for name, _ in a.when)]
+            if not ready:
+                raise UserError(
+                    f"space.{left[0].field}.when: found conditions that go round in a circle, "
+                    f"among {', '.join(axis.field for axis in left)}"
+                )
+            ordered.append(ready[0])
+            left.remove(ready[0])
+        return tuple(ordered)
 
     @cached_property
     def _values(self) -> tuple[NDArray[Any], ...]:
         return tuple(axis.codes() for axis in self.axes)
 
+    @cached_property
+    def _cases(self) -> _Cases | None:
+        """None where no axis is conditional.
+
+        Raises:
+            UserError: there are more than `MAX_CASES`.
+        """
+        asked = {name for axis in self.axes for name, _ in axis.when}
+        if not asked:
+            return None
+        fixed = self._fixed_columns()
+        columns: dict[str, NDArray[Any]] = {}
+        weights = np.ones(1)
+        for axis in self.ordered_axes:
+            if axis.field not in asked:
+                continue
+            active = self._active(axis, columns, len(weights))
+            repeats = np.where(active, len(axis.values), 1)
+            if repeats.sum() > MAX_CASES:
+                raise UserError(
+                    f"space: found more than {MAX_CASES:,} combinations of the axes that "
+                    f"conditions speak of: {', '.join(sorted(asked))}"
+                )
+            case = np.repeat(np.arange(len(weights)), repeats)
+            digit = np.arange(len(case)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+            columns = {name: codes[case] for name, codes in columns.items()}
+            columns[axis.field] = np.where(active[case], axis.codes()[digit], fixed[axis.field])
+            likely = axis.weights()[digit] * len(axis.values)
+            weights = weights[case] * np.where(active[case], likely, 1.0)
+        sizes = np.ones(len(weights), dtype=object)
+        others = {axis.field: axis for axis in self.axes if axis.field not in asked}
+        actives = {n: self._active(a, columns, len(weights)) for n, a in others.items()}
+        for name, axis in others.items():
+            sizes *= np.where(actives[name], max(1, len(axis.values)), 1).astype(object)
+        weights = weights * sizes.astype(np.float64)
+        return _Cases(columns, actives, weights / weights.sum(), [int(size) for size in sizes])
+
+    def _active(self, axis: Axis, columns: Mapping[str, Any], rows: int) -> NDArray[np.bool_]:
+        """In which rows an axis exists, by the columns of what its condition speaks of."""
+        active = np.ones(rows, dtype=bool)
+        for name, values in axis.when:
+            active &= _isin(columns[name], encode(name, values))
+        return active
+
     def _fixed_columns(self) -> dict[str, Any]:
-        return {name: encode(name, [getattr(self.base, name)])[0] for name in FIELDS}
+        keys = [*FIELDS, *(key for key, _ in self.base.overrides), *(a.field for a in self.axes)]
+        return {key: encode(key, [self.base.get(key)])[0] for key in dict.fromkeys(keys)}
+
+
+def _isin(column: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Membership; NaN, which is no override, is one value."""
+    return np.isin(column, values) | (np.isnan(column) & np.isnan(values).any())

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
 from . import yamltext
-from .architecture import FIELDS, MAX_FIRES, PRESETS, Architecture
+from .architecture import FIELDS, Architecture
 from .augment import Augmentation
 from .data import check_data_name
-from .errors import CostOverflow, UserError, field_problem, nearest, shown
-from .expressions import Expression
+from .errors import UserError, nearest, shown
+from .expressions import MEASURED, Expression
 from .prepare import Dtype, Form, MemoryFormat, Mode, Settings
 from .recipe import Precision, RecipeName
-from .space import Axis, Space, Variant
+from .space import Space, Variant
+from .spec_problems import from_pydantic
+from .spec_space import axis_of, base_of, check_conditions, check_field, check_shapes, field_value
 from .throughput import MAX_BATCH
 from .yamltext import KeyPath, Problem
-
-#: More values than this on one axis is a slip of the pen.
-MAX_AXIS_VALUES = 100_000
-#: Combinations that are searched for one that meets the constraints: a few seconds.
-_MOST_CHECKED = 10_000_000
 
 #: Columns that a search can aim at, and what each needs to be measured.
 OBJECTIVES = {
@@ -43,6 +46,30 @@ OBJECTIVES = {
 }
 
 
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_MOST_SECONDS = 366 * 86400.0
+
+
+def _seconds(value: Any) -> float:
+    """A duration in seconds, from a number of them or text such as `1h30min`.
+
+    Raises:
+        ValueError: it is no duration, or not above 0 and at most a year.
+    """
+    seconds = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and re.fullmatch(r"(\s*\d+(\.\d+)?\s*(s|min|h|d))+\s*", value):
+        parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", value)
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise ValueError("expected seconds, or text such as 45s, 90min, 2h or 1d, at most a year")
+    return seconds
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -56,6 +83,11 @@ class Search(_Model):
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="architectures to evaluate (every sampler but grid)"
     )
+    timeout: Duration | None = Field(
+        None,
+        description="most time the search takes, with trials or instead of them: seconds, or text "
+        "such as 2h or 90min; running trials are finished",
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the sampler")
     objectives: dict[str, Literal["minimize", "maximize"]] = Field(
         default_factory=dict, description="columns that the study optimises, with directions"
@@ -67,7 +99,7 @@ class Search(_Model):
     )
 
 
-class Throughput(_Model):
+class ThroughputSpec(_Model):
     """How throughput is measured: every combination of the values."""
 
     batch: list[Annotated[int, Field(ge=1, le=MAX_BATCH)]] | Literal["auto"] = Field(
@@ -94,6 +126,14 @@ class Throughput(_Model):
         1.0, gt=0, le=600, description="most time spent on the rounds of one measurement, s"
     )
 
+    @field_validator("batch", "dtype", "memory_format", "form", "mode", "input_size")
+    @classmethod
+    def _each_once(cls, value: Any) -> Any:
+        for given in value if isinstance(value, list) else ():
+            if value.count(given) > 1:
+                raise ValueError(f"expected each value once, {shown(given)} stands twice")
+        return value
+
     @field_validator("batch", mode="before")
     @classmethod
     def _auto_is_the_only_word(cls, value: Any) -> Any:
@@ -111,7 +151,7 @@ class Throughput(_Model):
         ]
 
 
-class Accuracy(_Model):
+class AccuracySpec(_Model):
     """How accuracy is measured."""
 
     data: str = Field(
@@ -143,8 +183,8 @@ class Accuracy(_Model):
 class Measure(_Model):
     """What is measured of each architecture; its cost always is."""
 
-    throughput: Throughput | None = None
-    accuracy: Accuracy | None = None
+    throughput: ThroughputSpec | None = None
+    accuracy: AccuracySpec | None = None
 
 
 class FigureSpec(_Model):
@@ -168,7 +208,9 @@ class Spec(_Model):
     )
     space: dict[str, Any] = Field(description="an axis for each field that varies")
     constraints: list[str] = Field(
-        default_factory=list, description="conditions over fields and cost columns"
+        default_factory=list,
+        description="conditions; over fields and cost columns: nothing else is evaluated; over "
+        "measured columns too: the search prefers what meets them, and rows say whether they do",
     )
     input_size: int = Field(
         224, ge=1, le=65536, description="side of the deployment input, pixels: costs, throughput"
@@ -204,7 +246,7 @@ class Spec(_Model):
         try:
             spec = cls.model_validate(data)
         except ValidationError as error:
-            raise _from_pydantic(error, cls, data) from None
+            raise from_pydantic(error, cls, data) from None
         spec._source = text
         spec._space = _space(spec)
         _check_search(spec)
@@ -215,6 +257,12 @@ class Spec(_Model):
     def design_space(self) -> Space:
         """The architectures that the spec speaks of."""
         return self._space
+
+    @property
+    def result_constraints(self) -> tuple[Expression, ...]:
+        """The constraints that speak of measured columns."""
+        asked = (Expression(text, of_results=True) for text in self.constraints)
+        return tuple(constraint for constraint in asked if constraint.measured)
 
     @property
     def source(self) -> str:
@@ -240,93 +288,35 @@ class Spec(_Model):
         return architecture.replace(**changes, in_channels=channels, num_classes=classes)
 
     def recipe(self) -> dict[str, Any]:
-        """Everything that decides what is evaluated, and how; not how it is shown."""
-        return self.model_dump(mode="json", exclude={"question", "figures"})
+        """Everything that decides what is evaluated, and how; not how it is shown, nor for how
+        long it may take."""
+        exclude: Any = {"question": True, "figures": True, "search": {"timeout"}}
+        return self.model_dump(mode="json", exclude=exclude)
 
 
 # --- checking ----------------------------------------------------------------------------------
 
 
-def _from_pydantic(
-    error: ValidationError, model: type[BaseModel], data: Any, at: KeyPath = ()
-) -> Problem:
-    """The first of pydantic's errors, in our words; unknown keys first, they explain the rest."""
-    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = errors[0]
-    steps = tuple(step for step in first["loc"] if _in_data(step, first["loc"], data))
-    path = (*at, *steps)
-    if first["type"] == "extra_forbidden":
-        valid = _keys_at(model, steps[:-1])
-        return Problem(
-            path, f"unknown key, expected one of {', '.join(valid)}{nearest(steps[-1], valid)}"
-        )
-    if first["type"] == "missing":
-        return Problem((*at, *first["loc"]), field_problem(first))
-    if first["type"] == "string_pattern_mismatch":
-        expected = "expected letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
-        return Problem(path, f"found {shown(first['input'])}, {expected}")
-    if not first["loc"]:  # fields that do not fit together; the message names them
-        return Problem(path, field_problem(first))
-    if steps == ("base",) and first["type"] == "string_type":
-        return Problem(path, f"found {shown(data['base'])}, expected a preset or a mapping")
-    return Problem(path, _found(first["input"], field_problem(first)))
-
-
-def _found(value: Any, expected: str) -> str:
-    hint = ""
-    if isinstance(value, str):
-        try:
-            float(value)
-            hint = " (YAML 1.1 reads this as text; write it without quotes, with a point: 1.0e+6)"
-        except ValueError:
-            pass
-    return f"found {shown(value)}, {expected}{hint}"
-
-
-def _in_data(step: str | int, loc: tuple[str | int, ...], data: Any) -> bool:
-    """Pydantic's locations also name the member of a union; those are no keys of the file."""
-    for part in loc:
-        inside = (isinstance(data, Mapping) and part in data) or (
-            isinstance(data, Sequence)
-            and not isinstance(data, str)
-            and isinstance(part, int)
-            and part < len(data)
-        )
-        if part == step:
-            return inside
-        if inside:
-            data = data[part]
-    return False
-
-
-def _keys_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    for step in path:
-        field = model.model_fields.get(str(step))
-        if field is not None:
-            inner = [a for a in _flatten(field.annotation) if isinstance(a, type)]
-            models = [a for a in inner if issubclass(a, BaseModel)]
-            model = models[0] if models else model
-    return list(model.model_fields)
-
-
-def _flatten(annotation: Any) -> list[Any]:
-    inner = getattr(annotation, "__args__", ())
-    return [annotation] + [leaf for a in inner for leaf in _flatten(a)]
-
-
 def _space(spec: Spec) -> Space:
-    base = _base(spec.base)
+    base = base_of(spec.base)
     if not spec.space:
         raise Problem(("space",), "found no axis, expected at least one")
     for name in spec.space:
-        _check_field(name, ("space", name))
-    axes = tuple(_axis(name, value, ("space", name)) for name, value in spec.space.items())
+        check_field(name, ("space", name))
+    axes = tuple(axis_of(name, value, ("space", name)) for name, value in spec.space.items())
     constraints = []
     for number, text in enumerate(spec.constraints):
         try:
-            constraints.append(Expression(text))
+            constraint = Expression(text, of_results=True)
         except UserError as error:
             raise Problem(("constraints", number), str(error)) from None
+        for name in constraint.measured:
+            if getattr(spec.measure, MEASURED[name]) is None:
+                raise Problem(
+                    ("constraints", number),
+                    f"found {name}, expected measure.{MEASURED[name]}, which is not asked for",
+                )
+        constraints.append(constraint)
     variants = [Variant(spec.input_size)]
     if spec.measure.throughput and (sizes := spec.measure.throughput.input_size):
         if spec.input_size not in sizes:
@@ -338,142 +328,14 @@ def _space(spec: Spec) -> Space:
         variants += [Variant(size) for size in sizes if size != spec.input_size]
     if spec.measure.accuracy:
         variants.append(_training_variant(spec.measure.accuracy))
-    space = Space(base, axes, tuple(constraints), tuple(variants))
-    _check_shapes(spec, space)
+    hard = tuple(constraint for constraint in constraints if not constraint.measured)
+    space = Space(base, axes, hard, tuple(variants))
+    check_conditions(space)
+    check_shapes(space)
     return space
 
 
-def _check_field(name: Any, path: KeyPath) -> None:
-    if name not in FIELDS:
-        raise Problem(path, f"unknown key, expected a field of Architecture{nearest(name, FIELDS)}")
-
-
-def _base(value: str | dict[str, Any]) -> Architecture:
-    """The base Architecture: a preset, or fields of which the others are at their defaults."""
-    if isinstance(value, str):
-        if value not in PRESETS:
-            raise Problem(
-                ("base",),
-                f"found {shown(value)}, expected {', '.join(PRESETS)} or a mapping of "
-                f"architecture fields{nearest(value, PRESETS)}",
-            )
-        return PRESETS[value]
-    return _architecture(Architecture(), value, ("base",))
-
-
-def _architecture(base: Architecture, changes: Mapping[str, Any], path: KeyPath) -> Architecture:
-    for name in changes:
-        _check_field(name, (*path, name))
-    try:
-        return base.replace(**changes)
-    except ValidationError as error:
-        raise _from_pydantic(error, Architecture, changes, path) from None
-
-
-def _axis(name: str, value: Any, path: KeyPath) -> Axis:
-    if isinstance(value, list):
-        if not value:
-            raise Problem(path, "found an empty list, expected at least one value")
-        values = [_field_value(name, v, (*path, i)) for i, v in enumerate(value)]
-        seen: set[Any] = set()
-        for i, v in enumerate(values):
-            if v in seen:
-                raise Problem((*path, i), f"found {shown(value[i])} twice, expected it once")
-            seen.add(v)
-        return Axis(name, tuple(values))
-    if isinstance(value, dict) and "subsets_of" in value:
-        return _subsets(name, value, path)
-    if isinstance(value, dict) and ("min" in value or "max" in value):
-        return _range(name, value, path)
-    raise Problem(
-        path,
-        _found(
-            value,
-            "expected a list of values, {min, max, step}, {min, max, log: true} "
-            "or {subsets_of: [...], size: N}",
-        ),
-    )
-
-
-def _field_value(name: str, value: Any, path: KeyPath) -> Any:
-    """`value` as the field holds it. What depends on other fields is checked later."""
-    roomy = {"fires": MAX_FIRES, "pool_after": ()}  # every pool position is valid here
-    try:
-        return getattr(Architecture(**{**roomy, name: value}), name)
-    except ValidationError as error:
-        first = error.errors()[0]
-        inner = tuple(step for step in first["loc"][1:] if isinstance(step, int))
-        found = first["input"] if first["loc"] else value
-        raise Problem((*path, *inner), _found(found, field_problem(first))) from None
-
-
-def _range(name: str, value: dict[str, Any], path: KeyPath) -> Axis:
-    kind = FIELDS[name]
-    if kind not in (int, float):
-        raise Problem(path, f"found a range, expected a list: {name} is no number")
-    _only_keys(value, ("min", "max", "step", "log"), path)
-    for key in ("min", "max"):
-        if key not in value:
-            raise Problem((*path, key), "expected a value, the key is missing")
-    low, high = (_field_value(name, value[key], (*path, key)) for key in ("min", "max"))
-    if low > high:
-        raise Problem(path, f"found min {low} above max {high}, expected min <= max")
-    log = value.get("log", False)
-    if not isinstance(log, bool):
-        raise Problem((*path, "log"), _found(log, "expected true or false"))
-    if log and "step" in value:
-        raise Problem(path, "found step and log, expected one of them")
-    if log and low <= 0:
-        raise Problem((*path, "min"), f"found {low}, expected a number > 0 on a log axis")
-    if kind is float and "step" not in value:
-        return Axis(name, low=low, high=high, log=log, listed=False)
-    step = value.get("step", 1)
-    if isinstance(step, bool) or not isinstance(step, int if kind is int else int | float):
-        raise Problem(
-            (*path, "step"), _found(step, f"expected {'an integer' if kind is int else 'a number'}")
-        )
-    if not (math.isfinite(step) and step > 0):
-        raise Problem((*path, "step"), f"found {step}, expected a number > 0")
-    count = int((Decimal(str(high)) - Decimal(str(low))) / Decimal(str(step))) + 1
-    if count > MAX_AXIS_VALUES:
-        found = f"{count:,}" if count < 10**12 else f"about {float(count):.0e}"
-        raise Problem(path, f"found {found} values, expected at most {MAX_AXIS_VALUES:,}")
-    values = (Decimal(str(low)) + i * Decimal(str(step)) for i in range(count))
-    return Axis(name, tuple(kind(v) for v in values), log=log, listed=False)
-
-
-def _subsets(name: str, value: dict[str, Any], path: KeyPath) -> Axis:
-    if name != "pool_after":
-        raise Problem(path, f"found subsets_of, expected it for pool_after only, not {name}")
-    _only_keys(value, ("subsets_of", "size"), path)
-    members = value["subsets_of"]
-    if not isinstance(members, list) or not members:
-        raise Problem((*path, "subsets_of"), f"found {shown(members)}, expected a list of layers")
-    layers = _field_value(name, members, (*path, "subsets_of"))
-    sizes = value.get("size")
-    sizes = [sizes] if not isinstance(sizes, list) else sizes
-    for size in sizes:
-        if type(size) is not int or not 0 <= size <= len(layers):
-            raise Problem(
-                (*path, "size"),
-                f"found {shown(value.get('size'))}, expected 0 to {len(layers)}, or a list of such",
-            )
-    count = sum(math.comb(len(layers), size) for size in set(sizes))
-    if not 0 < count <= MAX_AXIS_VALUES:
-        raise Problem(path, f"found {count} subsets, expected 1 to {MAX_AXIS_VALUES}")
-    subsets = [c for size in sorted(set(sizes)) for c in itertools.combinations(layers, size)]
-    return Axis(name, tuple(subsets), listed=False)
-
-
-def _only_keys(value: dict[str, Any], valid: tuple[str, ...], path: KeyPath) -> None:
-    for key in value:
-        if key not in valid:
-            raise Problem(
-                (*path, key), f"unknown key, expected {', '.join(valid)}{nearest(key, valid)}"
-            )
-
-
-def _training_variant(accuracy: Accuracy) -> Variant:
+def _training_variant(accuracy: AccuracySpec) -> Variant:
     path: KeyPath = ("measure", "accuracy")
     try:
         check_data_name(accuracy.data)
@@ -487,65 +349,10 @@ def _training_variant(accuracy: Accuracy) -> Variant:
 
 
 def _proxy_value(name: str, value: Any, path: KeyPath) -> Any:
-    _check_field(name, path)
+    check_field(name, path)
     if name in ("in_channels", "num_classes"):
         raise Problem(path, "expected no such key: the data set decides it")
-    return _field_value(name, value, path)
-
-
-def _check_shapes(spec: Spec, space: Space) -> None:
-    """Refuse listed values that stand in no architecture, and constraints that exclude all.
-
-    Whether a feature map survives is decided by a few fields, so a small space of their axes
-    tells it for the whole.
-    """
-    shape = ("fires", "pool_after", "stem_kernel", "stem_stride", "stem_padding")
-    axes = tuple(axis for axis in space.axes if axis.field in shape)
-    small = Space(space.base, axes, (), space.variants)
-    if small.size > 10_000_000:
-        raise Problem(("space",), f"found {small.size} shapes, expected at most 10000000")
-    columns, seen = small.columns(), np.zeros(small.size, dtype=bool)
-    for start, keep in small.blocks():
-        seen[start : start + len(keep)] = keep
-    if not axes and not seen.any():
-        raise Problem(("base",), _why_infeasible(space, space.base))
-    for axis, codes in zip(axes, small._values, strict=True):
-        alive = set(np.unique(columns[axis.field][seen]).tolist())
-        dead = [position for position, code in enumerate(codes.tolist()) if code not in alive]
-        if dead and (axis.listed or not alive):
-            first = int(np.argmax(columns[axis.field] == codes[dead[0]]))
-            raise Problem(
-                ("space", axis.field, *((dead[0],) if axis.listed else ())),
-                f"found {shown(axis.values[dead[0]])}, which no architecture of the space "
-                f"can have: {_reason_at(small, first)}",
-            )
-    if space.constraints and space.enumerable and space.size <= _MOST_CHECKED:
-        try:
-            some = any(keep.any() for _, keep in space.blocks())
-        except CostOverflow as error:
-            raise Problem(("space",), str(error)) from None
-        if not some:
-            raise Problem(
-                ("constraints",), f"found that they exclude all {space.size} architectures"
-            )
-
-
-def _reason_at(space: Space, index: int) -> str:
-    try:
-        return _why_infeasible(space, space.architecture(index))
-    except ValidationError as error:
-        return field_problem(error.errors()[0])
-
-
-def _why_infeasible(space: Space, architecture: Architecture) -> str:
-    for variant in space.variants:
-        try:
-            architecture.replace(**variant.changes).check_input_size(variant.input_size)
-        except ValidationError as error:
-            return field_problem(error.errors()[0])
-        except UserError as error:
-            return str(error)
-    return "its feature map vanishes"
+    return field_value(name, value, path)
 
 
 def _check_search(spec: Spec) -> None:
@@ -563,9 +370,10 @@ def _check_search(spec: Spec) -> None:
                     ("space", axis.field),
                     "found a continuous axis, expected a list or a step for the sampler grid",
                 )
-    elif search.trials is None:
+    elif search.trials is None and search.timeout is None:
         raise Problem(
-            ("search", "trials"), f"expected a number of trials for the sampler {search.sampler}"
+            ("search", "trials"),
+            f"expected a number of trials, or search.timeout, for the sampler {search.sampler}",
         )
     if search.pruner and list(spec.objectives) != ["top1"]:
         raise Problem(

@@ -9,7 +9,6 @@ running is taken up again under its own number, so that each architecture has ex
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,8 +19,6 @@ import filelock
 import optuna
 import sqlalchemy.exc
 import torch
-from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
@@ -32,10 +29,11 @@ from .architecture import Architecture
 from .completeness import SPEC_FILE, planned
 from .data import ImageData, Source, load, open_data
 from .errors import UserError, shown
-from .evaluate import Evaluation, describe_row, evaluate, work_units
+from .evaluate import Evaluation, describe_row, evaluate, violations, work_units
 from .files import check_writable, write_atomically, write_json
 from .results import TABLES, write_tables
-from .spec import Accuracy, Spec
+from .samplers import pruner_of, sampler_of
+from .spec import AccuracySpec, Spec
 from .training import Epoch
 
 JOURNAL = "study.journal"
@@ -43,6 +41,8 @@ _SCRATCH = "partial"
 _LOCK = ".lock"
 #: Draws in a row that hit no feasible, new architecture before a search gives up.
 _MOST_MISSES = 10_000
+#: Architectures of a search that only its timeout ends.
+_MOST_TRIALS = 1_000_000
 #: Combinations of a grid that a sweep goes through.
 MAX_GRID = 1_000_000
 #: Architectures drawn to see whether a search can meet its constraints.
@@ -128,6 +128,7 @@ class _Known:
 
     number: int
     values: list[float] | None
+    constraints: Mapping[str, float]
 
 
 class _Sweep:
@@ -150,23 +151,27 @@ class _Sweep:
         self._tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         self._write_took = self._written_at = 0.0
         self._done_units = 0.0
-        self._asked = 0
+        self._asked = self._misses = 0
         for trial in study.get_trials(deepcopy=False):
             self._asked += 1
             if trial.state.is_finished() and "row" in trial.user_attrs:
-                self._record(trial.number, trial.user_attrs, trial.values)
+                self._record(trial.number, trial.user_attrs, trial.values, trial.constraints)
                 self._done_units += self._units(self.space.from_params(trial.params))
 
     def run(self) -> None:
         """Evaluate until nothing is left."""
+        started = time.perf_counter()
         total, units = self._plan()
         self.progress.start(total, units, min(units, self._done_units))
+        timeout = self.spec.search.timeout
         for trial, architecture in self._trials():
             self._evaluate(trial, architecture)
             self.progress.trial(self._tables["trials"][-1], len(self.known), total)
             # At once where trials are slow; of thousands of quick ones, 1/20 of the time.
             if time.perf_counter() - self._written_at > 20 * self._write_took:
                 self.write()
+            if timeout is not None and time.perf_counter() - started > timeout:
+                break
 
     def write(self) -> None:
         """Write the tables as they stand."""
@@ -181,7 +186,7 @@ class _Sweep:
 
     def _plan(self) -> tuple[int, float]:
         """Architectures in all, and their work."""
-        if self.spec.search.trials is not None:
+        if self.spec.search.sampler != "grid":
             trials = self._wanted()
             return trials, trials * self._units(self.space.base)
         units = [self._units(self.space.architecture(i)) for i in self.space.indices()]
@@ -192,7 +197,7 @@ class _Sweep:
 
     def _wanted(self) -> int:
         """Architectures that a search evaluates: those asked for, or all that there are."""
-        return planned(self.spec) or 0
+        return planned(self.spec) or _MOST_TRIALS
 
     def _trials(self) -> Iterator[tuple[Trial, Architecture]]:
         """What is left to evaluate: first what an earlier process left, then what is new."""
@@ -201,25 +206,25 @@ class _Sweep:
             yield from self._checked(Trial(self.study, frozen._trial_id))
         for _ in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             yield from self._checked(self._ask())
-        if self.spec.search.trials is None:
+        if self.spec.search.sampler == "grid":
             for index in self.space.indices():
                 architecture = self.space.architecture(index)
                 if architecture.arch_id not in self.known:
                     self.study.enqueue_trial(self.space.to_params(architecture))
                     yield from self._checked(self._ask())
             return
-        misses, wanted = 0, self._wanted()
-        while len(self.known) < wanted and misses < _MOST_MISSES:
+        wanted = self._wanted()
+        while len(self.known) < wanted and self._misses < _MOST_MISSES:
             before = len(self.known)
             yield from self._checked(self._ask())
-            misses = 0 if len(self.known) > before else misses + 1
+            self._misses = 0 if len(self.known) > before else self._misses + 1
 
     def _ask(self) -> Trial:
         """The study's next trial. A sampler of its own seed for each makes a resumed search draw
         what an uninterrupted one draws."""
-        self.study.sampler = _sampler(self.spec, self._asked)
+        self.study.sampler = sampler_of(self.spec, self._asked, self._misses)
         self._asked += 1
-        return self.study.ask(self.space.distributions())
+        return self.space.ask(self.study)
 
     def _checked(self, trial: Trial) -> Iterator[tuple[Trial, Architecture]]:
         """The trial and its architecture, unless that is infeasible or has a trial already."""
@@ -231,6 +236,8 @@ class _Sweep:
             self.study.tell(trial, state=TrialState.PRUNED)
         elif known := self.known.get(architecture.arch_id):
             trial.set_user_attr("same_as", known.number)
+            for name, distance in known.constraints.items():
+                trial.set_constraint(name, distance)
             self._tell(trial, known.values)
         else:
             yield trial, architecture
@@ -266,12 +273,15 @@ class _Sweep:
         attributes = vars(evaluation)
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
-        values = None
+        values, distances = None, dict[str, float]()
         if evaluation.row["state"] == "complete":
             values = [_told(evaluation.row, name) for name in self.spec.objectives]
+            distances = violations(architecture, evaluation.row, self.spec, of_search=True)
+            for name, distance in distances.items():
+                trial.set_constraint(name, distance)
         pruned = evaluation.row["state"] == "pruned"
         self._tell(trial, values, TrialState.PRUNED if pruned else TrialState.FAIL)
-        self._record(trial.number, attributes, values)
+        self._record(trial.number, attributes, values, distances)
         for kept in scratch.glob(f"{architecture.arch_id}-*"):
             kept.unlink()
         with suppress(OSError):  # still in use
@@ -283,11 +293,15 @@ class _Sweep:
         self.study.tell(trial, values, state=None if values else otherwise)
 
     def _record(
-        self, number: int, attributes: Mapping[str, Any], values: list[float] | None
+        self,
+        number: int,
+        attributes: Mapping[str, Any],
+        values: list[float] | None,
+        constraints: Mapping[str, float],
     ) -> None:
         """Take a finished trial into the tables."""
         row = attributes["row"]
-        self.known[row["arch_id"]] = _Known(number, values)
+        self.known[row["arch_id"]] = _Known(number, values, constraints)
         identity = {
             "sweep": self.spec.name,
             "trial": number,
@@ -303,47 +317,6 @@ class _Sweep:
 def _told(row: Mapping[str, Any], objective: str) -> float:
     """The value that a search may know of an objective: of accuracy, the validation split's."""
     return float(row["val_top1" if objective == "top1" else objective])
-
-
-def _sampler(spec: Spec, number: int) -> BaseSampler:
-    """Optuna's sampler for trial `number`."""
-    name, seed = spec.search.sampler, (spec.search.seed * 1_000_003 + number) % 2**32
-    samplers = optuna.samplers
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match name:
-            case "qmc":  # one low-discrepancy sequence, whose position is kept in the study
-                return samplers.QMCSampler(
-                    scramble=True,
-                    seed=spec.search.seed,
-                    independent_sampler=samplers.RandomSampler(seed),
-                    warn_independent_sampling=False,
-                )
-            case "tpe":
-                return samplers.TPESampler(seed=seed)
-            case "nsga2":
-                return samplers.NSGAIISampler(seed=seed)
-            case "nsga3":
-                return samplers.NSGAIIISampler(seed=seed)
-            case "gp":
-                return samplers.GPSampler(seed=seed)
-            case _:  # a grid's trials are fixed; nothing is drawn
-                return samplers.RandomSampler(seed=seed)
-
-
-def _pruner(spec: Spec) -> BasePruner:
-    """Optuna's pruner over the epochs of a trial's first seed: a third goes on at each rung."""
-    epochs = spec.measure.accuracy.epochs if spec.measure.accuracy else 1
-    first = max(1, epochs // 9)
-    match spec.search.pruner:
-        case "halving":
-            return SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
-        case "hyperband":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=3)
-        case _:
-            return NopPruner()
 
 
 # --- the folder and the study in it ------------------------------------------------------------
@@ -382,7 +355,7 @@ def load_data(spec: Spec, device: torch.device) -> ImageData | None:
     return load(source, accuracy.image_size, accuracy.augmentation).to(device)
 
 
-def open_asked(accuracy: Accuracy) -> Source:
+def open_asked(accuracy: AccuracySpec) -> Source:
     """The data set that a spec names; a `UserError` names the key too."""
     try:
         return open_data(accuracy.data)
@@ -468,7 +441,7 @@ def _open_study(spec: Spec, storage: BaseStorage) -> optuna.Study:
         study_name=spec.name,
         storage=storage,
         directions=list(spec.objectives.values()),
-        pruner=_pruner(spec),
+        pruner=pruner_of(spec),
         load_if_exists=True,
     )
 

@@ -1,0 +1,214 @@
+"""Spaces beyond the paper's formula: single Fires, conditions, constraints on measurements."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import sqzexplore as sqz
+from sqzexplore.cli import app
+from sqzexplore.columns import architecture_at
+from sqzexplore.errors import UserError
+from sqzexplore.spec import Spec
+from sqzexplore.study import run_sweep
+
+CONDITIONAL = """
+name: conditional
+base: {width_multiplier: 0.25, num_classes: 10}
+space:
+  bypass: [none, simple, complex]
+  squeeze_ratio: {when: {bypass: [simple, complex]}, values: [0.25, 0.5, 1.0]}
+  fraction_3x3: {when: {squeeze_ratio: [0.5, 1.0]}, min: 0.25, max: 0.75, step: 0.25}
+  fire5.squeeze_ratio: {when: {bypass: complex}, values: [null, 0.75]}
+  fires: [4, 8]
+"""
+
+
+class Silent:
+    def start(self, trials: int, units: float, done_units: float) -> None: ...
+    def advance(self, units: float, what: str) -> None: ...
+    def trial(self, row: object, number: int, trials: int) -> None: ...
+
+
+def by_hand() -> set[sqz.Architecture]:
+    """Every combination that the conditions allow; what does not exist has the base's value."""
+    base = sqz.Architecture(width_multiplier=0.25, num_classes=10)
+    found = set()
+    for bypass, sr, share, own, fires in itertools.product(
+        ["none", "simple", "complex"],
+        [0.25, 0.5, 1.0],
+        [0.25, 0.5, 0.75],
+        [None, 0.75],
+        [4, 8],
+    ):
+        sr = sr if bypass in ("simple", "complex") else base.squeeze_ratio
+        share = share if sr in (0.5, 1.0) else base.fraction_3x3
+        own = own if bypass == "complex" else None
+        pools = {"pool_after": (1, 4)} if fires == 4 else {}
+        changes = {"bypass": bypass, "squeeze_ratio": sr, "fraction_3x3": share, "fires": fires}
+        found.add(base.replace(**changes, **pools, **{"fire5.squeeze_ratio": own}))
+    return found
+
+
+def conditional() -> Spec:
+    return Spec.parse(CONDITIONAL.replace("num_classes: 10", "num_classes: 10, pool_after: [1, 4]"))
+
+
+def test_a_conditional_space_has_each_architecture_once() -> None:
+    space = conditional().design_space
+    expected = {a.replace(pool_after=(1, 4)) for a in by_hand()}
+    listed = [space.architecture(i) for i in range(space.size)]
+    assert len(listed) == len(set(listed)) == len(expected) == space.count()
+    assert set(listed) == expected
+    assert len({a.arch_id for a in listed}) == len(listed)
+    for architecture in listed:
+        assert space.from_params(space.to_params(architecture)) == architecture
+
+
+def test_a_sample_draws_every_architecture_alike() -> None:
+    space = conditional().design_space
+    expected = {a.replace(pool_after=(1, 4)) for a in by_hand()}
+    columns = space.sample(6000, seed=1)
+    drawn = [architecture_at(columns, i) for i in range(300)]
+    assert set(drawn) <= expected
+    share = sum(a.bypass == "none" for a in expected) / len(expected)
+    drawn_share = float((columns["bypass"] == 0).mean())
+    assert abs(drawn_share - share) < 5 * math.sqrt(share * (1 - share) / 6000)
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp"])
+def test_every_sampler_stays_in_a_conditional_space(sampler: str, tmp_path: Path) -> None:
+    text = conditional().source + f"search: {{sampler: {sampler}"
+    text += "}\n" if sampler == "grid" else ", trials: 12}\n"
+    spec = Spec.parse(text)
+    outcome = run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    rows = sqz.load_results(tmp_path)
+    expected = {a.replace(pool_after=(1, 4)).arch_id for a in by_hand()}
+    assert outcome.failures == []
+    assert len(rows) == (len(expected) if sampler == "grid" else 12)
+    assert rows["arch_id"].is_unique
+    assert set(rows["arch_id"]) <= expected
+
+
+CONSTRAINED = """
+name: constrained
+base: {width_multiplier: 0.1, num_classes: 10}
+space: {squeeze_ratio: [0.25, 0.5, 1.0]}
+constraints: ["%s"]
+search: {sampler: %s, trials: 3, objectives: {params: minimize}}
+input_size: 48
+measure: {throughput: {batch: [1], seconds: 0.01}}
+"""
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "gp"])
+@pytest.mark.parametrize(("bound", "met"), [("> 1e-9", True), ("> 1e12", False)])
+def test_a_constraint_on_a_measurement_reaches_optuna(
+    sampler: str, bound: str, met: bool, tmp_path: Path
+) -> None:
+    spec = Spec.parse(CONSTRAINED % (f"images_per_s {bound}", sampler))
+    run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    rows = sqz.load_results(tmp_path)
+    assert list(rows["feasible"]) == [met] * 3
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.journal"))
+    )
+    study = optuna.load_study(study_name="constrained", storage=storage)
+    for trial in study.trials:
+        (value,) = trial.constraints.values()
+        assert (value <= 0) == met
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{bypass: complex}", "{bypas: complex}", ["when.bypas", "bypass"]),
+        ("{bypass: complex}", "{bypass: complete}", ["when.bypass", "'complete'"]),
+        ("{bypass: complex}", "{dropout: 0.5}", ["when.dropout", "does not vary"]),
+        ("{squeeze_ratio: [0.5, 1.0]}", "{squeeze_ratio: 0.3}", ["0.3", "never has"]),
+        ("bypass: [none, simple, complex]",
+         "bypass: {when: {squeeze_ratio: 0.5}, values: [none, simple, complex]}", ["circle"]),
+        ("fire5.squeeze_ratio:", "fire5.squeeze:", ["fire5.squeeze", "fire5.squeeze_ratio"]),
+        ("[null, 0.75]", "[null, 7.5]", ["fire5.squeeze_ratio", "7.5"]),
+        ("fires: [4, 8]", "dropout: [0.1, 0.1]", ["twice"]),
+        ("fires: [4, 8]", "fires: [3]", ["fire5", "fire4"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_condition_or_override_is_named(old: str, new: str, words: list[str]) -> None:
+    assert old in CONDITIONAL
+    with pytest.raises(UserError) as error:
+        Spec.parse(conditional().source.replace(old, new))
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("90min", 5400.0), ("1h30min", 5400.0), ("1d", 86400.0)]
+)
+def test_a_timeout_is_a_duration(text: str, seconds: float) -> None:
+    spec = Spec.parse(
+        CONSTRAINED.replace("trials: 3", f"timeout: {text}") % ("params < 1e9", "tpe")
+    )
+    assert spec.search.timeout == seconds
+
+
+@pytest.mark.parametrize("text", ["2 weeks", "-1", "0", "true", "1e9"])
+def test_a_wrong_timeout_is_refused(text: str) -> None:
+    timed = CONSTRAINED.replace("trials: 3", f"timeout: {text}")
+    with pytest.raises(UserError, match=r"search.timeout.*found .*expected seconds"):
+        Spec.parse(timed % ("params < 1e9", "tpe"))
+
+
+def test_a_timeout_ends_a_search_that_nothing_else_ends(tmp_path: Path) -> None:
+    text = CONSTRAINED.replace("trials: 3", "timeout: 0.1") % ("images_per_s > 1", "random")
+    spec = Spec.parse(text.replace("[0.25, 0.5, 1.0]", "{min: 0.1, max: 1.0}"))
+    run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    assert 1 <= len(sqz.load_results(tmp_path)) < 100
+
+
+def test_describe_and_tables_know_single_fires(tmp_path: Path) -> None:
+    change = ["--set", "fire5.squeeze_ratio=0.5", "--set", "fire9.bypass=simple"]
+    shown = CliRunner().invoke(app, ["describe", "squeezenet1_0", *change, "--json"])
+    found = json.loads(shown.stdout)
+    arch = sqz.Architecture(**{"fire5.squeeze_ratio": 0.5, "fire9.bypass": "simple"})
+    assert found["arch_id"] == arch.arch_id
+    assert found["params"] == sum(p.numel() for p in sqz.build(arch).parameters())
+    # fire5 (256 expand filters, 256 channels in): 128 squeeze filters instead of 32.
+    more = (128 - 32) * (256 + 1) + (128 - 32) * 128 * (1 + 9)
+    assert found["params"] - sqz.cost(sqz.Architecture()).params == more
+
+    spec = Spec.parse(
+        "name: single\nspace: {fire5.squeeze_ratio: [null, 0.5], fire9.bypass: [null, simple]}\n"
+    )
+    run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    rows = sqz.load_results(tmp_path)
+    assert rows["overrides"].isna().sum() == 1
+    assert arch.arch_id in set(rows["arch_id"])
+    counted = sqz.cost_table(rows)
+    assert counted["params"].tolist() == rows["params"].tolist()
+    wrong = CliRunner().invoke(app, ["describe", "--set", "fire5.squeeze=0.5"])
+    assert isinstance(wrong.exception, UserError)
+    assert "fire5.squeeze_ratio" in str(wrong.exception)
+
+
+def test_the_names_of_architectures_without_overrides_stand() -> None:
+    """As committed results have them."""
+    root = Path(__file__).parents[1]
+    rows = sqz.load_results(root / "results" / "sr")
+    for _, row in rows.iterrows():
+        assert sqz.Architecture(squeeze_ratio=row["squeeze_ratio"]).arch_id == row["arch_id"]
+
+
+def test_the_documented_specs_are_valid() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "spaces.md").read_text()
+    specs = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert [Spec.parse(spec).design_space.count() for spec in specs] == [9, 7, 12]
+    assert Spec.load(Path(__file__).parents[1] / "sweeps" / "beyond.yaml").design_space.count() > 10
