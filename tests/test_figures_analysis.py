@@ -144,6 +144,9 @@ def test_the_table_answers_what_is_asked_first() -> None:
     assert lines[0].startswith("front (least train_params, most top1; probability by bootstrap")
     assert any(line.startswith("knee of the front: trial ") for line in lines)
     assert "within 1% of the best" in lines[2]
+    broken = trials.assign(feasible=pd.array([False] + [None] * 23, dtype="boolean"))
+    assert not any("trial 0," in line for line in choices(Spec.parse(SPEC), broken, seeds))
+    assert any("trial 0," in line for line in lines)
     single, once = sweep(seeds=1)
     lines = choices(Spec.parse(SPEC), single, once)
     assert lines[0].startswith("front (least train_params, most top1):")
