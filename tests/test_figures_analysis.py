@@ -105,6 +105,16 @@ def test_a_front_over_a_size_that_is_the_same_is_left_out(tmp_path: Path) -> Non
     assert left_out[0] == "front: train_size_mb does not vary"
 
 
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_a_sweep_of_failures_draws_what_it_can(tmp_path: Path, keep: int) -> None:
+    trials, seeds = sweep()
+    trials.loc[keep:, "top1"] = np.nan
+    searched = Spec.parse(SPEC + "search: {sampler: random, trials: 40}\n")
+    files, left_out = figures.write_analysis_figures(searched, trials, seeds, tmp_path)
+    assert len(files) / 2 + len(left_out) == 5
+    assert choices(searched, trials, seeds) == [] or keep
+
+
 def test_hypervolume_over_the_trials() -> None:
     trials, _ = sweep()
     axes = figures.hypervolume(trials, ["train_params"], ["top1"])
