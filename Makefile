@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: demo test lint sweeps census benchmarks bench-cpu bench-gpu clean
+.PHONY: demo test lint gallery sweeps census benchmarks bench-cpu bench-gpu clean
 
 # The committed outcome under results/ stays as it is: the demo writes elsewhere.
 demo: $(READY)
@@ -52,6 +52,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
+
+# The pictures of docs/gallery.md, from the committed results.
+gallery: $(READY)
+	$(BIN)/python docs/gallery.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

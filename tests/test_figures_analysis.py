@@ -44,6 +44,7 @@ def sweep(seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
     truth = 60 + 30 * rows["squeeze_ratio"] ** 0.5 + 3 * (rows["bypass"] != "none")
     values = truth.to_numpy()[:, None] + generator.normal(0, 1, (24, seeds))
     rows["train_params"] = (rows["squeeze_ratio"] * 8e5).astype(int) + rows["trial"]
+    rows["train_size_mb"] = rows["train_params"] * 4e-6
     rows["top1"] = values.mean(axis=1)
     runs = rows.loc[np.repeat(rows.index, seeds), ["sweep", "trial", "arch_id"]]
     return rows, runs.assign(seed=list(range(seeds)) * 24, top1=values.ravel())
@@ -97,6 +98,23 @@ def test_the_front_says_how_surely() -> None:
     assert axes.get_ylabel() == "top-1 accuracy (%)"
 
 
+def test_a_front_over_a_size_that_is_the_same_is_left_out(tmp_path: Path) -> None:
+    trials, seeds = sweep()
+    flat = trials.assign(train_size_mb=1.0)
+    _, left_out = figures.write_analysis_figures(Spec.parse(SPEC), flat, seeds, tmp_path)
+    assert left_out[0] == "front: train_size_mb does not vary"
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_a_sweep_of_failures_draws_what_it_can(tmp_path: Path, keep: int) -> None:
+    trials, seeds = sweep()
+    trials.loc[keep:, "top1"] = np.nan
+    searched = Spec.parse(SPEC + "search: {sampler: random, trials: 40}\n")
+    files, left_out = figures.write_analysis_figures(searched, trials, seeds, tmp_path)
+    assert len(files) / 2 + len(left_out) == 5
+    assert choices(searched, trials, seeds) == [] or keep
+
+
 def test_hypervolume_over_the_trials() -> None:
     trials, _ = sweep()
     axes = figures.hypervolume(trials, ["train_params"], ["top1"])
@@ -136,6 +154,9 @@ def test_the_table_answers_what_is_asked_first() -> None:
     assert lines[0].startswith("front (least train_params, most top1; probability by bootstrap")
     assert any(line.startswith("knee of the front: trial ") for line in lines)
     assert "within 1% of the best" in lines[2]
+    broken = trials.assign(feasible=pd.array([False] + [None] * 23, dtype="boolean"))
+    assert not any("trial 0," in line for line in choices(Spec.parse(SPEC), broken, seeds))
+    assert any("trial 0," in line for line in lines)
     single, once = sweep(seeds=1)
     lines = choices(Spec.parse(SPEC), single, once)
     assert lines[0].startswith("front (least train_params, most top1):")

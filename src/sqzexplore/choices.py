@@ -36,6 +36,8 @@ def choices(spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None) -> lis
         seeds: its trainings so far; None if there is no such table.
     """
     least, most = goals(spec)
+    if "feasible" in trials:  # a row that breaks a constraint is no choice
+        trials = trials[trials["feasible"].fillna(True).astype(bool)]
     lines = []
     if len(most) == 1 and len(least) == 1:
         (size,), (quality,) = least, most

@@ -21,7 +21,7 @@ from . import analysis
 from .analysis.front import SEEDED
 from .choices import goals
 from .errors import UserError
-from .figures import axis_label, caption, scale_axis, write_labels
+from .figures import axis_label, caption, default_figures, scale_axis, write_labels
 from .spec import Spec
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, own_axes, panels, save
 
@@ -74,7 +74,7 @@ def front(
     axes.set_ylabel(axis_label(rows, y))
     if len(rows) <= _MOST_LABELS:
         write_labels(axes, xs, ys, [f"{share:.0%}" for share in chance])
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)  # clear of all labels
     return axes
 
 
@@ -143,15 +143,21 @@ def populations(
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel(label)
     axes.set_ylabel("architectures at or below, 95% band")
+    title = None
     if len(groups) == 2:
-        names, values = zip(*groups.items(), strict=True)
-        found = analysis.compare_populations(*values)
-        axes.set_title(
-            f"{names[0]} above {names[1]}: {found.superiority:.0%} of pairs "
-            f"(Mann-Whitney p = {found.mann_whitney_p:.2g})",
-            fontsize=7,
+        found = analysis.compare_populations(*groups.values())
+        title = (
+            f"first above second in {found.superiority:.0%} of pairs\n"
+            f"(Mann-Whitney p = {found.mann_whitney_p:.2g})"
         )
-    axes.legend(loc="upper left")
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        title=title,
+        title_fontsize=7,
+        alignment="left",
+    )
     return axes
 
 
@@ -274,9 +280,12 @@ def write_analysis_figures(
     def draw_front(axes: Axes) -> Axes:
         if seeds is None or y not in SEEDED:
             raise UserError(f"{y} has no trainings to draw from")
-        if not least:
-            raise UserError("no objective is minimized")
-        return front(trials, seeds, least[0], y, axes)
+        x = next((asked.x for asked in default_figures(spec) if asked.y == y), None)
+        if x is None:
+            raise UserError(f"no figure of the spec shows {y}")
+        if trials[x].nunique() < 2:
+            raise UserError(f"{x} does not vary")
+        return front(trials, seeds, x, y, axes)
 
     def draw_hypervolume(axes: Axes) -> Axes:
         if spec.search.sampler == "grid":

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..architecture import FIELDS
+from ..architecture import KEYS
 from ..errors import UserError, nearest, shown
 
 
@@ -61,5 +61,6 @@ def numbers(caller: str, frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """The metaparameters that differ among the rows."""
-    return [name for name in FIELDS if name in frame and frame[name].nunique() > 1]
+    """The metaparameters, those of single Fires included, that every row has and that differ."""
+    known = [name for name in KEYS if name in frame and frame[name].notna().all()]
+    return [name for name in known if frame[name].nunique() > 1]

@@ -111,7 +111,10 @@ def importance(
     axes = varying(rows)
     require_rows("importance", len(axes), 2, "metaparameters that vary")
     sign = -1.0 if maximize else 1.0
-    study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # that it is created is no news to users
+    study = optuna.create_study()
+    optuna.logging.set_verbosity(verbosity)
     distributions = {axis: _distribution(rows[axis]) for axis in axes}
     plain: list[Any] = rows[axes].astype(object).to_dict("records")
     for params, value in zip(plain, rows[column].to_numpy(dtype=float), strict=True):

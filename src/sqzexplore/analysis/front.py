@@ -79,10 +79,12 @@ def front_probability(
         and `front_probability`.
 
     Raises:
-        UserError: no column, an unknown one, or an architecture with a single training.
+        UserError: no column, an unknown one, no row with every objective, or an architecture with a
+            single training.
     """
     caller = "front_probability"
     known, values = objectives(caller, trials, minimize, maximize)
+    require_rows(caller, len(known), 1, "architectures with every objective")
     rows = trials.iloc[known]
     names = [*minimize, *maximize]
     signs = [1.0] * len(minimize) + [-1.0] * len(maximize)

@@ -1,0 +1,55 @@
+"""Draw the gallery from the committed results: `make gallery`.
+
+    python docs/gallery.py      # writes docs/figures/*.png
+
+The pictures are those of `sqzexplore figures`, by the same functions, at 150 dpi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+import sqzexplore as sqz
+from sqzexplore import figures, figures_analysis, figures_throughput
+from sqzexplore.style import STYLE, own_axes
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, TARGET = ROOT / "results", ROOT / "docs" / "figures"
+
+mpl.use("agg")
+sr, sr_seeds = (sqz.load_results(RESULTS / "sr", table) for table in ("trials", "seeds"))
+joint = sqz.load_results(RESULTS / "cifar10-joint")
+speed = sqz.load_results(str(RESULTS / "*"), "throughput")
+simple, other = (joint[(joint["bypass"] == "complex") == flag]["top1"] for flag in (False, True))
+
+SINGLE: dict[str, Callable[[Axes], Axes]] = {
+    "tradeoff": lambda axes: figures.tradeoff(sr, "train_size_mb", "top1", "squeeze_ratio", axes),
+    "front": lambda axes: figures_analysis.front(sr, sr_seeds, "train_size_mb", "top1", axes),
+    "hypervolume": lambda axes: figures_analysis.hypervolume(
+        joint, ["train_params"], ["top1"], axes
+    ),
+    "populations": lambda axes: figures_analysis.populations(
+        {"complex bypass": other, "none or simple bypass": simple}, "top-1 accuracy (%)", axes
+    ),
+    "importances": lambda axes: figures_analysis.importances(joint, "top1", axes=axes),
+    "throughput": lambda axes: figures_throughput.speed_against_macs(speed, axes),
+}
+
+
+def main() -> None:
+    TARGET.mkdir(exist_ok=True)
+    with plt.rc_context(STYLE):
+        drawn = {name: draw(own_axes(None)).figure for name, draw in SINGLE.items()}
+        drawn["effects"] = figures_analysis.effects(joint, "top1")[0].figure
+        for name, figure in drawn.items():
+            figure.savefig(TARGET / f"{name}.png", dpi=150, metadata={"Software": None})
+            print(TARGET / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
