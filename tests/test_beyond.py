@@ -207,6 +207,58 @@ def test_the_names_of_architectures_without_overrides_stand() -> None:
         assert sqz.Architecture(squeeze_ratio=row["squeeze_ratio"]).arch_id == row["arch_id"]
 
 
+LARGE = """
+name: large
+space:
+  squeeze_ratio: {min: 0.1, max: 1.0, step: 0.1}
+  fraction_3x3: {min: 0.0, max: 1.0, step: 0.25}
+  bypass: [none, simple, complex]
+  fires: [8, 9]
+constraints: ["params < 1e7"]
+"""
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:///{}/study.db"])
+def test_a_grid_of_costs_is_whole_resumable_and_open_to_optuna(
+    url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = Spec.parse(LARGE)
+    storage = url and url.format(tmp_path)
+    real, calls = optuna.Study.add_trials, []
+
+    def stop_at_the_second(self: optuna.Study, trials: list[object]) -> None:
+        calls.append(len(trials))
+        real(self, trials[:7] if len(calls) == 2 else trials)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sqzexplore.study._BLOCK", 50)
+    monkeypatch.setattr(optuna.Study, "add_trials", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(spec, tmp_path / "out", torch.device("cpu"), Silent(), storage)
+    monkeypatch.setattr(optuna.Study, "add_trials", real)
+    outcome = run_sweep(spec, tmp_path / "out", torch.device("cpu"), Silent(), storage)
+    rows = sqz.load_results(tmp_path / "out")
+    space = spec.design_space
+    expected = sqz.cost_table(space)
+    kept = expected["params"] < 1e7
+    assert outcome.complete == len(rows) == int(kept.sum()) > 150
+    assert rows["trial"].tolist() == list(range(len(rows)))
+    assert rows["arch_id"].is_unique
+    for name in ("params", "macs", "peak_activation_bytes"):
+        assert rows[name].tolist() == expected.loc[kept, name].tolist()
+    opened = (
+        optuna.storages.RDBStorage(storage)
+        if storage
+        else optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(tmp_path / "out" / "study.journal"))
+        )
+    )
+    study = optuna.load_study(study_name="large", storage=opened)
+    assert [t.values for t in study.trials] == rows[["macs", "params"]].to_numpy(float).tolist()
+    assert [t.params["squeeze_ratio"] for t in study.trials] == rows["squeeze_ratio"].tolist()
+
+
 def test_the_documented_specs_are_valid() -> None:
     text = (Path(__file__).parents[1] / "docs" / "spaces.md").read_text()
     specs = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)

@@ -26,6 +26,10 @@ _COLUMNS = (
 )
 
 
+#: Trials of a sweep that the terminal shows.
+MOST_ROWS = 100
+
+
 class RowsDisplay:
     """Progress of a pass over many rows: a bar with its ETA, on a terminal."""
 
@@ -123,7 +127,7 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
     trials = with_overrides(trials)
     for heading in headings:
         table.add_column(heading, justify="right")
-    for _, row in trials.iterrows():
+    for _, row in trials.head(MOST_ROWS).iterrows():
         cells = [
             f"{row['params']:,}",
             f"{row['size_mb']:.2f}",
@@ -150,6 +154,11 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
         *blank,
     )
     console.print(table)
+    if len(trials) > MOST_ROWS:
+        console.print(
+            f"the first {MOST_ROWS} of {len(trials):,} trials; the table's file holds all",
+            highlight=False,
+        )
     for line in _footnotes(trials, spec, float(alexnet["size_mb"])):
         console.print(line, highlight=False, markup=False)
 

@@ -8,10 +8,12 @@ running is taken up again under its own number, so that each architecture has ex
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +23,7 @@ import sqlalchemy.exc
 import torch
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import ValidationError
 
 from . import distributed, provenance
@@ -41,6 +43,10 @@ _SCRATCH = "partial"
 _LOCK = ".lock"
 #: Draws in a row that hit no feasible, new architecture before a search gives up.
 _MOST_MISSES = 10_000
+#: Architectures whose costs are counted and stored at a time.
+_BLOCK = 1000
+#: Up to so many trials each of those has a line of its own on the terminal.
+_FEW = 100
 #: Architectures of a search that only its timeout ends.
 _MOST_TRIALS = 1_000_000
 #: Combinations of a grid that a sweep goes through.
@@ -152,17 +158,20 @@ class _Sweep:
         self._write_took = self._written_at = 0.0
         self._done_units = 0.0
         self._asked = self._misses = 0
+        self._distributions = {axis.field: axis.distribution() for axis in self.space.axes}
         for trial in study.get_trials(deepcopy=False):
             self._asked += 1
             if trial.state.is_finished() and "row" in trial.user_attrs:
                 self._record(trial.number, trial.user_attrs, trial.values, trial.constraints)
-                self._done_units += self._units(self.space.from_params(trial.params))
+                self._done_units += self._units_of(trial.params)
 
     def run(self) -> None:
         """Evaluate until nothing is left."""
         started = time.perf_counter()
         total, units = self._plan()
         self.progress.start(total, units, min(units, self._done_units))
+        if self._costs_only:
+            self._count(total)
         timeout = self.spec.search.timeout
         for trial, architecture in self._trials():
             self._evaluate(trial, architecture)
@@ -189,8 +198,76 @@ class _Sweep:
         if self.spec.search.sampler != "grid":
             trials = self._wanted()
             return trials, trials * self._units(self.space.base)
+        if self.spec.measure.accuracy is None:
+            trials = self._wanted()
+            return trials, float(trials)
         units = [self._units(self.space.architecture(i)) for i in self.space.indices()]
         return len(units), sum(units)
+
+    @property
+    def _costs_only(self) -> bool:
+        """Whether the sweep is a grid of which nothing is measured."""
+        measure = self.spec.measure
+        none = measure.accuracy is None and measure.throughput is None
+        return none and self.spec.search.sampler == "grid"
+
+    def _count(self, total: int) -> None:
+        """The costs of all that is not known, a block at a time: each is a finished trial, which
+        a storage takes in one step."""
+        left = (self.space.architecture(index) for index in self.space.indices())
+        new = (architecture for architecture in left if architecture.arch_id not in self.known)
+        while block := list(itertools.islice(new, _BLOCK)):
+            started_at, started = datetime.now(UTC), time.perf_counter()
+            rows = [describe_row(each, self.spec, None) | {"state": "complete"} for each in block]
+            spent = (time.perf_counter() - started) / len(block)
+            origin = provenance.of_trial(str(self.device), started_at, spent)
+            finished = []
+            for architecture, row in zip(block, rows, strict=True):
+                row |= {"device": str(self.device)} | origin
+                values = [_told(row, name) for name in self.spec.objectives]
+                attributes = vars(Evaluation(row))
+                finished.append(
+                    self._template(architecture, TrialState.COMPLETE, values, attributes)
+                )
+                self._record(self._asked, attributes, values, {})
+                self._asked += 1
+                if total <= _FEW:
+                    self.progress.trial(self._tables["trials"][-1], len(self.known), total)
+            self.study.add_trials(finished)
+            self.progress.advance(len(block), "")
+            if total > _FEW:
+                self.progress.trial(self._tables["trials"][-1], len(self.known), total)
+
+    def _template(
+        self,
+        architecture: Architecture,
+        state: TrialState,
+        values: list[float] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> FrozenTrial:
+        """A trial of one Architecture as Optuna's storages take it."""
+        axes = [axis for axis in self.space.axes if axis.active(architecture.get)]
+        return optuna.trial.create_trial(
+            state=state,
+            values=values,
+            params=self.space.to_params(architecture),
+            distributions={axis.field: self._distributions[axis.field] for axis in axes},
+            user_attrs=dict(attributes or {}),
+        )
+
+    def _fixed(self, architecture: Architecture) -> Trial:
+        """A new trial that evaluates one Architecture. It is handed to the storage as it is, in
+        constant time: an enqueued trial would be looked for among all that there are."""
+        self.study.sampler = sampler_of(self.spec, self._asked, 0)
+        self._asked += 1
+        template = self._template(architecture, TrialState.RUNNING)
+        number = self.study._storage.create_new_trial(self.study._study_id, template)
+        return Trial(self.study, number)
+
+    def _units_of(self, params: Mapping[str, Any]) -> float:
+        if self.spec.measure.accuracy is None:
+            return 1.0
+        return self._units(self.space.from_params(params))
 
     def _units(self, architecture: Architecture) -> float:
         return work_units(architecture, self.spec, self.data)
@@ -207,11 +284,12 @@ class _Sweep:
         for _ in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             yield from self._checked(self._ask())
         if self.spec.search.sampler == "grid":
+            if self._costs_only:
+                return
             for index in self.space.indices():
                 architecture = self.space.architecture(index)
                 if architecture.arch_id not in self.known:
-                    self.study.enqueue_trial(self.space.to_params(architecture))
-                    yield from self._checked(self._ask())
+                    yield self._fixed(architecture), architecture
             return
         wanted = self._wanted()
         while len(self.known) < wanted and self._misses < _MOST_MISSES:
