@@ -2,10 +2,10 @@
 
     python benchmarks/sweep.py [--trials 20000] [--bare 1000]
 
-Both store the same study (parameters, two objectives, one row of attributes) in a journal file. Ours
+Both store the same study (parameters, two objectives, a row of attributes) in a journal file. Ours
 counts `--trials` architectures of which nothing is measured, end to end: space, costs, study and
-tables. Bare `study.optimize` re-reads all trials for each new one, and 20,000 would take it hours: it
-runs `--bare` trials, with an objective that returns two numbers. One core.
+tables. Bare `study.optimize` re-reads all trials for each new one, and 20,000 would take it hours:
+it runs `--bare` trials, with an objective that returns two numbers. One core.
 """
 
 from __future__ import annotations
