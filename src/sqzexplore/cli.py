@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -27,6 +28,7 @@ from typer.core import TyperGroup
 
 from . import bench as bench_
 from . import distributed, yamltext
+from . import status as status_
 from .architecture import FIELDS, KEYS, PRESETS, Architecture, preset
 from .census import Query, take_census, write_census
 from .checkpoint import MODEL_FILE
@@ -396,6 +398,37 @@ def results(folder: Folder, as_json: Json = False) -> None:
     for line in [*choices(spec, rows, seeds), f"in the table: {completeness(folder)}"]:
         out.print(line, highlight=False, markup=False)
     _print_files(folder, sorted((folder / "figures").glob("*.p*")))
+
+
+@app.command()
+def status(
+    folder: Folder,
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL of the study [default: a file in DIR].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how a sweep stands, while it runs or after: done, failed, rate, what is left, best."""
+    now = status_.status(folder, storage)
+    if as_json:
+        print(json.dumps(asdict(now), indent=2, default=str))
+        return
+    out.print(f"{now.complete} are in", highlight=False)
+    for one in now.unfinished:
+        params = ", ".join(f"{name} {value}" for name, value in one.params.items())
+        since = one.started_at.isoformat(sep=" ", timespec="seconds")
+        out.print(f"running or interrupted: trial {one.trial} ({params}), since {since}")
+    if now.last_ended is not None:
+        ended = now.last_ended.isoformat(sep=" ", timespec="seconds")
+        rate = f", {now.rate:,.1f} trials an hour of late" if now.rate else ""
+        out.print(f"last trial ended {ended}{rate}", highlight=False)
+    if now.left_s:
+        left = timedelta(seconds=round(now.left_s))
+        out.print(f"left: about {left} at that rate", highlight=False)
+    for name, (trial, value) in now.best.items():
+        out.print(f"best {name}: {value:,.6g} (trial {trial})", highlight=False)
+    for trial, error in now.failures.items():
+        out.print(f"failed: trial {trial}: {error}", highlight=False)
 
 
 @app.command()

@@ -491,8 +491,26 @@ def _only_process(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: another process is running this sweep") from None
 
 
+def open_storage(folder: Path, url: str | None) -> BaseStorage:
+    """The storage that a sweep's study is in, to be read: the database at `url`, or the folder's
+    own file.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    if url:
+        return _open_database(url)
+    if not (folder / JOURNAL).is_file():
+        raise UserError(f"{folder}: found no {JOURNAL}, expected the sweep's study, or --storage")
+    return _read_journal(folder / JOURNAL)
+
+
 def _open_journal(path: Path) -> BaseStorage:
     _drop_torn_line(path)
+    return _read_journal(path)
+
+
+def _read_journal(path: Path) -> BaseStorage:
     try:
         storage = JournalStorage(JournalFileBackend(str(path)))
         storage.get_all_studies()
