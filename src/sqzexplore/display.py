@@ -283,4 +283,6 @@ def _rows(rows: pd.DataFrame, axes: list[str], title: str) -> Table:
 
 
 def _axis_value(value: Any) -> str:
+    if value is None or value is pd.NA or value != value:
+        return ""  # a Fire that overrides nothing
     return f"{value:.4g}" if isinstance(value, float) else str(value)

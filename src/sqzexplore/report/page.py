@@ -38,9 +38,9 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     target = folder / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise UserError(f"--out {target}: found a folder, expected a file")
+    page = render(gather(folder))
     if not target.parent.is_dir():
         raise UserError(f"--out {target}: there is no folder {target.parent}")
-    page = render(gather(folder))
     check_writable(target.parent, "--out")
     write_atomically(target, page.encode())
     return target
