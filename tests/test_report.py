@@ -140,6 +140,18 @@ def test_what_it_says_is_in_the_tables(sr: Path) -> None:
         assert word in text
 
 
+def test_the_smallest_is_that_of_a_size_which_varies(tmp_path: Path) -> None:
+    """Where to pool changes no parameter: all six are the smallest by params."""
+    rows = sqz.load_results(ROOT / "results" / "pooling")
+    assert rows["params"].nunique() == 1
+    text = write_report(ROOT / "results" / "pooling", tmp_path / "r.html").read_text()
+    small = rows.loc[rows["macs"].idxmin()]
+    best = rows.loc[rows["top1"].astype(float).idxmax()]
+    assert f"fewest macs (pool_after {small['pool_after']}) to the best in top1" in text
+    assert f"macs go from {small['macs']:,} to {best['macs']:,}" in text
+    assert f"rises by {best['top1'] - small['top1']:.2f} points" in text
+
+
 @pytest.mark.parametrize("name", ["pooling", "bypass", "cifar10-joint", "cifar10-level"])
 def test_every_committed_sweep_has_a_report(name: str, tmp_path: Path) -> None:
     page = write_report(ROOT / "results" / name, tmp_path / "r.html").read_text()

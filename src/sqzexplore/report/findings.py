@@ -32,6 +32,13 @@ class Correlation:
     high: float
     trials: int
 
+    @property
+    def interval(self) -> str:
+        """The interval in words; every resample of a perfect order is one too."""
+        if self.low == self.high:
+            return "a perfect order, to which the bootstrap gives no width"
+        return f"95% CI {self.low:.2f} to {self.high:.2f}"
+
 
 @dataclass(frozen=True)
 class Level:
@@ -69,7 +76,7 @@ def answer(
         for found in _correlations(rows, axis, [goal]):
             said.append(
                 f"Over {found.trials} architectures the rank correlation (Spearman) of {axis} "
-                f"with {goal} is {found.rho:.2f} (95% CI {found.low:.2f} to {found.high:.2f})."
+                f"with {goal} is {found.rho:.2f} ({found.interval})."
             )
     return said
 
@@ -103,25 +110,31 @@ def _comparison(
     throughput: pd.DataFrame,
 ) -> list[str]:
     """The ends of the only axis, where it is a number; else the smallest and the best."""
+    size = next((name for name in ("params", "macs") if rows[name].nunique() > 1), None)
     if len(axes) == 1 and KEYS[axes[0]] in (int, float):
         ordered = rows.sort_values([axes[0], "trial"])
         first, last = ordered.iloc[0], ordered.iloc[-1]
         name, end = architecture_name(first, axes), value_text(last[axes[0]])
-        return [f"From {name} to {end}, {_change(first, last, goal, seeds, throughput)}."]
+        return [f"From {name} to {end}, {_change(first, last, goal, size, seeds, throughput)}."]
     sign = -1.0 if direction == "maximize" else 1.0
     ranked = rows.assign(_goal=rows[goal].astype(float) * sign)
-    first = ranked.sort_values(["params", "_goal", "trial"]).iloc[0]
-    last = ranked.sort_values(["_goal", "params", "trial"]).iloc[0]
-    small, best = architecture_name(first, axes), architecture_name(last, axes)
-    if first["trial"] == last["trial"]:
-        stated = _value(first, goal, seeds, throughput)
+    last = ranked.sort_values(["_goal", size or "params", "trial"]).iloc[0]
+    best, stated = architecture_name(last, axes), _value(last, goal, seeds, throughput)
+    if size is None:
         return [
-            f"The smallest of {len(rows)} architectures ({small}) is also the best in {goal}: "
-            f"{stated}."
+            f"All {len(rows)} architectures have the same params and macs; the best in {goal} is "
+            f"{best}: {stated}."
+        ]
+    first = ranked.sort_values([size, "_goal", "trial"]).iloc[0]
+    small = architecture_name(first, axes)
+    if first["trial"] == last["trial"]:
+        return [
+            f"The architecture with the fewest {size} of {len(rows)} ({small}) is also the best "
+            f"in {goal}: {stated}."
         ]
     said = [
-        f"From the smallest ({small}) to the best in {goal} ({best}), "
-        f"{_change(first, last, goal, seeds, throughput)}."
+        f"From the architecture with the fewest {size} ({small}) to the best in {goal} ({best}), "
+        f"{_change(first, last, goal, size, seeds, throughput)}."
     ]
     if goal not in _COSTS:
         said.append(
@@ -132,9 +145,15 @@ def _comparison(
 
 
 def _change(
-    first: pd.Series, last: pd.Series, goal: str, seeds: pd.DataFrame, throughput: pd.DataFrame
+    first: pd.Series,
+    last: pd.Series,
+    goal: str,
+    size: str | None,
+    seeds: pd.DataFrame,
+    throughput: pd.DataFrame,
 ) -> str:
-    """How `goal` changes from one trial to another, with its interval, and what that costs."""
+    """How `goal` changes from one trial to another, with its interval, and what that costs in
+    `size`, the first count that is not the same in all trials."""
     a, b = float(first[goal]), float(last[goal])
     if goal == "top1":
         verb = "rises" if b >= a else "falls"
@@ -149,9 +168,9 @@ def _change(
     else:
         ends = (_value(row, goal, seeds, throughput) for row in (first, last))
         text = f"{goal} goes from {' to '.join(ends)}{_times(a, b)}"
-    if goal != "params":
-        p, q = int(first["params"]), int(last["params"])
-        text += f"; params go from {p:,} to {q:,}{_times(p, q)}"
+    if size is not None and goal != size:
+        p, q = int(first[size]), int(last[size])
+        text += f"; {size} go from {p:,} to {q:,}{_times(p, q)}"
     return text
 
 

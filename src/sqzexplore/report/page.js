@@ -30,6 +30,10 @@
   // Okabe and Ito's colours, which the colour-blind tell apart; shapes for print in grey.
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"];
   const MARKERS = ["circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star"];
+  const OUTLINES = [ // of the shapes, in a box of 14, for the legend
+    "M7 1a6 6 0 1 0 .01 0z", "M2 2h10v10H2z", "M7 1l6 11H1z", "M7 0l5 7-5 7-5-7z",
+    "M7 13L1 2h12z", "M4 1h6l4 6-4 6H4L0 7z", "M7 0l2 5h5l-4 3 2 6-5-4-5 4 2-6-4-3h5z",
+  ];
   const STEP = 100; // rows that the table shows at a time
 
   const rows = [...Array(data.trials).keys()];
@@ -94,13 +98,28 @@
     return [...new Set(rows.map((row) => shown(name, row)))];
   }
 
+  const page = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  /** Thousands and up by SI's letters: Bokeh writes a million as "m". */
+  class SI extends Bokeh.NumeralTickFormatter {
+    doFormat(ticks, options) {
+      return super.doFormat(ticks, options).map((text) => text.replace("m", "M").replace("b", "G").replace("t", "T"));
+    }
+  }
+
+  /** A column's heading, with the label that an accuracy never stands without. */
+  function axisLabel(name) {
+    const {heading, remark} = data.columns[name];
+    return remark.startsWith("proxy") ? `${heading}, ${remark}` : heading;
+  }
+
   function figure(labels, size) {
     const log = (id) => ($(`log-${id}`).checked ? "log" : "linear");
-    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    const ink = dark ? "#dddddd" : "#222222";
+    const ink = page("--ink");
     const plot = Bokeh.Plotting.figure({
-      sizing_mode: "stretch_width", height: 420, min_border: 4, toolbar_location: "above",
-      tools: "pan,wheel_zoom,box_select,tap,reset",
+      sizing_mode: "stretch_width", height: 420, min_border: 4,
+      toolbar_location: size ? null : "above",
+      tools: size ? "" : "pan,wheel_zoom,box_select,tap,reset",
       x_axis_type: size ? "linear" : log("x"), y_axis_type: size ? "linear" : log("y"),
       x_axis_label: labels[0], y_axis_label: labels[1],
       background_fill_color: null, border_fill_color: null, outline_line_color: null,
@@ -108,11 +127,14 @@
     for (const axis of [...plot.below, ...plot.left]) {
       axis.axis_label_text_color = axis.major_label_text_color = ink;
       axis.axis_label_text_font_style = "normal";
-      axis.formatter = new Bokeh.NumeralTickFormatter({format: "0.[000]a"});
+      axis.axis_line_color = axis.major_tick_line_color = page("--soft");
+      axis.minor_tick_line_color = null;
+      axis.formatter = new SI({format: "0.[000]a"});
     }
-    for (const grid of plot.center) grid.grid_line_alpha = 0.35;
+    for (const grid of plot.center) grid.grid_line_color = page("--grid");
     plot.toolbar.logo = null;
-    plot.toolbar.active_drag = plot.toolbar.tools.find((tool) => tool.type === "BoxSelectTool");
+    // Where fingers point, a drag scrolls the page.
+    if (!size) plot.toolbar.active_drag = matchMedia("(pointer: coarse)").matches ? null : plot.toolbar.tools.find((tool) => tool.type === "BoxSelectTool");
     return plot;
   }
 
@@ -130,13 +152,13 @@
       row: known,
       colour: known.map((row) => COLOURS[place(row)]),
       marker: known.map((row) => MARKERS[place(row)]),
-      edge: known.map((row) => (onFront.has(row) ? "#000000" : COLOURS[place(row)])),
+      edge: known.map((row) => (onFront.has(row) ? page("--ink") : COLOURS[place(row)])),
       width: known.map((row) => (onFront.has(row) ? 2 : 0.5)),
       name: known.map(title),
       xs: known.map((row) => shown(state.x, row)),
       ys: known.map((row) => shown(state.y, row)),
     }});
-    const plot = figure([state.x, state.y].map((name) => data.columns[name].heading), false);
+    const plot = figure([state.x, state.y].map(axisLabel), false);
     if (known.length > 2000) plot.output_backend = "webgl";
     const bars = state.y === "top1" && "top1_ci_low" in data.columns;
     const spread = bars ? known.filter((row) => value("top1_ci_low", row) !== null) : [];
@@ -180,7 +202,7 @@
     legend(groups);
     const left = rows.length - known.length;
     $("plot-note").textContent = [
-      "Black edges: Pareto front of the objectives.",
+      "Outlined: the Pareto front of the objectives.",
       spread.length ? "Bars: 95% interval over seeds." : "",
       ...[state.x, state.y].map((n) => data.columns[n].remark && `${n}: ${data.columns[n].remark}.`),
       left ? `${left} trials have no such values.` : "",
@@ -192,9 +214,14 @@
   function legend(groups) {
     $("legend").replaceChildren(...groups.map((name, place) => {
       const item = make("li");
-      const dot = make("span", "\u25CF ", {"aria-hidden": "true"});
-      dot.style.color = COLOURS[place];
-      item.append(dot, `${state.colour} ${name}`);
+      const box = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      const shape = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      box.setAttribute("viewBox", "0 0 14 14");
+      box.setAttribute("aria-hidden", "true");
+      shape.setAttribute("d", OUTLINES[place]);
+      shape.setAttribute("fill", COLOURS[place]);
+      box.append(shape);
+      item.append(box, `${state.colour} ${name}`);
       return item;
     }));
   }
@@ -242,15 +269,17 @@
       });
       cell.append(button);
     }
-    entry.append(cell, ...data.table.map((name) => make("td", shown(name, row))));
+    entry.append(cell, ...data.table.map((name) => make("td", shown(name, row), alignment(name))));
     return entry;
   }
+
+  const alignment = (name) => (data.columns[name].kind === "number" ? {class: "number"} : {});
 
   function head() {
     const entry = make("tr");
     entry.append(make("th", "", {scope: "col"}));
     for (const name of data.table) {
-      const cell = make("th", undefined, {scope: "col", "aria-sort": "none"});
+      const cell = make("th", undefined, {scope: "col", "aria-sort": "none", ...alignment(name)});
       const button = make("button", data.columns[name].heading, {type: "button"});
       button.addEventListener("click", () => {
         state.descending = state.sort === name && !state.descending;
@@ -259,6 +288,7 @@
         fill();
       });
       cell.append(button);
+      if (data.columns[name].remark) cell.append(make("small", data.columns[name].remark));
       entry.append(cell);
     }
     $("trials").tHead.replaceChildren(entry);
@@ -288,7 +318,10 @@
     const card = make("article", undefined, {class: "pin", "data-row": row});
     card.append(make("h3", title(row)));
     const close = make("button", "Unpin", {type: "button", "aria-label": `Unpin ${title(row)}`});
-    close.addEventListener("click", () => pin(row));
+    close.addEventListener("click", () => {
+      pin(row);
+      document.querySelector("#pins button, #trials tbody button")?.focus();
+    });
     const box = make("div", undefined, {
       class: "scroll", tabindex: "0", role: "region", "aria-label": `Layers of ${title(row)}`,
     });
@@ -316,16 +349,24 @@
   }
 
   data.paper.forEach((paper, number) => {
+    const middle = (Math.min(...paper.size_mb) + Math.max(...paper.size_mb)) / 2;
+    const right = (x) => x > middle;
     const plot = figure(["size, as printed (MB)", "ImageNet top-5 (%)"], true);
     plot.height = 260;
     const source = new Bokeh.ColumnDataSource({
-      data: {x: paper.size_mb, y: paper.top5, name: paper.labels},
+      data: {
+        x: paper.size_mb, y: paper.top5, name: paper.labels,
+        // Into the plot: a label at the right edge ends at its point.
+        align: paper.size_mb.map((x) => (right(x) ? "right" : "left")),
+        offset: paper.size_mb.map((x) => (right(x) ? -10 : 10)),
+      },
     });
     plot.scatter({field: "x"}, {field: "y"}, {
-      source, size: 10, marker: "square", fill_color: null, line_color: "#888888", line_width: 2,
+      source, size: 10, marker: "square", fill_color: null, line_color: page("--soft"), line_width: 2,
     });
     plot.text({field: "x"}, {field: "y"}, {field: "name"}, {
-      source, x_offset: 8, y_offset: -4, text_font_size: "12px", text_color: "#888888",
+      source, x_offset: {field: "offset"}, text_align: {field: "align"}, text_baseline: "middle",
+      text_font_size: "12px", text_color: page("--ink"),
     });
     Bokeh.Plotting.show(plot, document.getElementById(`paper-${number}`));
   });
