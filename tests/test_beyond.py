@@ -73,6 +73,37 @@ def test_a_conditional_space_has_each_architecture_once() -> None:
         assert space.from_params(space.to_params(architecture)) == architecture
 
 
+POOLED = """
+name: pooled
+base: {width_multiplier: 0.25, num_classes: 10}
+space:
+  pool_after: [[1], [1, 4], [4]]
+  batch_norm: {when: {pool_after: [[1, 4], [4]]}, values: [true, false]}
+search: {sampler: %s}
+measure: {throughput: {batch: [1], seconds: 0.01}}
+input_size: 48
+"""
+
+
+@pytest.mark.parametrize("search", ["grid", "random, trials: 5", "tpe, trials: 5"])
+def test_a_condition_on_pools_holds_in_the_study_too(search: str, tmp_path: Path) -> None:
+    """Optuna knows `pool_after` as text; measured, so that each trial passes through Optuna."""
+    spec = Spec.parse(POOLED % search)
+    base = sqz.Architecture(width_multiplier=0.25, num_classes=10)
+    expected = {base.replace(pool_after=(1,))} | {
+        base.replace(pool_after=pools, batch_norm=norm)
+        for pools in ((1, 4), (4,))
+        for norm in (True, False)
+    }
+    space = spec.design_space
+    for architecture in expected:
+        assert space.from_params(space.to_params(architecture)) == architecture
+    outcome = run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    assert outcome.failures == []
+    rows = sqz.load_results(tmp_path)
+    assert sorted(rows["arch_id"]) == sorted(a.arch_id for a in expected)
+
+
 def test_a_sample_draws_every_architecture_alike() -> None:
     space = conditional().design_space
     expected = {a.replace(pool_after=(1, 4)) for a in by_hand()}
@@ -140,6 +171,10 @@ def test_a_constraint_on_a_measurement_reaches_optuna(
         ("[null, 0.75]", "[null, 7.5]", ["fire5.squeeze_ratio", "7.5"]),
         ("fires: [4, 8]", "dropout: [0.1, 0.1]", ["twice"]),
         ("fires: [4, 8]", "fires: [3]", ["fire5", "fire4"]),
+        ("fires: [4, 8]", "fire9.squeeze_ratio: {min: null, max: 0.5}",
+         ["fire9.squeeze_ratio.min", "found None", "a number"]),
+        ("fires: [4, 8]", "fire12.squeeze_ratio: {min: 0.1, max: 0.5}",
+         ["space.fire12.squeeze_ratio", "found fire12", "fire2 to fire9"]),
     ],
 )  # fmt: skip
 def test_a_wrong_condition_or_override_is_named(old: str, new: str, words: list[str]) -> None:

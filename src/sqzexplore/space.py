@@ -27,7 +27,7 @@ from optuna.distributions import (
 from optuna.study import Study
 from optuna.trial import Trial
 
-from .architecture import FIELDS, KEYS, Architecture
+from .architecture import FIELDS, KEYS, Architecture, parse_layers
 from .columns import architecture_at, columns_of, encode, format_value
 from .cost import cost_columns
 from .errors import UserError
@@ -111,7 +111,10 @@ class Axis:
         return format_value(value) if self.field == "pool_after" else value
 
     def from_param(self, param: Any) -> Any:
-        """The value of a parameter drawn by Optuna, which steps floats with rounding errors."""
+        """The value of a parameter drawn by Optuna, which steps floats with rounding errors and
+        holds layers as text."""
+        if self.field == "pool_after":
+            return parse_layers(param)
         if KEYS[self.field] is float and not self.continuous and not self.listed:
             return min(self.values, key=lambda value: abs(value - param))
         return param

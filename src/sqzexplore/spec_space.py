@@ -170,6 +170,8 @@ def _range(name: str, value: dict[str, Any], path: KeyPath) -> Axis:
     for key in ("min", "max"):
         if key not in value:
             raise Problem((*path, key), "expected a value, the key is missing")
+        if value[key] is None:  # a value of a list, but no end of a range
+            raise Problem((*path, key), "found None, expected a number")
     low, high = (field_value(name, value[key], (*path, key)) for key in ("min", "max"))
     if low > high:
         raise Problem(path, f"found min {low} above max {high}, expected min <= max")
@@ -235,6 +237,7 @@ def check_shapes(space: Space) -> None:
     Whether a feature map survives is decided by a few fields, so a small space of their axes
     tells it for the whole.
     """
+    _check_fires(space)
     axes = _shape_axes(space)
     small = Space(space.base, axes, (), space.variants)
     try:
@@ -254,12 +257,12 @@ def check_shapes(space: Space) -> None:
         dead = [i for i, code in enumerate(codes.tolist()) if code == code and code not in alive]
         if dead and (axis.listed or not alive):
             first = int(np.argmax(columns[axis.field] == codes[dead[0]]))
-            position = next(a for a in space.axes if a.field == axis.field).values.index(
-                axis.values[dead[0]]
-            )
-            inner = ("values", position) if axis.when else (position,)
+            inner: KeyPath = ()
+            if axis.listed:
+                written = next(a for a in space.axes if a.field == axis.field).values
+                inner = (*(("values",) if axis.when else ()), written.index(axis.values[dead[0]]))
             raise Problem(
-                ("space", axis.field, *(inner if axis.listed else ())),
+                ("space", axis.field, *inner),
                 f"found {shown(axis.values[dead[0]])}, which no architecture of the space "
                 f"can have: {_reason_at(small, first)}",
             )
@@ -271,6 +274,21 @@ def check_shapes(space: Space) -> None:
         if not some:
             raise Problem(
                 ("constraints",), f"found that they exclude all {space.size} architectures"
+            )
+
+
+def _check_fires(space: Space) -> None:
+    """Refuse an axis of a Fire that no architecture of the space has."""
+    axis = next((axis for axis in space.axes if axis.field == "fires"), None)
+    numbers = list(axis.values) if axis else []
+    if axis is None or axis.when:
+        numbers.append(space.base.fires)
+    for name in (axis.field for axis in space.axes if axis.field in OVERRIDES):
+        if (layer := OVERRIDES[name][0]) > max(numbers) + 1:
+            raise Problem(
+                ("space", name),
+                f"found fire{layer}, which no architecture of the space has: with at most "
+                f"{max(numbers)} Fires they are fire2 to fire{max(numbers) + 1}",
             )
 
 
