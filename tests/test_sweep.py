@@ -160,6 +160,32 @@ def _runs(folder: Path) -> int:
     return done
 
 
+def test_killed_while_it_writes_to_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL with the journal's lock held; the default folder is a relative path."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results") / "costs"
+    folder.mkdir(parents=True)
+    (folder / "study.journal.lock").symlink_to(folder / study.JOURNAL)  # what Optuna's leaves
+    killed = f"""
+import os, signal
+from pathlib import Path
+from sqzexplore import study
+storage = study._open_journal(Path({str(folder / study.JOURNAL)!r}))
+storage._backend._lock.acquire()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = subprocess.run([sys.executable, "-c", killed], check=False, timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    again = [sys.executable, "-m", "sqzexplore", "sweep", "costs.yaml", "--device", "cpu"]
+    Path("costs.yaml").write_text(COST_ONLY)
+    done = subprocess.run(again, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "acquire the lock" not in done.stderr, "it waited"
+    assert len(load_results(folder)) == 4
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_says_how_to_resume(number: int, tmp_path: Path, sqz) -> None:
     spec, folder = tmp_path / "four.yaml", tmp_path / "out"
@@ -338,7 +364,8 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, sqz) -> None:
     assert done.returncode == 1
     assert "run the same command again to resume" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not [p for p in folder.rglob("*") if p.name.startswith(".") and p.name != ".lock"]
+    hidden = {p.name for p in folder.rglob("*") if p.name.startswith(".")}
+    assert hidden <= {".lock", ".journal.lock"}
     again = sqz("sweep", spec, "--out", folder)
     assert again.returncode == 0, again.stderr
     table = load_results(folder)

@@ -41,6 +41,7 @@ from .training import Epoch
 JOURNAL = "study.journal"
 _SCRATCH = "partial"
 _LOCK = ".lock"
+_JOURNAL_LOCK = ".journal.lock"
 #: Draws in a row that hit no feasible, new architecture before a search gives up.
 _MOST_MISSES = 10_000
 #: Architectures whose costs are counted and stored at a time.
@@ -511,8 +512,12 @@ def _open_journal(path: Path) -> BaseStorage:
 
 
 def _read_journal(path: Path) -> BaseStorage:
+    # The kernel lets go of it when its holder is killed. Optuna's own is a link that stays, and is
+    # waited for without end where the journal's path is relative. Of a lock Optuna calls `acquire`
+    # and `release` alone.
+    lock: Any = filelock.FileLock(path.with_name(_JOURNAL_LOCK))
     try:
-        storage = JournalStorage(JournalFileBackend(str(path)))
+        storage = JournalStorage(JournalFileBackend(str(path), lock))
         storage.get_all_studies()
     except (ValueError, KeyError, AssertionError, TypeError, AttributeError) as error:
         raise UserError(
