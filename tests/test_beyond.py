@@ -19,6 +19,7 @@ from sqzexplore.columns import architecture_at
 from sqzexplore.errors import UserError
 from sqzexplore.spec import Spec
 from sqzexplore.study import run_sweep
+from test_sweep import Quiet
 
 CONDITIONAL = """
 name: conditional
@@ -30,12 +31,6 @@ space:
   fire5.squeeze_ratio: {when: {bypass: complex}, values: [null, 0.75]}
   fires: [4, 8]
 """
-
-
-class Silent:
-    def start(self, trials: int, units: float, done_units: float) -> None: ...
-    def advance(self, units: float, what: str) -> None: ...
-    def trial(self, row: object, number: int, trials: int) -> None: ...
 
 
 def by_hand() -> set[sqz.Architecture]:
@@ -98,7 +93,7 @@ def test_a_condition_on_pools_holds_in_the_study_too(search: str, tmp_path: Path
     space = spec.design_space
     for architecture in expected:
         assert space.from_params(space.to_params(architecture)) == architecture
-    outcome = run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    outcome = run_sweep(spec, tmp_path, torch.device("cpu"), Quiet())
     assert outcome.failures == []
     rows = sqz.load_results(tmp_path)
     assert sorted(rows["arch_id"]) == sorted(a.arch_id for a in expected)
@@ -120,7 +115,7 @@ def test_every_sampler_stays_in_a_conditional_space(sampler: str, tmp_path: Path
     text = conditional().source + f"search: {{sampler: {sampler}"
     text += "}\n" if sampler == "grid" else ", trials: 12}\n"
     spec = Spec.parse(text)
-    outcome = run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    outcome = run_sweep(spec, tmp_path, torch.device("cpu"), Quiet())
     rows = sqz.load_results(tmp_path)
     expected = {a.replace(pool_after=(1, 4)).arch_id for a in by_hand()}
     assert outcome.failures == []
@@ -146,7 +141,7 @@ def test_a_constraint_on_a_measurement_reaches_optuna(
     sampler: str, bound: str, met: bool, tmp_path: Path
 ) -> None:
     spec = Spec.parse(CONSTRAINED % (f"images_per_s {bound}", sampler))
-    run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    run_sweep(spec, tmp_path, torch.device("cpu"), Quiet())
     rows = sqz.load_results(tmp_path)
     assert list(rows["feasible"]) == [met] * 3
     storage = optuna.storages.JournalStorage(
@@ -205,7 +200,7 @@ def test_a_wrong_timeout_is_refused(text: str) -> None:
 def test_a_timeout_ends_a_search_that_nothing_else_ends(tmp_path: Path) -> None:
     text = CONSTRAINED.replace("trials: 3", "timeout: 0.1") % ("images_per_s > 1", "random")
     spec = Spec.parse(text.replace("[0.25, 0.5, 1.0]", "{min: 0.1, max: 1.0}"))
-    run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    run_sweep(spec, tmp_path, torch.device("cpu"), Quiet())
     assert 1 <= len(sqz.load_results(tmp_path)) < 100
 
 
@@ -223,8 +218,11 @@ def test_describe_and_tables_know_single_fires(tmp_path: Path) -> None:
     spec = Spec.parse(
         "name: single\nspace: {fire5.squeeze_ratio: [null, 0.5], fire9.bypass: [null, simple]}\n"
     )
-    run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    run_sweep(spec, tmp_path, torch.device("cpu"), Quiet())
     rows = sqz.load_results(tmp_path)
+    printed = CliRunner().invoke(app, ["results", str(tmp_path)])
+    assert printed.exception is None
+    assert "fire5.squeeze_ratio -, fire9.bypass -" in printed.stdout
     assert rows["overrides"].isna().sum() == 1
     assert arch.arch_id in set(rows["arch_id"])
     counted = sqz.cost_table(rows)
@@ -270,9 +268,9 @@ def test_a_grid_of_costs_is_whole_resumable_and_open_to_optuna(
     monkeypatch.setattr("sqzexplore.study._BLOCK", 50)
     monkeypatch.setattr(optuna.Study, "add_trials", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(spec, tmp_path / "out", torch.device("cpu"), Silent(), storage)
+        run_sweep(spec, tmp_path / "out", torch.device("cpu"), Quiet(), storage)
     monkeypatch.setattr(optuna.Study, "add_trials", real)
-    outcome = run_sweep(spec, tmp_path / "out", torch.device("cpu"), Silent(), storage)
+    outcome = run_sweep(spec, tmp_path / "out", torch.device("cpu"), Quiet(), storage)
     rows = sqz.load_results(tmp_path / "out")
     space = spec.design_space
     expected = sqz.cost_table(space)

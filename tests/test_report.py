@@ -20,7 +20,7 @@ from sqzexplore.errors import UserError
 from sqzexplore.report import write_report
 from sqzexplore.spec import Spec
 from sqzexplore.study import run_sweep
-from test_beyond import Silent
+from test_sweep import Quiet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -163,7 +163,7 @@ def test_a_spec_cannot_act_in_the_page(tmp_path: Path, browser: Any) -> None:
     attack = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
     text = f"name: x\nquestion: {json.dumps(attack)}\n"
     spec = Spec.parse(text + "space: {fire5.squeeze_ratio: [null, 0.5], fires: [8, 9]}\n")
-    run_sweep(spec, tmp_path, torch.device("cpu"), Silent())
+    run_sweep(spec, tmp_path, torch.device("cpu"), Quiet())
     file = write_report(tmp_path)
     opened = browser.new_page()
     opened.goto(file.as_uri())

@@ -16,7 +16,7 @@ from sqzexplore.errors import UserError
 from sqzexplore.spec import Spec
 from sqzexplore.status import _rate, status
 from sqzexplore.study import run_sweep
-from test_beyond import Silent
+from test_sweep import Quiet
 
 SPEC = """
 name: standing
@@ -38,7 +38,7 @@ def swept(folder: Path, monkeypatch: pytest.MonkeyPatch, at: float, error: BaseE
         return real(architecture, *rest)
 
     monkeypatch.setattr(study_, "evaluate", evaluate)
-    run_sweep(Spec.parse(SPEC), folder, torch.device("cpu"), Silent())
+    run_sweep(Spec.parse(SPEC), folder, torch.device("cpu"), Quiet())
 
 
 def test_a_whole_sweep_with_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

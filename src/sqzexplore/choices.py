@@ -8,9 +8,10 @@ import pandas as pd
 
 from . import analysis
 from .analysis.front import SEEDED
-from .columns import format_value
+from .columns import architecture_name
 from .cost import COST_COLUMNS
 from .errors import UserError
+from .results import meeting_constraints
 from .spec import Spec
 
 _MOST_OF_A_FRONT = 12
@@ -36,8 +37,7 @@ def choices(spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None) -> lis
         seeds: its trainings so far; None if there is no such table.
     """
     least, most = goals(spec)
-    if "feasible" in trials:  # a row that breaks a constraint is no choice
-        trials = trials[trials["feasible"].fillna(True).astype(bool)]
+    trials = meeting_constraints(trials)  # a row that breaks one is no choice
     lines = []
     if len(most) == 1 and len(least) == 1:
         (size,), (quality,) = least, most
@@ -89,4 +89,4 @@ def _line(name: str, find: Callable[[], pd.Series], spec: Spec, size: str, quali
 def _name(spec: Spec, row: pd.Series) -> str:
     """A trial by its number and what varies."""
     axes = [axis.field for axis in spec.design_space.axes]
-    return f"trial {row['trial']}, " + ", ".join(f"{a} {format_value(row[a])}" for a in axes)
+    return f"trial {row['trial']}, {architecture_name(row, axes)}"

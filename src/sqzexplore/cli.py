@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import optuna
+import pandas as pd
 import torch
 import typer
 from pydantic import ValidationError
@@ -34,7 +35,7 @@ from .census import Query, take_census, write_census
 from .checkpoint import MODEL_FILE
 from .choices import choices
 from .columns import format_value
-from .completeness import completeness
+from .completeness import SPEC_FILE, completeness
 from .cost import COST_COLUMNS, Cost, cost
 from .data import open_data
 from .display import RowsDisplay, SweepDisplay, print_census, print_results
@@ -51,7 +52,7 @@ from .report import write_report
 from .results import load_results
 from .space import Space
 from .spec import AccuracySpec, Spec
-from .study import JOURNAL, SPEC_FILE, load_data, open_asked, run_sweep
+from .study import JOURNAL, load_data, open_asked, run_sweep
 from .throughput import check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
 from .training import follow
@@ -393,9 +394,7 @@ def results(folder: Folder, as_json: Json = False) -> None:
         return
     spec = Spec.load(folder / SPEC_FILE)
     print_results(out, rows, spec)
-    trained = (folder / "seeds.parquet").exists()
-    seeds = load_results(folder, "seeds") if trained else None
-    for line in [*choices(spec, rows, seeds), f"in the table: {completeness(folder)}"]:
+    for line in [*choices(spec, rows, _seeds(folder)), f"in the table: {completeness(folder)}"]:
         out.print(line, highlight=False, markup=False)
     _print_files(folder, sorted((folder / "figures").glob("*.p*")))
 
@@ -456,6 +455,11 @@ def figures(folder: Folder) -> None:
 # --- parts of the verbs ------------------------------------------------------------------------
 
 
+def _seeds(folder: Path) -> pd.DataFrame | None:
+    """The trainings of a sweep; None if it made none."""
+    return load_results(folder, "seeds") if (folder / "seeds.parquet").exists() else None
+
+
 def _draw(folder: Path) -> tuple[list[Path], list[str]]:
     """The figures of what the folder holds, a sweep's trials and throughput; what was left out."""
     files: list[Path] = []
@@ -463,9 +467,7 @@ def _draw(folder: Path) -> tuple[list[Path], list[str]]:
     if (folder / "trials.parquet").exists() or not (folder / "throughput.parquet").exists():
         trials, spec = load_results(folder), Spec.load(folder / SPEC_FILE)
         files += write_figures(spec, trials, folder)
-        trained = (folder / "seeds.parquet").exists()
-        seeds = load_results(folder, "seeds") if trained else None
-        drawn, left_out = write_analysis_figures(spec, trials, seeds, folder)
+        drawn, left_out = write_analysis_figures(spec, trials, _seeds(folder), folder)
         files += drawn
     if (folder / "throughput.parquet").exists():
         files += write_throughput_figures(load_results(folder, "throughput"), folder)

@@ -116,11 +116,23 @@ def format_value(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def value_text(value: Any) -> str:
+    """A metaparameter's value: 0.125, simple, 1,4,8; a dash where a Fire overrides nothing."""
+    if is_missing(value):
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else format_value(value)
+
+
+def architecture_name(row: Mapping[str, Any] | pd.Series, axes: Iterable[str]) -> str:
+    """An architecture by what varies in its sweep: "squeeze_ratio 0.125, bypass simple"."""
+    return ", ".join(f"{axis} {value_text(row.get(axis))}" for axis in axes)
+
+
 def with_overrides(frame: pd.DataFrame) -> pd.DataFrame:
     """A table of trials with a column for each override that any of its rows has."""
     if "overrides" not in frame or frame["overrides"].isna().all():
         return frame
-    rows = [{} if _missing(text) else parse_overrides(text) for text in frame["overrides"]]
+    rows = _parsed(frame["overrides"])
     keys = [key for key in OVERRIDES if any(key in row for row in rows)]
     own = {key: pd.Series([row.get(key) for row in rows], index=frame.index) for key in keys}
     return frame.assign(**own)
@@ -153,10 +165,14 @@ def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
     return columns
 
 
+def _parsed(series: pd.Series) -> list[dict[str, Any]]:
+    return [{} if is_missing(value) else parse_overrides(value) for value in series]
+
+
 def _overrides(series: pd.Series) -> dict[str, NDArray[Any]]:
     """The column `overrides` (text, mappings or pairs) as a column each."""
     try:
-        given = [{} if _missing(value) else parse_overrides(value) for value in series]
+        given = _parsed(series)
     except ValueError as error:
         raise UserError(f"column 'overrides': {error}") from None
     keys = {key for row in given for key in row}
@@ -172,12 +188,13 @@ def _override(series: pd.Series, name: str) -> NDArray[Any]:
     codes, distinct = pd.factorize(series, use_na_sentinel=False)
     values: list[Any] = list(distinct)
     if KEYS[name] is int:  # pandas holds integers with gaps as floats
-        values = [v if _missing(v) or v != v // 1 else int(v) for v in values]
-    checked = [None if _missing(v) else _check(name, v, fires=MAX_FIRES) for v in values]
+        values = [v if is_missing(v) or v != v // 1 else int(v) for v in values]
+    checked = [None if is_missing(v) else _check(name, v, fires=MAX_FIRES) for v in values]
     return encode(name, checked)[codes]
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a table holds nothing."""
     return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
 
 

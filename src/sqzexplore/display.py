@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .architecture import OVERRIDES, parse_overrides
 from .census import Census
-from .columns import format_value, with_overrides
+from .columns import format_value, is_missing
 from .reference import published
 from .spec import Spec
 
@@ -124,7 +124,6 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
         headings += ["images/s"]
     if spec.result_constraints:
         headings += ["feasible"]
-    trials = with_overrides(trials)
     for heading in headings:
         table.add_column(heading, justify="right")
     for _, row in trials.head(MOST_ROWS).iterrows():
@@ -141,7 +140,7 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
         if spec.result_constraints:
             known = not pd.isna(row["feasible"])
             cells.append(("yes" if row["feasible"] else "no") if known else "")
-        table.add_row(*(_axis_cell(row.get(name)) for name in axes), *cells)
+        table.add_row(*(_axis_value(row.get(name)) for name in axes), *cells)
     table.add_section()
     blank = [""] * (len(headings) - 4)
     table.add_row(
@@ -161,10 +160,6 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
         )
     for line in _footnotes(trials, spec, float(alexnet["size_mb"])):
         console.print(line, highlight=False, markup=False)
-
-
-def _axis_cell(value: Any) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value)
 
 
 def _against(ratio: float) -> str:
@@ -283,6 +278,6 @@ def _rows(rows: pd.DataFrame, axes: list[str], title: str) -> Table:
 
 
 def _axis_value(value: Any) -> str:
-    if value is None or value is pd.NA or value != value:
+    if is_missing(value):
         return ""  # a Fire that overrides nothing
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
-from .columns import with_overrides
 from .completeness import planned
 from .reference import published
-from .results import TRIALS, data_name
+from .results import TRIALS, data_name, meeting_constraints
 from .spec import FigureSpec, Spec
 from .style import BLUE, GREY, ORANGE, STYLE, own_axes, panels, save
 
@@ -65,7 +64,7 @@ def tradeoff(
     goals: dict[str, list[str]] = {"maximize": [], "minimize": []}
     for column in (x, y):
         goals["maximize" if column in _LARGER_IS_BETTER else "minimize"].append(column)
-    met = rows[rows["feasible"].fillna(True).astype(bool)] if "feasible" in rows else rows
+    met = meeting_constraints(rows)
     front = pareto_front(met, **goals).sort_values(x)
     axes.plot(
         front[x].astype(float),
@@ -120,7 +119,6 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
 def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
     drawn, axes = panels(2 if figure.reference else 1)
-    trials = with_overrides(trials)
     varied = [axis.field for axis in spec.design_space.axes]
     label = figure.label or (varied[0] if len(varied) == 1 and len(trials) <= 30 else None)
     tradeoff(trials, figure.x, figure.y, label, axes[0])

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from .architecture import FIELDS, Architecture
+from .columns import with_overrides
 from .errors import UserError
 from .files import write_atomically
 
@@ -218,7 +219,8 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
         table: trials, seeds, history or throughput.
 
     Returns:
-        The rows of all sweeps, typed as `TABLES` says; column `sweep` tells them apart.
+        The rows of all sweeps, typed as `TABLES` says; column `sweep` tells them apart. What any
+        row overrides for a single Fire has a column too, such as `fire5.squeeze_ratio`.
 
     Raises:
         UserError: no folder with such a table.
@@ -235,7 +237,7 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
     frames = [_read(file, table) for file in files if file.is_file()]
     if not frames:
         raise UserError(f"{path}: found no {table}.parquet, expected the folder of a sweep")
-    return pd.concat(frames, ignore_index=True)
+    return with_overrides(pd.concat(frames, ignore_index=True))
 
 
 def _read(file: Path, table: str) -> pd.DataFrame:
@@ -253,6 +255,13 @@ def _read(file: Path, table: str) -> pd.DataFrame:
             f"{file}: cannot be read as the table {table} ({reason}); the same sweep run again "
             "writes it anew from its study"
         ) from None
+
+
+def meeting_constraints(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows that break no constraint on what was measured."""
+    if "feasible" not in trials:
+        return trials
+    return trials[trials["feasible"].fillna(True).astype(bool)]
 
 
 def data_name(trials: pd.DataFrame, otherwise: str) -> str:

@@ -241,12 +241,11 @@ def check_shapes(space: Space) -> None:
     axes = _shape_axes(space)
     small = Space(space.base, axes, (), space.variants)
     try:
-        if small.size > 10_000_000:
-            raise Problem(("space",), f"found {small.size} shapes, expected at most 10000000")
-    except Problem:
-        raise
+        shapes = small.size
     except UserError as error:
         raise Problem((), str(error)) from None
+    if shapes > 10_000_000:
+        raise Problem(("space",), f"found {shapes} shapes, expected at most 10000000")
     columns, seen = small.columns(), np.zeros(small.size, dtype=bool)
     for start, keep in small.blocks():
         seen[start : start + len(keep)] = keep

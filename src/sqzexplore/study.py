@@ -196,12 +196,9 @@ class _Sweep:
 
     def _plan(self) -> tuple[int, float]:
         """Architectures in all, and their work."""
-        if self.spec.search.sampler != "grid":
+        if self.spec.search.sampler != "grid" or self.spec.measure.accuracy is None:
             trials = self._wanted()
             return trials, trials * self._units(self.space.base)
-        if self.spec.measure.accuracy is None:
-            trials = self._wanted()
-            return trials, float(trials)
         units = [self._units(self.space.architecture(i)) for i in self.space.indices()]
         return len(units), sum(units)
 
@@ -284,9 +281,9 @@ class _Sweep:
             yield from self._checked(Trial(self.study, frozen._trial_id))
         for _ in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             yield from self._checked(self._ask())
+        if self._costs_only:
+            return
         if self.spec.search.sampler == "grid":
-            if self._costs_only:
-                return
             for index in self.space.indices():
                 architecture = self.space.architecture(index)
                 if architecture.arch_id not in self.known:

@@ -42,7 +42,12 @@ def objectives(
     require_columns(caller, frame, names)
     values = np.stack([numbers(caller, frame, name) for name in names], axis=1)
     known = np.flatnonzero(~np.isnan(values).any(axis=1))
-    return known, values[known] * np.array([1.0] * len(minimize) + [-1.0] * len(maximize))
+    return known, values[known] * signs(minimize, maximize)
+
+
+def signs(minimize: Sequence[str], maximize: Sequence[str]) -> NDArray[np.float64]:
+    """What turns each objective into one of which less is better."""
+    return np.array([1.0] * len(minimize) + [-1.0] * len(maximize))
 
 
 def numbers(caller: str, frame: pd.DataFrame, name: str) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .checks import numbers, objectives, require_columns, require_rows
+from .checks import numbers, objectives, require_columns, require_rows, signs
 from .pairs import welch
 
 #: Columns of `trials` that are means over the trainings in `seeds`.
@@ -87,10 +87,9 @@ def front_probability(
     require_rows(caller, len(known), 1, "architectures with every objective")
     rows = trials.iloc[known]
     names = [*minimize, *maximize]
-    signs = [1.0] * len(minimize) + [-1.0] * len(maximize)
     generator = np.random.default_rng(seed)
     drawn = np.repeat(values[None], resamples, axis=0)
-    for column, (name, sign) in enumerate(zip(names, signs, strict=True)):
+    for column, (name, sign) in enumerate(zip(names, signs(minimize, maximize), strict=True)):
         if name in SEEDED:
             for place, runs in enumerate(_trainings(caller, rows, seeds, name)):
                 picks = generator.integers(0, len(runs), (resamples, len(runs) - 1))
@@ -126,14 +125,14 @@ def hypervolume_curve(
     trials = trials.sort_values("trial")
     known, values = objectives(caller, trials, minimize, maximize)
     require_rows(caller, len(known), 2, "trials with every objective")
-    signs = np.array([1.0] * len(minimize) + [-1.0] * len(maximize))
-    if reference is not None and len(reference) != len(signs):
+    sign = signs(minimize, maximize)
+    if reference is not None and len(reference) != len(sign):
         raise UserError(
-            f"{caller}: found a reference of {len(reference)} numbers, expected {len(signs)}"
+            f"{caller}: found a reference of {len(reference)} numbers, expected {len(sign)}"
         )
-    point = values.max(axis=0) if reference is None else np.asarray(reference, float) * signs
+    point = values.max(axis=0) if reference is None else np.asarray(reference, float) * sign
     volumes = np.zeros(len(trials))
-    front = np.empty((0, len(signs)))
+    front = np.empty((0, len(sign)))
     for place, value in zip(known, values, strict=True):
         if not (front <= value).all(axis=1).any():
             front = np.vstack([front, value])
@@ -145,7 +144,7 @@ def hypervolume_curve(
         {"trial": trials["trial"].to_numpy(), "hypervolume": volumes, "share": share}
     )
     curve.attrs["reference"] = dict(
-        zip([*minimize, *maximize], (point * signs).tolist(), strict=True)
+        zip([*minimize, *maximize], (point * sign).tolist(), strict=True)
     )
     return curve
 

@@ -13,16 +13,16 @@ import pandas as pd
 
 from ..analysis import pareto_front
 from ..architecture import KEYS
-from ..columns import architecture_at, columns_of_frame, with_overrides
+from ..columns import architecture_at, architecture_name, columns_of_frame
 from ..completeness import SPEC_FILE, planned
 from ..cost import cost
 from ..errors import UserError
 from ..figures import default_figures
 from ..reference import published
-from ..results import TRIALS, load_results
+from ..results import TRIALS, load_results, meeting_constraints
 from ..spec import Spec, figure_columns
 from .findings import Effect, answer, effects
-from .wording import architecture_name, heading, number, remark
+from .wording import heading, number, remark
 
 #: Trials whose values the page holds; of more, the front and a random sample.
 MOST_TRIALS = 20_000
@@ -105,7 +105,10 @@ def gather(folder: Path) -> Content:
     """
     _check_folder(folder)
     spec = Spec.load(folder / SPEC_FILE)
-    trials = with_overrides(load_results(folder).sort_values("trial", ignore_index=True))
+    trials = load_results(folder).sort_values("trial", ignore_index=True)
+    # What a single Fire overrides has no column while no trial does.
+    axes = [axis.field for axis in spec.design_space.axes]
+    trials = trials.reindex(columns=[*dict.fromkeys([*trials, *axes])])
     seeds, throughput = (_optional(folder, name) for name in ("seeds", "throughput"))
     front = _front(spec, trials)
     data = _data(spec, trials, front)
@@ -154,7 +157,7 @@ def _optional(folder: Path, table: str) -> pd.DataFrame:
 
 def _front(spec: Spec, trials: pd.DataFrame) -> pd.DataFrame:
     """The complete trials that no other dominates in the objectives, in the first one's order."""
-    complete = trials[(trials["state"] == "complete") & trials["feasible"].fillna(True)]
+    complete = meeting_constraints(trials[trials["state"] == "complete"])
     goals: dict[str, list[str]] = {"minimize": [], "maximize": []}
     for name, direction in spec.objectives.items():
         goals[direction].append(name)

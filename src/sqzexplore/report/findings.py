@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from .. import analysis
 from ..analysis import rank_correlation
 from ..architecture import KEYS
+from ..columns import architecture_name, value_text
 from ..cost import COST_COLUMNS
 from ..results import TRIALS
 from ..spec import Spec
-from .wording import architecture_name, number, value_text, with_unit
+from .wording import number, with_unit
 
 _COSTS = {*COST_COLUMNS, *(f"train_{name}" for name in COST_COLUMNS)}
 #: More levels than this are shown as quarters of the trials.
@@ -97,8 +98,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float
     None where a side has one value, or neither side varies."""
     if min(len(first), len(second)) < 2 or np.ptp(first) == np.ptp(second) == 0:
         return None
-    interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(0.95)
-    return float(interval.low), float(interval.high)
+    found = analysis.welch(np.asarray(second), np.asarray(first))
+    return found.low, found.high
 
 
 def _comparison(

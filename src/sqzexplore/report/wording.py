@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from ..columns import format_value
 from ..results import TRIALS
 
 ACCURACY = ("top1", "top5", "val_top1")
 SPEED = ("images_per_s", "latency_ms_p50", "latency_ms_p99")
-
-
-def value_text(value: Any) -> str:
-    """A metaparameter's value: 0.125, simple, 1,4,8; a dash where a Fire overrides nothing."""
-    if not isinstance(value, tuple) and pd.isna(value):
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else format_value(value)
-
-
-def architecture_name(row: Mapping[str, Any] | pd.Series, axes: Iterable[str]) -> str:
-    """An architecture by what varies in its sweep: "squeeze_ratio 0.125, bypass simple"."""
-    return ", ".join(f"{axis} {value_text(row[axis])}" for axis in axes)
 
 
 def number(column: str, value: Any) -> str:
