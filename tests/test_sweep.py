@@ -20,7 +20,7 @@ import torch
 
 import sqzexplore as sqz
 from conftest import SMALL
-from sqzexplore import evaluate, study, training
+from sqzexplore import evaluate, storage, study, training
 from sqzexplore.errors import UserError
 from sqzexplore.recipe import Recipe
 from sqzexplore.results import TABLES, load_results
@@ -60,9 +60,9 @@ def run(text: str, folder: Path) -> tuple[study.Outcome, Quiet]:
 
 
 def stored(folder: Path) -> optuna.Study:
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / study.JOURNAL))
-    storage = optuna.storages.JournalStorage(backend)
-    return optuna.load_study(study_name=None, storage=storage)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / storage.JOURNAL))
+    journal = optuna.storages.JournalStorage(backend)
+    return optuna.load_study(study_name=None, storage=journal)
 
 
 def test_a_sweep_from_the_command_line(small_spec: Path, tmp_path: Path, sqz) -> None:
@@ -167,13 +167,12 @@ def test_killed_while_it_writes_to_the_study(
     monkeypatch.chdir(tmp_path)
     folder = Path("results") / "costs"
     folder.mkdir(parents=True)
-    (folder / "study.journal.lock").symlink_to(folder / study.JOURNAL)  # what Optuna's leaves
+    (folder / "study.journal.lock").symlink_to(folder / storage.JOURNAL)  # what Optuna's leaves
     killed = f"""
 import os, signal
 from pathlib import Path
-from sqzexplore import study
-storage = study._open_journal(Path({str(folder / study.JOURNAL)!r}))
-storage._backend._lock.acquire()
+from sqzexplore.storage import open_storage
+open_storage(Path({str(folder)!r}), None, create=True)._backend._lock.acquire()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     process = subprocess.run([sys.executable, "-c", killed], check=False, timeout=60)
@@ -209,7 +208,7 @@ def test_two_processes_at_once(tmp_path: Path, sqz) -> None:
     spec.write_text(FOUR.replace("epochs: 1", "epochs: 1000"))
     command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not (folder / study.JOURNAL).exists():
+    while not (folder / storage.JOURNAL).exists():
         time.sleep(0.02)
     second = sqz("sweep", spec, "--out", folder)
     still_running = first.poll() is None
@@ -431,7 +430,7 @@ def test_a_database_holds_the_study(tmp_path: Path) -> None:
     loaded = optuna.load_study(study_name="costs", storage=url)
     table = load_results(tmp_path / "out")
     assert [t.user_attrs["row"]["arch_id"] for t in loaded.trials] == table["arch_id"].tolist()
-    assert not (tmp_path / "out" / study.JOURNAL).exists()
+    assert not (tmp_path / "out" / storage.JOURNAL).exists()
 
 
 def test_every_column_is_documented_and_fixed_ones_are_there(tmp_path: Path) -> None:
@@ -597,7 +596,7 @@ def test_damaged_tables_are_named_and_written_anew(tmp_path: Path, sqz) -> None:
 )
 def test_a_damaged_study_is_named(content: bytes, tmp_path: Path) -> None:
     run(COST_ONLY, tmp_path)
-    journal = tmp_path / study.JOURNAL
+    journal = tmp_path / storage.JOURNAL
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:2], content, *lines[2:]]))
     with pytest.raises(UserError, match=r"study.journal: damaged"):

@@ -52,7 +52,8 @@ from .report import write_report
 from .results import load_results
 from .space import Space
 from .spec import AccuracySpec, Spec
-from .study import JOURNAL, load_data, open_asked, run_sweep
+from .storage import JOURNAL
+from .study import load_data, open_asked, run_sweep
 from .throughput import check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
 from .training import follow

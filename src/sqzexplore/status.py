@@ -15,7 +15,7 @@ from .completeness import SPEC_FILE, Completeness, completeness
 from .errors import UserError
 from .results import load_results
 from .spec import Spec
-from .study import open_storage
+from .storage import open_storage
 
 #: The rate is that of the last so many trials.
 _RECENT = 50

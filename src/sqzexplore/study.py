@@ -19,10 +19,8 @@ from typing import Any, Protocol
 
 import filelock
 import optuna
-import sqlalchemy.exc
 import torch
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import ValidationError
 
@@ -36,12 +34,11 @@ from .files import check_writable, write_atomically, write_json
 from .results import TABLES, write_tables
 from .samplers import pruner_of, sampler_of
 from .spec import AccuracySpec, Spec
+from .storage import open_storage
 from .training import Epoch
 
-JOURNAL = "study.journal"
 _SCRATCH = "partial"
 _LOCK = ".lock"
-_JOURNAL_LOCK = ".journal.lock"
 #: Draws in a row that hit no feasible, new architecture before a search gives up.
 _MOST_MISSES = 10_000
 #: Architectures whose costs are counted and stored at a time.
@@ -113,11 +110,11 @@ def run_sweep(
     _refuse_endless(spec)
     check_writable(folder, "--out")
     data = load_data(spec, device)
-    database = _open_database(storage_url) if storage_url else None
+    database = open_storage(folder, storage_url) if storage_url else None
     folder.mkdir(parents=True, exist_ok=True)
     with _only_process(folder):
         _refuse_another_spec(spec, folder)
-        storage = database or _open_journal(folder / JOURNAL)
+        storage = database or open_storage(folder, None, create=True)
         write_atomically(folder / SPEC_FILE, spec.source.encode())
         study = _open_study(spec, storage)
         _refuse_other_data(study, data, folder)
@@ -489,51 +486,6 @@ def _only_process(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: another process is running this sweep") from None
 
 
-def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """The storage that a sweep's study is in, to be read: the database at `url`, or the folder's
-    own file.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    if url:
-        return _open_database(url)
-    if not (folder / JOURNAL).is_file():
-        raise UserError(f"{folder}: found no {JOURNAL}, expected the sweep's study, or --storage")
-    return _read_journal(folder / JOURNAL)
-
-
-def _open_journal(path: Path) -> BaseStorage:
-    _drop_torn_line(path)
-    return _read_journal(path)
-
-
-def _read_journal(path: Path) -> BaseStorage:
-    # The kernel lets go of it when its holder is killed. Optuna's own is a link that stays, and is
-    # waited for without end where the journal's path is relative. Of a lock Optuna calls `acquire`
-    # and `release` alone.
-    lock: Any = filelock.FileLock(path.with_name(_JOURNAL_LOCK))
-    try:
-        storage = JournalStorage(JournalFileBackend(str(path), lock))
-        storage.get_all_studies()
-    except (ValueError, KeyError, AssertionError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: damaged, the study in it cannot be read ({type(error).__name__}); "
-            "restore it from a copy, or choose another folder with --out"
-        ) from None
-    return storage
-
-
-def _open_database(url: str) -> BaseStorage:
-    """The database at `url`; the message does not repeat it, for it may hold a password."""
-    try:
-        return RDBStorage(url)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        raise UserError(
-            f"--storage: the database cannot be opened ({type(error).__name__})"
-        ) from None
-
-
 def _open_study(spec: Spec, storage: BaseStorage) -> optuna.Study:
     return optuna.create_study(
         study_name=spec.name,
@@ -542,14 +494,3 @@ def _open_study(spec: Spec, storage: BaseStorage) -> optuna.Study:
         pruner=pruner_of(spec),
         load_if_exists=True,
     )
-
-
-def _drop_torn_line(path: Path) -> None:
-    """A full disk can leave half a line at the journal's end; Optuna would never read past it."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
