@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import servers
 import torch
 from hypothesis import settings
 
@@ -56,3 +57,16 @@ def small_spec(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Postgres]:
+    """A real PostgreSQL server; each process of a test run that asks has its own."""
+    with servers.postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: servers.Postgres) -> str:
+    """The URL of a new, empty database, password included."""
+    return postgres.new_database()

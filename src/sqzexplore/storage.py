@@ -42,7 +42,7 @@ _LIBPQ = {
     "tcp_user_timeout": 60_000,
 }
 #: How long SQLite waits for another writer, seconds.
-_SQLITE_BUSY_S = 60
+_SQLITE = {"timeout": 60}
 
 Tell = Callable[[str], None]
 
@@ -101,13 +101,9 @@ def hide_password(url: str) -> str:
         parsed = _parsed(url)
     except UserError:
         return f"{_scheme(url)}://..."
-    return parsed.set(
-        query={key: "***" if _is_secret(key) else value for key, value in parsed.query.items()}
-    ).render_as_string(hide_password=True)
-
-
-def _is_secret(key: str) -> bool:
-    return "pass" in key.lower() and key != "passfile"
+    shown = {key: "***" if "password" in key else value for key, value in parsed.query.items()}
+    text = parsed.set(query=shown).render_as_string(hide_password=True)
+    return text.replace("%2A%2A%2A", "***")
 
 
 def _scheme(url: str) -> str:
@@ -169,10 +165,10 @@ def _open_rdb(url: URL) -> BaseStorage:
 
 
 def _engine_options(url: URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": _SQLITE_BUSY_S}}
-    libpq = _LIBPQ if url.get_driver_name() in ("psycopg", "psycopg2") else {}
-    asked = {key: value for key, value in libpq.items() if key not in url.query}
+    drivers = {"psycopg": _LIBPQ, "psycopg2": _LIBPQ, "pysqlite": _SQLITE}
+    known = drivers.get(url.get_driver_name(), {})
+    # What the URL itself says stays.
+    asked = {key: value for key, value in known.items() if key not in url.query}
     return {"pool_pre_ping": True, "connect_args": asked}
 
 
@@ -215,5 +211,5 @@ def _open_proxy(url: str) -> BaseStorage:
 def _missing(place: str, error: ImportError) -> UserError:
     package = (error.name or str(error)).split(".")[0]
     extra = _EXTRAS.get(package)
-    how = f'pip install "sqzexplore[{extra}]"' if extra else f"pip install its driver, {package}"
-    return UserError(f"{place}: found no package {package}, expected it: {how}")
+    how = f': pip install "sqzexplore[{extra}]"' if extra else ""
+    return UserError(f"{place}: found no package {package}, expected the URL's driver{how}")
