@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Each is forked from a process that has imported all this and done nothing else.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["hypothesis", "pytest", "sqzexplore.storage", "servers"])
+CONTEXT.set_forkserver_preload(["hypothesis", "psycopg", "pytest", "sqzexplore.storage"])
 
 
 def start(function: Callable[..., None], *arguments: object) -> BaseProcess:

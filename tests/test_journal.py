@@ -12,11 +12,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from children import ended, start, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 
+from children import ended, start, wait_for
 from sqzexplore.journal import Journal
 from sqzexplore.storage import JOURNAL, open_storage
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import pytest
-import servers
 import sqlalchemy
-from children import ended, start
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 
+import servers
+from children import ended, start
+from sqzexplore import storage as storages
 from sqzexplore.errors import UserError
 from sqzexplore.patience import DatabaseLost, PatientStorage, is_lost
 from sqzexplore.results import load_results
@@ -34,12 +35,12 @@ def hides(text: str) -> bool:
 
 
 @pytest.fixture
-def proxy(database: str, tmp_path: Path) -> Iterator[servers.Proxy]:
+def proxy(database: str) -> Iterator[servers.Proxy]:
     """A gRPC proxy in front of `database`, in a process of its own."""
-    server = servers.Proxy(database, tmp_path / "proxy.log")
+    server = servers.Proxy(database)
     server.start()
     yield server
-    server.stop()
+    server.kill()
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "grpc"])
@@ -66,12 +67,12 @@ def claim_and_tell(url: str, folder: Path, owner: str, number: int) -> None:
 
 def test_workers_share_a_study(url: str, tmp_path: Path) -> None:
     """Processes that meet an empty database at once: each makes its tables, none fails."""
-    ended(*[start(claim_and_tell, url, tmp_path, f"worker-{n}", 5) for n in range(6)])
+    ended(*[start(claim_and_tell, url, tmp_path, f"worker-{n}", 5) for n in range(4)])
     trials = optuna.load_study(study_name="s", storage=open_storage(tmp_path, url)).trials
-    assert [trial.number for trial in trials] == list(range(30))
+    assert [trial.number for trial in trials] == list(range(20))
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     assert sorted((t.user_attrs["owner"], t.user_attrs["row"]["i"], t.value) for t in trials) == [
-        (f"worker-{n}", i, float(i)) for n in range(6) for i in range(5)
+        (f"worker-{n}", i, float(i)) for n in range(4) for i in range(5)
     ]
 
 
@@ -157,7 +158,7 @@ def test_patience_has_an_end(
     url = database if kind == "postgresql" else proxy.url
     backend = open_database(url)._backend
     said: list[str] = []
-    storage = PatientStorage(backend, hide_password(url), said.append, patience_s=2)
+    storage = PatientStorage(backend, hide_password(url), said.append, patience_s=3)
     study = optuna.create_study(study_name="s", storage=storage)
     server = postgres if kind == "postgresql" else proxy
     server.kill()
@@ -167,13 +168,13 @@ def test_patience_has_an_end(
     finally:
         server.start()
     message = str(lost.value)
-    assert message.startswith(f"{hide_password(url)}: the database has not answered for 2 seconds")
+    assert message.startswith(f"{hide_password(url)}: the database has not answered for 3 seconds")
     assert "Nothing is lost" in message
     assert "Run the same command again" in message
     assert "\n" not in message
     assert hides(message)
     assert said == [
-        f"{hide_password(url)}: the database does not answer; trying again for 2 seconds"
+        f"{hide_password(url)}: the database does not answer; trying again for 3 seconds"
     ]
     other = open_database(url)
     assert other.get_study_user_attrs(study._study_id) == {}
@@ -184,7 +185,7 @@ def test_patience_has_an_end(
 def test_without_a_callback_an_outage_is_logged(
     postgres: servers.Postgres, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage = PatientStorage(open_database(database)._backend, "the place", patience_s=2)
+    storage = PatientStorage(open_database(database)._backend, "the place", patience_s=3)
     postgres.kill()
     try:
         with pytest.raises(DatabaseLost):
@@ -235,7 +236,6 @@ def test_what_is_wrong_for_good_is_not_tried_again(tmp_path: Path) -> None:
         (lambda url: url.replace("127.0.0.1", "nowhere.invalid"), "nowhere.invalid"),
         (lambda url: url.rsplit(":", 1)[0] + f":{servers.free_port()}/x", "refused"),
         (lambda url: url.rsplit("/", 1)[0] + "/nosuch", 'database "nosuch" does not exist'),
-        (lambda url: url.replace("n+psycopg", "n"), "found no package"),
         (lambda url: url.replace("postgresql+psycopg", "mysql"), "found no package MySQLdb"),
         (lambda url: url.replace("postgresql+psycopg", "postgres"), "mean 'postgresql+psycopg'"),
         (lambda url: url.replace(servers.ENCODED, servers.PASSWORD), "found more than one @"),
@@ -255,8 +255,13 @@ def test_what_is_wrong_for_good_is_not_tried_again(tmp_path: Path) -> None:
     ],
 )
 def test_a_url_that_does_not_open(
-    change: Callable[[str], str], expected: str, database: str, tmp_path: Path
+    change: Callable[[str], str],
+    expected: str,
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(storages, "_CONNECT_S", 1)
     url = change(database)
     with pytest.raises(UserError, match=r"^--storage") as error:
         open_storage(tmp_path / "none", url)
@@ -264,18 +269,16 @@ def test_a_url_that_does_not_open(
     assert expected in message
     assert hides(message.replace('sslmode value: "p"', ""))
     assert "\n" not in message
-    assert error.value.__cause__ is None
-    assert error.value.__suppress_context__
+    shown = "".join(traceback.format_exception(error.value))
+    assert "another exception" not in shown  # a cause, whose text nobody has looked through
+    assert "direct cause" not in shown
 
 
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("postgresql+psycopg://me:secret@host/db", "postgresql+psycopg://me:***@host/db"),
-        (
-            "postgresql://host/db?user=me&password=secret",
-            "postgresql://host/db?user=me&password=***",
-        ),
+        ("postgresql://host/db?password=secret&u=me", "postgresql://host/db?password=***&u=me"),
         ("mysql://me@host/db?ssl_password=secret", "mysql://me@host/db?ssl_password=***"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),

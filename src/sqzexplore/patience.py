@@ -84,7 +84,8 @@ class PatientStorage(BaseStorage):
         self._told = False
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_lost),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=_LONGEST_WAIT_S),
+            # The random half second keeps many workers from all coming back at once.
+            wait=tenacity.wait_exponential_jitter(0.1, max=_LONGEST_WAIT_S, jitter=0.5),
             stop=tenacity.stop_after_delay(patience_s),
             before_sleep=self._before_sleep,
         )
