@@ -155,10 +155,15 @@ def postgres() -> Iterator[Postgres]:
 
 
 class Proxy:
-    """A gRPC proxy in front of the database at a URL, in a process of its own."""
+    """A gRPC proxy in front of the database at a URL, in a process of its own.
 
-    def __init__(self, url: str) -> None:
-        self._url, self._port = url, free_port()
+    Args:
+        url: of the database.
+        stock: let Optuna open the database, which gives up at once when it goes away.
+    """
+
+    def __init__(self, url: str, stock: bool = False) -> None:
+        self._url, self._stock, self._port = url, stock, free_port()
 
     @property
     def url(self) -> str:
@@ -167,7 +172,7 @@ class Proxy:
 
     def start(self) -> None:
         """Start it; it answers some time later."""
-        self._process = children.start(_serve, self._url, self._port)
+        self._process = children.start(_serve, self._url, self._stock, self._port)
 
     def kill(self) -> None:
         """SIGKILL it."""
@@ -175,8 +180,8 @@ class Proxy:
         self._process.join()
 
 
-def _serve(url: str, port: int) -> None:
-    from optuna.storages import run_grpc_proxy_server
+def _serve(url: str, stock: bool, port: int) -> None:
+    from optuna.storages import get_storage, run_grpc_proxy_server
 
     from sqzexplore.storage import open_database
 
@@ -185,4 +190,5 @@ def _serve(url: str, port: int) -> None:
         os._exit(0)
 
     threading.Thread(target=follow, daemon=True).start()
-    run_grpc_proxy_server(open_database(url), host="127.0.0.1", port=port)
+    database = get_storage(url) if stock else open_database(url)
+    run_grpc_proxy_server(database, host="127.0.0.1", port=port)

@@ -108,17 +108,32 @@ def test_every_method_of_a_storage_is_patient(tmp_path: Path) -> None:
 # --- servers that go away ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "grpc, its database", "grpc, itself"])
+@pytest.mark.parametrize(
+    ("through", "killed", "lines"),
+    [
+        ("", "database", 2),
+        ("proxy", "proxy", 2),
+        ("proxy", "database", 0),  # the proxy waits; the client's call takes longer, that is all
+        ("stock proxy", "database", 2),
+    ],
+)
 def test_a_server_killed_under_a_loop_of_writes(
-    kind: str, postgres: servers.Postgres, proxy: servers.Proxy, database: str, tmp_path: Path
+    through: str,
+    killed: str,
+    lines: int,
+    postgres: servers.Postgres,
+    database: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
+    proxy = servers.Proxy(database, stock=through == "stock proxy")
+    if through:
+        proxy.start()
+        request.addfinalizer(proxy.kill)
     said: list[str] = []
-    url = database if kind == "postgresql" else proxy.url
-    storage = open_storage(tmp_path, url, tell=said.append)
+    storage = open_storage(tmp_path, proxy.url if through else database, tell=said.append)
     study = optuna.create_study(study_name="s", storage=storage)
-    server = proxy if kind == "grpc, itself" else postgres
-    # A proxy waits for its database itself; the client's call takes longer, that is all.
-    lines = 0 if kind == "grpc, its database" else 2
+    server = proxy if killed == "proxy" else postgres
 
     def outage() -> None:
         time.sleep(0.5)

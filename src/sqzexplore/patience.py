@@ -85,7 +85,8 @@ class PatientStorage(BaseStorage):
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_lost),
             # The random half second keeps many workers from all coming back at once.
-            wait=tenacity.wait_exponential_jitter(0.1, max=_LONGEST_WAIT_S, jitter=0.5),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=_LONGEST_WAIT_S)
+            + tenacity.wait_random(0, 0.5),
             stop=tenacity.stop_after_delay(patience_s),
             before_sleep=self._before_sleep,
         )
