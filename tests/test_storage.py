@@ -87,6 +87,15 @@ def test_what_is_stored_is_optunas(database: str, tmp_path: Path) -> None:
     assert [t.value for t in optuna.load_study(study_name="s", storage=own).trials] == [0, 1, 2]
 
 
+def test_a_file_whose_path_has_braces(tmp_path: Path) -> None:
+    """Optuna fills a number in for what stands in braces."""
+    folder = tmp_path / "{SCHEMA_VERSION}"
+    folder.mkdir()
+    claim_and_tell(f"sqlite:///{folder / 'study.db'}", folder, "me", 1)
+    with sqlite3.connect(folder / "study.db") as file:
+        assert file.execute("SELECT study_name FROM studies").fetchall() == [("s",)]
+
+
 def test_every_method_of_a_storage_is_patient(tmp_path: Path) -> None:
     """As Optuna's own calls: a method that it gains later must not fall through to the base."""
     storage = open_database(f"sqlite:///{tmp_path / 'study.db'}")
@@ -144,6 +153,7 @@ def test_a_server_killed_under_a_loop_of_writes(
         server.start()
 
     thread = threading.Thread(target=outage)
+    request.addfinalizer(thread.join)
     thread.start()
     told: dict[int, float] = {}
     more = 20
