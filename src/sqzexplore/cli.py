@@ -40,7 +40,7 @@ from .cost import COST_COLUMNS, Cost, cost
 from .data import open_data
 from .display import RowsDisplay, SweepDisplay, print_census, print_results
 from .errors import UserError, field_problem, nearest, shown
-from .evaluate import recipe_of, training_macs
+from .evaluate import load_data, open_asked, recipe_of, training_macs
 from .expressions import Expression
 from .figures import write_figures
 from .figures_analysis import write_analysis_figures
@@ -53,7 +53,7 @@ from .results import load_results
 from .space import Space
 from .spec import AccuracySpec, Spec
 from .storage import JOURNAL
-from .study import load_data, open_asked, run_sweep
+from .study import run_sweep
 from .throughput import check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
 from .training import follow

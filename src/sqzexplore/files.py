@@ -10,7 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
+
 from .errors import UserError
+
+_LOCK = ".lock"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -38,6 +42,13 @@ def check_writable(folder: Path, option: str) -> None:
             pass
     except OSError as error:
         raise UserError(f"{option} {folder}: cannot be written to ({error.strerror})") from None
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """One process at a time writes the tables and figures of a folder; the others wait."""
+    with filelock.FileLock(folder / _LOCK):
+        yield
 
 
 @contextmanager
