@@ -46,7 +46,7 @@ from .figures import write_figures
 from .figures_analysis import write_analysis_figures
 from .figures_census import write_census_figures
 from .figures_throughput import write_throughput_figures
-from .files import check_writable
+from .files import check_writable, exclusive
 from .prepare import CHOICES
 from .report import write_report
 from .results import load_results
@@ -110,6 +110,15 @@ def _choices(key: str) -> Any:
     return typer.Option(help=f"{key}: {', '.join(CHOICES[key])}.")
 
 
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SQZEXPLORE_STORAGE",
+        show_envvar=False,
+        help="Database URL of the study [default: a file in the result folder]; it is also read "
+        "from SQZEXPLORE_STORAGE, where no list of processes shows it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The result folder of a sweep.")]
@@ -118,7 +127,8 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The result folder o
 def main() -> None:
     """Run the command line; a user's error is one message and exit code 2."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except UserError as error:
@@ -127,8 +137,14 @@ def main() -> None:
         _fail(str(error), 1)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """The first one ends the verb in order; the second ends the process."""
+    signal.signal(signum, _stop)
     raise KeyboardInterrupt
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    os._exit(130)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -142,18 +158,18 @@ def sweep(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Result folder [default: results/NAME].")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that evaluate at once.")] = 1,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL of the study [default: a file in --out].")
-    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Trials at once, each on its GPU or its share of the cores.")
+    ] = 1,
+    storage: Storage = None,
     device: Device = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a sweep, or what is left of it; write its tables and figures."""
     spec = Spec.load(spec_file)
     place = resolve_device(device)
-    if workers != 1:
-        raise UserError(f"--workers: found {workers}; this version evaluates with 1 process")
+    if place.type == "cuda" and workers > 1 and device in ("auto", "cuda"):
+        place = torch.device("cuda")  # all of them
     if asked := spec.measure.throughput:
         check_choices(asked.dtype, asked.mode, place, f"{spec_file}: measure.throughput.")
     folder = out_dir or Path("results") / spec.name
@@ -163,9 +179,10 @@ def sweep(
             if distributed.rank():
                 return _follow(spec, joined)
             with display:
-                outcome = run_sweep(spec, folder, joined, display, storage)
+                outcome = run_sweep(spec, folder, joined, display, storage, workers)
             distributed.told(None)
-        files, _ = _draw(folder)
+        with exclusive(folder):
+            files, _ = _draw(folder)
     if not quiet:
         print_results(out, load_results(folder), spec)
         _print_files(folder, files)
@@ -403,9 +420,7 @@ def results(folder: Folder, as_json: Json = False) -> None:
 @app.command()
 def status(
     folder: Folder,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL of the study [default: a file in DIR].")
-    ] = None,
+    storage: Storage = None,
     as_json: Json = False,
 ) -> None:
     """Say how a sweep stands, while it runs or after: done, failed, rate, what is left, best."""
@@ -417,7 +432,8 @@ def status(
     for one in now.unfinished:
         params = ", ".join(f"{name} {value}" for name, value in one.params.items())
         since = one.started_at.isoformat(sep=" ", timespec="seconds")
-        out.print(f"running or interrupted: trial {one.trial} ({params}), since {since}")
+        state = f"running on {one.host}" if one.running else "interrupted"
+        out.print(f"{state}: trial {one.trial} ({params}), since {since}", highlight=False)
     if now.last_ended is not None:
         ended = now.last_ended.isoformat(sep=" ", timespec="seconds")
         rate = f", {now.rate:,.1f} trials an hour of late" if now.rate else ""

@@ -159,7 +159,7 @@ class _Sweep:
         self._slots = 1
         self._running: dict[int, _Running] = {}
         self._again: list[int] = []
-        self._total, self._done_units, self._shown = 0, 0.0, False
+        self._total, self._done_units, self._shown, self._unwritten = 0, 0.0, False, False
         self._began = time.perf_counter()
         self._write_took = self._written_at = self._looked_at = 0.0
         self._elsewhere = Elsewhere(spec, study, device, data)
@@ -179,6 +179,7 @@ class _Sweep:
                 if not self._running and (not self._candidates.others or self._late()):
                     break
                 engine.wait(_POLL_S)
+                self._write_if_due()
             self.write()
         except BaseException:
             with suppress(OSError):
@@ -197,8 +198,14 @@ class _Sweep:
             origin = provenance.of_sweep(str(self.device))
             origin |= {"processes": distributed.world(), "workers": self._slots}
             self.record.write(self.folder, origin)
+        self._unwritten = False
         self._written_at = time.perf_counter()
         self._write_took = self._written_at - started
+
+    def _write_if_due(self) -> None:
+        """Write what is new: at once where trials are slow; of many quick ones, 1/20 of the time."""
+        if self._unwritten and time.perf_counter() - self._written_at > 20 * self._write_took:
+            self.write()
 
     # --- what the engine says --------------------------------------------------------------------
 
@@ -230,9 +237,7 @@ class _Sweep:
         self._candidates.done(running.trial)
         self._running.pop(trial, None)
         self._clean(running.architecture)
-        # At once where trials are slow; of thousands of quick ones, 1/20 of the time.
-        if time.perf_counter() - self._written_at > 20 * self._write_took:
-            self.write()
+        self._write_if_due()
 
     def lost(self, trial: int, reason: str) -> None:
         """Give the trial to another worker, unless too many died of it."""
@@ -304,6 +309,7 @@ class _Sweep:
 
     def _on_row(self, trial: FrozenTrial, row: Mapping[str, Any]) -> None:
         """A trial of this process, or of another, has its row."""
+        self._unwritten = True
         if running := self._running.pop(trial.number, None):
             units = (1 - running.told) * running.units
         else:
