@@ -130,8 +130,7 @@ def test_a_trial_that_kills_its_worker(sweeps: Sweeps) -> None:
 
 def test_a_trial_that_hangs(sweeps: Sweeps) -> None:
     text = QUICK.replace("retries: 1", "retries: 0, trial_timeout: 2s")
-    code, errors = sweeps.run({0.3: "hang"}, text=text)
-    assert code == 1
+    assert sweeps.run({0.3: "hang"}, text=text)[0] == 1
     rows = load_results(sweeps.out).set_index("squeeze_ratio")
     assert rows["error"][0.3] == "took longer than search.trial_timeout, 2 s"
     assert set(rows["state"].drop(0.3)) == {"complete"}
@@ -195,7 +194,9 @@ def test_processes_share_a_folder(sweeps: Sweeps, sampler: str) -> None:
     first = sweeps.start({0.1: "hang"}, "--workers", 2, text=text)
     until(lambda: 0.1 in {ratio for ratio, _ in sweeps.begun()})
     others = [sweeps.start({}, text=text) for _ in range(2)]
+    until(lambda: len(list(sweeps.out.glob(".processes/*"))) == 3)
     until(lambda: status(sweeps.out).complete.done == 5)
+    time.sleep(2)  # all have seen the living owner of what is left
     assert all(process.poll() is None for process in others), "they wait for the one that hangs"
     first.kill()
     for process in others:

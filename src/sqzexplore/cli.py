@@ -53,7 +53,7 @@ from .results import load_results
 from .space import Space
 from .spec import AccuracySpec, Spec
 from .storage import JOURNAL
-from .study import run_sweep
+from .study import MakeEngine, run_sweep
 from .throughput import check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
 from .training import follow
@@ -159,18 +159,36 @@ def sweep(
         Path | None, typer.Option("--out", help="Result folder [default: results/NAME].")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Trials at once, each on its GPU or its share of the cores.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials at once, each on its GPU or its share of the cores [default: 1; on a "
+            "cluster as many as it has room for].",
+        ),
+    ] = None,
     storage: Storage = None,
     device: Device = "auto",
+    engine: Annotated[str, typer.Option(help="Where trials run: local or ray.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster [default: one on this machine].")
+    ] = None,
+    trial_cpus: Annotated[
+        float, typer.Option(min=0.01, help="CPUs that a trial declares to Ray.")
+    ] = 1.0,
+    trial_gpus: Annotated[
+        float, typer.Option(min=0.0, help="GPUs that it declares, or a share of one.")
+    ] = 0.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a sweep, or what is left of it; write its tables and figures."""
     spec = Spec.load(spec_file)
     place = resolve_device(device)
-    if place.type == "cuda" and workers > 1 and device in ("auto", "cuda"):
+    cluster = _cluster(spec, engine, address, trial_cpus, trial_gpus, workers)
+    if cluster:
+        place = torch.device("cpu")  # of this process; the tasks have what they declare
+    elif place.type == "cuda" and (workers or 1) > 1 and device in ("auto", "cuda"):
         place = torch.device("cuda")  # all of them
-    if asked := spec.measure.throughput:
+    if (asked := spec.measure.throughput) and not cluster:
         check_choices(asked.dtype, asked.mode, place, f"{spec_file}: measure.throughput.")
     folder = out_dir or Path("results") / spec.name
     display = SweepDisplay(spec, out, quiet)
@@ -179,7 +197,7 @@ def sweep(
             if distributed.rank():
                 return _follow(spec, joined)
             with display:
-                outcome = run_sweep(spec, folder, joined, display, storage, workers)
+                outcome = run_sweep(spec, folder, joined, display, storage, workers or 1, cluster)
             distributed.told(None)
         with exclusive(folder):
             files, _ = _draw(folder)
@@ -501,6 +519,35 @@ def _resumable(folder: Path) -> Iterator[None]:
         _fail(f"interrupted; {again}", 130)
     except OSError as error:
         _fail(f"{error}; {again}", 1)
+
+
+def _cluster(
+    spec: Spec,
+    engine: str,
+    address: str | None,
+    cpus: float,
+    gpus: float,
+    workers: int | None,
+) -> MakeEngine | None:
+    """What makes the engine of a cluster; None on this machine."""
+    if engine not in ("local", "ray"):
+        raise UserError(f"--engine: found {engine!r}, expected local or ray")
+    if engine == "local":
+        if address:
+            raise UserError("--address: expected no such option without --engine ray")
+        return None
+    if spec.measure.throughput and (gpus < 1 or gpus != int(gpus)):
+        raise UserError(
+            f"--trial-gpus: found {gpus:g}, expected a GPU for each trial alone: the spec measures "
+            "throughput, which neighbours would disturb"
+        )
+    try:
+        from .engine.on_ray import OnRay
+    except ImportError:
+        raise UserError(
+            '--engine ray: found no Ray; install it with pip install "sqzexplore[ray]"'
+        ) from None
+    return lambda job, listener: OnRay(job, listener, address, cpus, gpus, workers)
 
 
 def _follow(spec: Spec, device: torch.device) -> None:

@@ -203,7 +203,7 @@ class _Sweep:
         self._write_took = self._written_at - started
 
     def _write_if_due(self) -> None:
-        """Write what is new: at once where trials are slow; of many quick ones, 1/20 of the time."""
+        """Write what is new: at once where trials are slow, else 1/20 of the time."""
         if self._unwritten and time.perf_counter() - self._written_at > 20 * self._write_took:
             self.write()
 
