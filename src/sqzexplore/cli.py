@@ -542,12 +542,13 @@ def _cluster(
             "throughput, which neighbours would disturb"
         )
     try:
-        from .engine.on_ray import OnRay
+        from .engine.on_ray import OnRay, connect
     except ImportError:
         raise UserError(
             '--engine ray: found no Ray; install it with pip install "sqzexplore[ray]"'
         ) from None
-    return lambda job, listener: OnRay(job, listener, address, cpus, gpus, workers)
+    room = connect(address, cpus, gpus)
+    return lambda job, listener: OnRay(job, listener, cpus, gpus, workers or room)
 
 
 def _follow(spec: Spec, device: torch.device) -> None:

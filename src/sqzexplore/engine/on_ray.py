@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import socket
 import time
 from functools import lru_cache
 from typing import Any
@@ -24,34 +26,23 @@ from ..spec import Spec
 from ..training import Epoch
 from .base import Job, Listener, Task
 
+#: Seconds in which a cluster's head must take a connection.
+_ANSWERS_S = 10.0
+
 
 class OnRay:
-    """A Ray cluster, or one that is started on this machine.
+    """The Ray cluster that `connect` found.
 
     Args:
         job: what the trials have in common.
         listener: hears of them.
-        address: of the cluster, as `ray.init` takes it; None: one for this process alone.
         cpus: what a trial declares, CPUs; it trains with as many threads.
         gpus: what it declares, GPUs or a share of one; 0 evaluates on CPUs.
-        slots: trials handed to the cluster at once; None: as many as it has room for.
-
-    Raises:
-        UserError: there is no such cluster, or it has no room for a single trial.
+        slots: trials handed to the cluster at once.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        listener: Listener,
-        address: str | None,
-        cpus: float,
-        gpus: float,
-        slots: int | None,
-    ) -> None:
-        self._job, self._listener = job, listener
-        _join(address)
-        self.slots = slots or _room(cpus, gpus)
+    def __init__(self, job: Job, listener: Listener, cpus: float, gpus: float, slots: int) -> None:
+        self._job, self._listener, self.slots = job, listener, slots
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Any = (
             ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -175,24 +166,36 @@ def _prepared(text: str, device: str) -> tuple[Spec, ImageData | None]:
     return spec, load_data(spec, torch.device(device))
 
 
-def _join(address: str | None) -> None:
+def connect(address: str | None, cpus: float, gpus: float) -> int:
+    """Join a cluster.
+
+    Args:
+        address: as `ray.init` takes it; None: a cluster of this machine, for this process alone.
+        cpus: what a trial declares, CPUs.
+        gpus: what it declares, GPUs.
+
+    Returns:
+        How many trials it has room for at once.
+
+    Raises:
+        UserError: there is no such cluster, or it has no room for a single trial.
+    """
     try:
+        if address and (place := re.fullmatch(r"([^/:]+):(\d+)", address)):
+            # Ray itself waits for minutes.
+            socket.create_connection((place[1], int(place[2])), _ANSWERS_S).close()
         ray.init(
             address=address,
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--address {address}: no Ray cluster answers ({reason})") from None
-
-
-def _room(cpus: float, gpus: float) -> int:
     there = ray.cluster_resources()
-    room = min(
-        there.get(name, 0.0) // each for name, each in (("CPU", cpus), ("GPU", gpus)) if each
-    )
+    needed = {"CPU": cpus, "GPU": gpus}
+    room = min(there.get(name, 0.0) // each for name, each in needed.items() if each)
     if room < 1:
         ray.shutdown()
         raise UserError(
