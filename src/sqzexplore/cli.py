@@ -41,6 +41,7 @@ from .data import open_data
 from .display import RowsDisplay, SweepDisplay, print_census, print_results
 from .errors import UserError, field_problem, nearest, shown
 from .evaluate import load_data, open_asked, recipe_of, training_macs
+from .export import check_ready, export, train_picked
 from .expressions import Expression
 from .figures import write_figures
 from .figures_analysis import write_analysis_figures
@@ -48,6 +49,7 @@ from .figures_census import write_census_figures
 from .figures_throughput import write_throughput_figures
 from .files import check_writable, exclusive
 from .prepare import CHOICES
+from .programs import ExportMismatch
 from .report import write_report
 from .results import load_results
 from .space import Space
@@ -475,6 +477,45 @@ def report(
 ) -> None:
     """Write one HTML file that answers the sweep's question: it needs no network."""
     out.print(f"written: {write_report(folder, out_file)}", highlight=False, soft_wrap=True)
+
+
+@app.command("export")
+def export_(
+    folder: Folder,
+    pick: Annotated[
+        str, typer.Option(help="knee (of the front), best (top1), or a trial's number.")
+    ],
+    to: Annotated[Path, typer.Option(help="The folder to write: new, empty, or an export's.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights, as `train` writes them; without, random ones.")
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train it first, as the sweep does, into --checkpoint.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Write a trial's network as ONNX and as a torch.export program, with a model card."""
+    check_ready(to)
+    if train and checkpoint is None:
+        raise UserError(
+            "--train: expected --checkpoint DIR too, the folder to keep the training in"
+        )
+    if train and checkpoint is not None:
+        with _resumable(checkpoint):
+            notes = train_picked(folder, pick, checkpoint, resolve_device(device), out)
+        if distributed.rank_of_launch():
+            return
+        if notes["diverged"]:
+            _fail("the training diverged; nothing was exported", 1)
+    try:
+        done = export(folder, pick, to, checkpoint)
+    except ExportMismatch as error:
+        _fail(str(error), 1)
+    worst = max(done.check.differences.values())
+    out.print(f"{done.name}, {done.weights}", highlight=False)
+    out.print(f"differs from PyTorch by at most {worst:.2g} (allowed: {done.check.tolerance:.2g})")
+    for file in done.files:
+        out.print(f"written: {file}", highlight=False, soft_wrap=True)
 
 
 @app.command()
