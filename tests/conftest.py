@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+import servers
 
 # A submission is judged by the same examples each time; at a desk every run looks elsewhere.
 settings.register_profile("ci", derandomize=True)
@@ -56,3 +58,16 @@ def small_spec(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Postgres]:
+    """A real PostgreSQL server; each process of a test run that asks has its own."""
+    with servers.postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: servers.Postgres) -> str:
+    """The URL of a new, empty database, password included."""
+    return postgres.new_database()

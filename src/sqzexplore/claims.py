@@ -65,7 +65,7 @@ class Claims:
 
     def __exit__(self, *exc: object) -> None:
         self._over.set()
-        self._heart.join()
+        self._heart.join(1.0)  # it may be waiting for a lost database
         for trial_id in list(self._mine):
             self.release(trial_id)
         alone = self.alone()

@@ -41,6 +41,7 @@ from .guards import (
     refuse_neighbours,
     refuse_other_data,
 )
+from .patience import PatientStorage
 from .record import Outcome, Record, drop_unfinished
 from .samplers import pruner_of
 from .spec import Spec
@@ -182,6 +183,8 @@ class _Sweep:
                 self._write_if_due()
             self.write()
         except BaseException:
+            if isinstance(storage := self.study._storage, PatientStorage):
+                storage.hurry()
             with suppress(OSError):
                 self.write(sync=False)
             raise
