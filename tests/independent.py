@@ -8,6 +8,7 @@ are alive.
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from fractions import Fraction
 from typing import Any
@@ -107,6 +108,14 @@ class Network(nn.Module):
 
 def network(architecture: Any) -> Network:
     return Network(architecture.model_dump())
+
+
+def with_weights(architecture: Any, state: dict[str, torch.Tensor]) -> Network:
+    """The network with the weights of the package's, whose norms have other names in a Fire."""
+    net = network(architecture)
+    renamed = {re.sub(r"(\w+)_norm\.", r"norms.\1.", key): value for key, value in state.items()}
+    net.load_state_dict(renamed)
+    return net.eval()
 
 
 def convolution_counts(net: nn.Module, channels: int, size: int) -> dict[str, tuple[int, int]]:

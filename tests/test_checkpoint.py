@@ -140,6 +140,8 @@ def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, [*options, "--seed", "1"])
     assert isinstance(refused.exception, UserError)
     assert "holds another training: seed 0 there, 1 here" in str(refused.exception)
+    refused = CliRunner().invoke(app, [*options, "--set", "squeeze_ratio=0.5"])
+    assert "another training: squeeze_ratio 0.125 there, 0.5 here" in str(refused.exception)
     assert (tmp_path / checkpoint.MODEL_FILE).read_bytes() == before
     recipe, data = Recipe(epochs=2), load(open_data("digits"), 32)
 

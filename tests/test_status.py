@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sqzexplore import study as study_
+from sqzexplore import evaluate as evaluate_
 from sqzexplore.cli import app
 from sqzexplore.errors import UserError
 from sqzexplore.spec import Spec
@@ -30,14 +30,14 @@ search: {objectives: {params: minimize, images_per_s: maximize}}
 
 def swept(folder: Path, monkeypatch: pytest.MonkeyPatch, at: float, error: BaseException) -> None:
     """A sweep in which the evaluation of one squeeze ratio ends with an error."""
-    real = study_.evaluate
+    real = evaluate_.evaluate
 
     def evaluate(architecture, *rest):
         if architecture.squeeze_ratio == at:
             raise error
         return real(architecture, *rest)
 
-    monkeypatch.setattr(study_, "evaluate", evaluate)
+    monkeypatch.setattr(evaluate_, "evaluate", evaluate)
     run_sweep(Spec.parse(SPEC), folder, torch.device("cpu"), Quiet())
 
 
@@ -65,9 +65,9 @@ def test_an_interrupted_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [one.params for one in now.unfinished] == [{"squeeze_ratio": 1.0}]
     assert now.rate is not None
     assert now.left_s == pytest.approx(3600 / now.rate)
+    assert [one.running for one in now.unfinished] == [False]
     assert (
-        "running or interrupted: trial 2"
-        in CliRunner().invoke(app, ["status", str(tmp_path)]).stdout
+        "interrupted: trial 2 (squeeze" in CliRunner().invoke(app, ["status", str(tmp_path)]).stdout
     )
     assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
 

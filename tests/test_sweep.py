@@ -7,6 +7,7 @@ import math
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ import torch
 
 import sqzexplore as sqz
 from conftest import SMALL
-from sqzexplore import evaluate, storage, study, training
+from sqzexplore import evaluate, record, storage, training
 from sqzexplore.errors import UserError
 from sqzexplore.recipe import Recipe
 from sqzexplore.results import TABLES, load_results
@@ -54,7 +55,7 @@ class Quiet:
         self.rows.append(row)
 
 
-def run(text: str, folder: Path) -> tuple[study.Outcome, Quiet]:
+def run(text: str, folder: Path) -> tuple[record.Outcome, Quiet]:
     progress = Quiet()
     return run_sweep(Spec.parse(text), folder, torch.device("cpu"), progress), progress
 
@@ -216,7 +217,7 @@ def test_two_processes_at_once(tmp_path: Path, sqz) -> None:
     first.wait()
     assert still_running
     assert second.returncode == 2
-    assert "another process is running this sweep" in second.stderr
+    assert "another process measures throughput for this sweep on cpu" in second.stderr
 
 
 def test_a_changed_spec_is_refused_with_what_changed(tmp_path: Path) -> None:
@@ -364,7 +365,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, sqz) -> None:
     assert "run the same command again to resume" in done.stderr
     assert "Traceback" not in done.stderr
     hidden = {p.name for p in folder.rglob("*") if p.name.startswith(".")}
-    assert hidden <= {".lock", ".journal.lock"}
+    assert hidden <= {".lock", ".journal.lock", f".measuring-{socket.gethostname()}-cpu"}
     again = sqz("sweep", spec, "--out", folder)
     assert again.returncode == 0, again.stderr
     table = load_results(folder)
@@ -403,12 +404,12 @@ def test_other_images_in_the_same_folder_are_refused(
 ) -> None:
     run(SMALL, tmp_path)
     before = (tmp_path / "trials.csv").read_bytes()
-    real = study.load
+    real = evaluate.load
 
     def other(source, *rest):
         return replace(real(source, *rest), sha256="0" * 16)
 
-    monkeypatch.setattr(study, "load", other)
+    monkeypatch.setattr(evaluate, "load", other)
     with pytest.raises(UserError, match="holds the results of other images: digits"):
         run(SMALL, tmp_path)
     assert (tmp_path / "trials.csv").read_bytes() == before

@@ -4,6 +4,7 @@ from .analysis import pareto_front
 from .architecture import Architecture, preset
 from .checkpoint import load
 from .cost import cost, cost_table
+from .export import export
 from .model import build
 from .results import load_results
 
@@ -12,6 +13,7 @@ __all__ = [
     "build",
     "cost",
     "cost_table",
+    "export",
     "load",
     "load_results",
     "pareto_front",

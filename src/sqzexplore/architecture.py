@@ -177,6 +177,11 @@ class Architecture(BaseModel):
         """A copy with `changes`, validated as a new Architecture is."""
         return Architecture(**{**self.model_dump(), **changes})
 
+    def changes(self, since: Architecture) -> dict[str, Any]:
+        """What differs from `since`, with the values here: `since.replace(**changes)` is this."""
+        keys = [*FIELDS, *(key for key, _ in (*since.overrides, *self.overrides))]
+        return {key: self.get(key) for key in keys if self.get(key) != since.get(key)}
+
     def get(self, key: str) -> Any:
         """The value of a field, or of a key such as `fire5.squeeze_ratio`; None where this Fire
         is as the metaparameters say."""

@@ -10,7 +10,7 @@ from . import analysis
 from .analysis.front import SEEDED
 from .columns import architecture_name
 from .cost import COST_COLUMNS
-from .errors import UserError
+from .errors import UserError, nearest, shown
 from .results import meeting_constraints
 from .spec import Spec
 
@@ -53,6 +53,66 @@ def choices(spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None) -> lis
             )
         lines = [_line(name, find, spec, size, quality) for name, find in asked.items()]
     return [line for line in [_front(spec, trials, seeds), *lines] if line]
+
+
+def pick(spec: Spec, trials: pd.DataFrame, choice: str | int) -> pd.Series:
+    """The one trial that `choice` names.
+
+    Args:
+        spec: of the sweep.
+        trials: its rows.
+        choice: `knee`: of the front of the sweep's two objectives (`analysis.knee`); `best`: the
+            highest top1, of equal ones the fewest params; or a trial's number. The first two look
+            at complete trials that meet the constraints on measured columns.
+
+    Raises:
+        UserError: there is no such trial; the message names those that there are.
+    """
+    if trials.empty:
+        raise UserError(f"--pick {choice}: the sweep {spec.name} has no trial yet")
+    text = str(choice)
+    if text.isdecimal():
+        return _numbered(trials, int(text))
+    known = meeting_constraints(trials[trials["state"] == "complete"])
+    if text == "knee":
+        try:
+            return analysis.knee(known, *goals(spec))
+        except UserError as error:
+            reason = str(error).removeprefix("knee: ")
+            best = "best or " if known["top1"].notna().any() else ""
+            raise UserError(
+                f"--pick knee: {reason} (the objectives are {', '.join(spec.objectives)}); choose "
+                f"{best}{_numbers(trials)}"
+            ) from None
+    if text == "best":
+        known = known.dropna(subset=["top1"])
+        if known.empty:
+            raise UserError(
+                "--pick best: found no accuracy (top1) of a complete trial that meets the "
+                f"constraints, expected knee or {_numbers(trials)}"
+            )
+        return known.sort_values(["top1", "params", "trial"], ascending=[False, True, True]).iloc[0]
+    raise UserError(
+        f"--pick: found {shown(choice)}, expected knee, best or {_numbers(trials)}"
+        f"{nearest(text, ('knee', 'best'))}"
+    )
+
+
+def _numbered(trials: pd.DataFrame, number: int) -> pd.Series:
+    found = trials[trials["trial"] == number]
+    if found.empty:
+        beside = min(trials["trial"], key=lambda other: abs(other - number))
+        raise UserError(
+            f"--pick: found {number}, expected {_numbers(trials)}; the nearest is {beside}"
+        )
+    return found.iloc[0]
+
+
+def _numbers(trials: pd.DataFrame) -> str:
+    """The numbers of the trials that there are, in words."""
+    first, last = trials["trial"].min(), trials["trial"].max()
+    some = "" if last - first + 1 == len(trials) else f" (there are {len(trials):,} of these)"
+    return f"the number of a trial, {first} to {last}{some}"
 
 
 def _front(spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None) -> str:

@@ -40,20 +40,22 @@ from .cost import COST_COLUMNS, Cost, cost
 from .data import open_data
 from .display import RowsDisplay, SweepDisplay, print_census, print_results
 from .errors import UserError, field_problem, nearest, shown
-from .evaluate import recipe_of, training_macs
+from .evaluate import load_data, open_asked, recipe_of, training_macs
+from .export import check_ready, export, train_picked
 from .expressions import Expression
 from .figures import write_figures
 from .figures_analysis import write_analysis_figures
 from .figures_census import write_census_figures
 from .figures_throughput import write_throughput_figures
-from .files import check_writable
+from .files import check_writable, exclusive
 from .prepare import CHOICES
+from .programs import ExportMismatch
 from .report import write_report
 from .results import load_results
 from .space import Space
 from .spec import AccuracySpec, Spec
 from .storage import JOURNAL
-from .study import load_data, open_asked, run_sweep
+from .study import MakeEngine, run_sweep
 from .throughput import check_choices, resolve_device
 from .train_one import Training, for_images, natural_size, train_one
 from .training import follow
@@ -110,6 +112,15 @@ def _choices(key: str) -> Any:
     return typer.Option(help=f"{key}: {', '.join(CHOICES[key])}.")
 
 
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SQZEXPLORE_STORAGE",
+        show_envvar=False,
+        help="Database URL of the study [default: a file in the result folder]; it is also read "
+        "from SQZEXPLORE_STORAGE, where no list of processes shows it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The result folder of a sweep.")]
@@ -118,7 +129,8 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The result folder o
 def main() -> None:
     """Run the command line; a user's error is one message and exit code 2."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except UserError as error:
@@ -127,8 +139,14 @@ def main() -> None:
         _fail(str(error), 1)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """The first one ends the verb in order; the second ends the process."""
+    signal.signal(signum, _stop)
     raise KeyboardInterrupt
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    os._exit(130)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -142,19 +160,37 @@ def sweep(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Result folder [default: results/NAME].")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that evaluate at once.")] = 1,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL of the study [default: a file in --out].")
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials at once, each on its GPU or its share of the cores [default: 1; on a "
+            "cluster as many as it has room for].",
+        ),
     ] = None,
+    storage: Storage = None,
     device: Device = "auto",
+    engine: Annotated[str, typer.Option(help="Where trials run: local or ray.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster [default: one on this machine].")
+    ] = None,
+    trial_cpus: Annotated[
+        float, typer.Option(min=0.01, help="CPUs that a trial declares to Ray.")
+    ] = 1.0,
+    trial_gpus: Annotated[
+        float, typer.Option(min=0.0, help="GPUs that it declares, or a share of one.")
+    ] = 0.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a sweep, or what is left of it; write its tables and figures."""
     spec = Spec.load(spec_file)
     place = resolve_device(device)
-    if workers != 1:
-        raise UserError(f"--workers: found {workers}; this version evaluates with 1 process")
-    if asked := spec.measure.throughput:
+    cluster = _cluster(spec, engine, address, trial_cpus, trial_gpus, workers)
+    if cluster:
+        place = torch.device("cpu")  # of this process; the tasks have what they declare
+    elif place.type == "cuda" and (workers or 1) > 1 and device in ("auto", "cuda"):
+        place = torch.device("cuda")  # all of them
+    if (asked := spec.measure.throughput) and not cluster:
         check_choices(asked.dtype, asked.mode, place, f"{spec_file}: measure.throughput.")
     folder = out_dir or Path("results") / spec.name
     display = SweepDisplay(spec, out, quiet)
@@ -163,9 +199,10 @@ def sweep(
             if distributed.rank():
                 return _follow(spec, joined)
             with display:
-                outcome = run_sweep(spec, folder, joined, display, storage)
+                outcome = run_sweep(spec, folder, joined, display, storage, workers or 1, cluster)
             distributed.told(None)
-        files, _ = _draw(folder)
+        with exclusive(folder):
+            files, _ = _draw(folder)
     if not quiet:
         print_results(out, load_results(folder), spec)
         _print_files(folder, files)
@@ -403,9 +440,7 @@ def results(folder: Folder, as_json: Json = False) -> None:
 @app.command()
 def status(
     folder: Folder,
-    storage: Annotated[
-        str | None, typer.Option(help="Database URL of the study [default: a file in DIR].")
-    ] = None,
+    storage: Storage = None,
     as_json: Json = False,
 ) -> None:
     """Say how a sweep stands, while it runs or after: done, failed, rate, what is left, best."""
@@ -417,7 +452,8 @@ def status(
     for one in now.unfinished:
         params = ", ".join(f"{name} {value}" for name, value in one.params.items())
         since = one.started_at.isoformat(sep=" ", timespec="seconds")
-        out.print(f"running or interrupted: trial {one.trial} ({params}), since {since}")
+        state = f"running on {one.host}" if one.running else "interrupted"
+        out.print(f"{state}: trial {one.trial} ({params}), since {since}", highlight=False)
     if now.last_ended is not None:
         ended = now.last_ended.isoformat(sep=" ", timespec="seconds")
         rate = f", {now.rate:,.1f} trials an hour of late" if now.rate else ""
@@ -441,6 +477,45 @@ def report(
 ) -> None:
     """Write one HTML file that answers the sweep's question: it needs no network."""
     out.print(f"written: {write_report(folder, out_file)}", highlight=False, soft_wrap=True)
+
+
+@app.command("export")
+def export_(
+    folder: Folder,
+    pick: Annotated[
+        str, typer.Option(help="knee (of the front), best (top1), or a trial's number.")
+    ],
+    to: Annotated[Path, typer.Option(help="The folder to write: new, empty, or an export's.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights, as `train` writes them; without, random ones.")
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train it first, as the sweep does, into --checkpoint.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Write a trial's network as ONNX and as a torch.export program, with a model card."""
+    check_ready(to)
+    if train and checkpoint is None:
+        raise UserError(
+            "--train: expected --checkpoint DIR too, the folder to keep the training in"
+        )
+    if train and checkpoint is not None:
+        with _resumable(checkpoint):
+            notes = train_picked(folder, pick, checkpoint, resolve_device(device), out)
+        if distributed.rank_of_launch():
+            return
+        if notes["diverged"]:
+            _fail("the training diverged; nothing was exported", 1)
+    try:
+        done = export(folder, pick, to, checkpoint)
+    except ExportMismatch as error:
+        _fail(str(error), 1)
+    worst = max(done.check.differences.values())
+    out.print(f"{done.name}, {done.weights}", highlight=False)
+    out.print(f"differs from PyTorch by at most {worst:.2g} (allowed: {done.check.tolerance:.2g})")
+    for file in done.files:
+        out.print(f"written: {file}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -485,6 +560,36 @@ def _resumable(folder: Path) -> Iterator[None]:
         _fail(f"interrupted; {again}", 130)
     except OSError as error:
         _fail(f"{error}; {again}", 1)
+
+
+def _cluster(
+    spec: Spec,
+    engine: str,
+    address: str | None,
+    cpus: float,
+    gpus: float,
+    workers: int | None,
+) -> MakeEngine | None:
+    """What makes the engine of a cluster; None on this machine."""
+    if engine not in ("local", "ray"):
+        raise UserError(f"--engine: found {engine!r}, expected local or ray")
+    if engine == "local":
+        if address:
+            raise UserError("--address: expected no such option without --engine ray")
+        return None
+    if spec.measure.throughput and (gpus < 1 or gpus != int(gpus)):
+        raise UserError(
+            f"--trial-gpus: found {gpus:g}, expected a GPU for each trial alone: the spec measures "
+            "throughput, which neighbours would disturb"
+        )
+    try:
+        from .engine.on_ray import OnRay, connect
+    except ImportError:
+        raise UserError(
+            '--engine ray: found no Ray; install it with pip install "sqzexplore[ray]"'
+        ) from None
+    room = connect(address, cpus, gpus)
+    return lambda job, listener: OnRay(job, listener, cpus, gpus, workers or room)
 
 
 def _follow(spec: Spec, device: torch.device) -> None:

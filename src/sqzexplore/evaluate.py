@@ -24,7 +24,8 @@ from . import provenance
 from .architecture import Architecture, format_overrides
 from .columns import columns_of, format_value
 from .cost import COST_COLUMNS, cost
-from .data import ImageData, Source
+from .data import ImageData, Source, load, open_data
+from .errors import UserError
 from .expressions import MEASURED
 from .files import write_json
 from .prepare import Settings
@@ -85,6 +86,37 @@ def evaluate(
     spent = time.perf_counter() - started + kept.content["duration_s"]
     evaluation.row |= provenance.of_trial(str(device), started_at, spent)
     return evaluation
+
+
+def attempt(
+    architecture: Architecture,
+    spec: Spec,
+    data: ImageData | None,
+    device: torch.device,
+    scratch: Path,
+    on_progress: OnProgress = lambda share, what: None,
+    prune: Prune = lambda epoch: False,
+) -> Evaluation:
+    """`evaluate`, or what failed.
+
+    Raises:
+        OSError: the disk's trouble is not the architecture's; the trial can go on later.
+    """
+    try:
+        return evaluate(architecture, spec, data, device, scratch, on_progress, prune)
+    except OSError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        return failed(architecture, spec, data, reason)
+
+
+def failed(
+    architecture: Architecture, spec: Spec, data: ImageData | None, reason: str
+) -> Evaluation:
+    """A trial of which nothing was measured."""
+    row = describe_row(architecture, spec, data)
+    return Evaluation(row | {"state": "failed", "error": reason})
 
 
 def describe_row(architecture: Architecture, spec: Spec, data: ImageData | None) -> dict[str, Any]:
@@ -171,7 +203,7 @@ class _Kept:
         if key not in self.content[kind]:
             self.content[kind][key] = asdict(measure())
             spent = self.content["duration_s"] + time.perf_counter() - self._since
-            self.path.parent.mkdir(exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, self.content | {"duration_s": spent})
         return self.content[kind][key]
 
@@ -313,3 +345,23 @@ def recipe_of(accuracy: AccuracySpec) -> Recipe:
         augmentation=accuracy.augmentation,
         precision=accuracy.precision,
     )
+
+
+def load_data(spec: Spec, device: torch.device) -> ImageData | None:
+    """The images that the spec trains on, on `device`; None if it trains on none.
+
+    Raises:
+        UserError: there are no such images, or one is damaged.
+    """
+    if not (accuracy := spec.measure.accuracy):
+        return None
+    source = open_asked(accuracy)
+    return load(source, accuracy.image_size, accuracy.augmentation).to(device)
+
+
+def open_asked(accuracy: AccuracySpec) -> Source:
+    """The data set that a spec names; a `UserError` names the key too."""
+    try:
+        return open_data(accuracy.data)
+    except UserError as error:
+        raise UserError(f"measure.accuracy.data: {error}") from None

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
+
 from .errors import UserError
+
+_LOCK = ".lock"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -41,6 +46,13 @@ def check_writable(folder: Path, option: str) -> None:
 
 
 @contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """One process at a time writes the tables and figures of a folder; the others wait."""
+    with filelock.FileLock(folder / _LOCK):
+        yield
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file of another name in the same folder, which takes the place of `path` at the end."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -55,3 +67,33 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, which takes its place at the end with all that it then holds.
+
+    What `path` held before is gone then, and untouched if the block fails.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    old = Path(f"{temporary}.old")
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            file.chmod(0o644)
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        temporary.chmod(0o755)
+        if path.exists():  # a folder takes the place of an empty one only
+            os.replace(path, old)
+        os.replace(temporary, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)

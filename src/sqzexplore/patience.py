@@ -91,10 +91,15 @@ class PatientStorage(BaseStorage):
             before_sleep=self._before_sleep,
         )
 
+    def hurry(self) -> None:
+        """From now on try once: whoever ends does not wait."""
+        self._retrying = self._retrying.copy(stop=tenacity.stop_after_attempt(1))
+
     def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
         try:
             answer = self._retrying(getattr(self._backend, name), *arguments, **named)
         except tenacity.RetryError as last:
+            self.hurry()
             raise DatabaseLost(
                 f"{self._place}: the database has not answered for {_span(self._patience_s)} "
                 f"({reason(last.last_attempt.exception())}). Nothing is lost: what it was told "

@@ -160,6 +160,10 @@ TRIALS: dict[str, Column] = {
         "boolean", "", "whether it meets the constraints on measured columns; empty without such"
     ),
     **_PROVENANCE,
+    "attempts": Column("Int64", "", "evaluations begun: above 1 where a process died of one"),
+    "reused_from": Column(
+        "string", "", "sweep and trial, of the same storage, that measured it: sr/3"
+    ),
     "error": Column("string", "", "why the trial failed"),
 }
 SEEDS: dict[str, Column] = {

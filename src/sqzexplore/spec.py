@@ -88,6 +88,14 @@ class Search(_Model):
         description="most time the search takes, with trials or instead of them: seconds, or text "
         "such as 2h or 90min; running trials are finished",
     )
+    retries: int = Field(
+        2, ge=0, description="how often a trial whose process died is given to another"
+    )
+    trial_timeout: Duration | None = Field(
+        None,
+        description="most time a trial may take, as timeout is written; its process is then ended, "
+        "and the trial retried as after any death",
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the sampler")
     objectives: dict[str, Literal["minimize", "maximize"]] = Field(
         default_factory=dict, description="columns that the study optimises, with directions"
@@ -290,7 +298,11 @@ class Spec(_Model):
     def recipe(self) -> dict[str, Any]:
         """Everything that decides what is evaluated, and how; not how it is shown, nor for how
         long it may take."""
-        exclude: Any = {"question": True, "figures": True, "search": {"timeout"}}
+        exclude: Any = {
+            "question": True,
+            "figures": True,
+            "search": {"timeout", "retries", "trial_timeout"},
+        }
         return self.model_dump(mode="json", exclude=exclude)
 
 

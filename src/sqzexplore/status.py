@@ -11,9 +11,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from .claims import OWNER, alive
 from .completeness import SPEC_FILE, Completeness, completeness
 from .errors import UserError
-from .results import load_results
+from .results import load_results, meeting_constraints
 from .spec import Spec
 from .storage import open_storage
 
@@ -23,17 +24,21 @@ _RECENT = 50
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A trial that began and has not ended: it runs, or was interrupted and waits to go on."""
+    """A trial that began and has not ended: it is `running`, on `host`, or was interrupted and
+    waits to go on."""
 
     trial: int
     params: Mapping[str, Any]
     started_at: datetime
+    running: bool
+    host: str | None
 
 
 @dataclass(frozen=True)
 class Status:
     """How a sweep stands. `rate` is trials an hour over the last 50, `left_s` what is left at that
-    rate, both None before two trials ended; `best` the best complete trial by each objective."""
+    rate, both None before two trials ended; `best` the best complete trial by each objective, of
+    those that meet the constraints."""
 
     complete: Completeness
     unfinished: Sequence[Unfinished]
@@ -73,7 +78,7 @@ def status(folder: str | Path, storage_url: str | None = None) -> Status:
     if rows is not None:
         failed = rows[rows["state"] == "failed"]
         failures = {int(n): str(e) for n, e in zip(failed["trial"], failed["error"], strict=True)}
-        complete = rows[rows["state"] == "complete"]
+        complete = meeting_constraints(rows[rows["state"] == "complete"])
         for name, direction in spec.objectives.items():
             known = complete.dropna(subset=[name])
             values = known[name].to_numpy(dtype=float)
@@ -101,4 +106,5 @@ def _rate(ended: Sequence[datetime]) -> float | None:
 
 def _unfinished(trial: FrozenTrial) -> Unfinished:
     assert trial.datetime_start is not None
-    return Unfinished(trial.number, trial.params, trial.datetime_start)
+    host = (trial.user_attrs.get(OWNER) or {}).get("host")
+    return Unfinished(trial.number, trial.params, trial.datetime_start, alive(trial), host)

@@ -80,7 +80,7 @@ def train_one(
     with distributed.group(device) as place:
         data = load(source, image_size, training.recipe.augmentation).to(place)
         asked = _identity(training, data)
-        done = _finished(training.folder, asked)
+        done = _finished(training, asked)
         if done is not None:
             return done
         unfinished = training.folder / _UNFINISHED
@@ -130,15 +130,17 @@ def _outcome(run: Run, data: ImageData, device: str, started_at: datetime) -> di
     }
 
 
-def _finished(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    file = folder / checkpoint.MODEL_FILE
+def _finished(training: Training, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """The notes of the same training, if it is done."""
+    file = training.folder / checkpoint.MODEL_FILE
     if not file.exists():
         return None
     notes = checkpoint.notes(file)
-    for key, value in asked.items():
-        if notes.get(key) != value:
+    held = notes | notes.get("architecture", {})
+    for key, value in (asked | training.architecture.model_dump(mode="json")).items():
+        if held.get(key) != value:
             raise UserError(
-                f"{file}: holds another training: {key} {shown(notes.get(key))} there, "
+                f"{file}: holds another training: {key} {shown(held.get(key))} there, "
                 f"{shown(value)} here; choose another folder with --out"
             )
     return notes

@@ -1,0 +1,92 @@
+"""What is known of a sweep's architectures: the tables, as they grow, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from .files import write_json
+from .results import TABLES, write_tables
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended: its architectures by state, and the errors of those that failed."""
+
+    complete: int = 0
+    diverged: int = 0
+    pruned: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def count(self, row: Mapping[str, Any]) -> None:
+        """Take one row of `trials` into account."""
+        if row["state"] == "complete":
+            self.complete += 1
+        elif row["state"] == "diverged":
+            self.diverged += 1
+        elif row["state"] == "pruned":
+            self.pruned += 1
+        else:
+            self.failures.append(f"trial {row['trial']} ({row['arch_id']}): {row['error']}")
+
+
+@dataclass(frozen=True)
+class Known:
+    """An architecture that has its trial: its number, and what Optuna was told, if complete."""
+
+    number: int
+    values: list[float] | None
+    constraints: Mapping[str, float]
+
+
+class Record:
+    """The rows of a sweep, one an architecture."""
+
+    def __init__(self, sweep: str) -> None:
+        self.known: dict[str, Known] = {}
+        self.outcome = Outcome()
+        self._sweep = sweep
+        self._tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+
+    def take(self, trial: FrozenTrial) -> Mapping[str, Any] | None:
+        """Take a finished trial into the tables, unless its architecture has a row already.
+
+        Returns:
+            Its new row of `trials`.
+        """
+        attributes = trial.user_attrs
+        if "row" not in attributes or attributes["row"]["arch_id"] in self.known:
+            return None
+        row = attributes["row"]
+        self.known[row["arch_id"]] = Known(trial.number, trial.values, trial.constraints)
+        identity = {
+            "sweep": self._sweep,
+            "trial": trial.number,
+            "state": row["state"],
+            "arch_id": row["arch_id"],
+        }
+        self._tables["trials"].append(identity | row)
+        for name in ("seeds", "history", "throughput"):
+            self._tables[name] += [identity | dict(entry) for entry in attributes[name]]
+        self.outcome.count(identity | row)
+        return self._tables["trials"][-1]
+
+    def write(self, folder: Path, origin: Mapping[str, Any]) -> None:
+        """Write the tables as they stand, and `origin` as their provenance."""
+        for rows in self._tables.values():
+            rows.sort(key=lambda row: row["trial"])
+        write_tables(folder, self._tables)
+        write_json(folder / "provenance.json", origin)
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove the halves of tables that a killed process left; `exclusive` is held."""
+    for name in (*(f"{table}.*" for table in TABLES), "provenance.json", "spec.yaml"):
+        for half in folder.glob(f".{name}.*"):
+            with suppress(OSError):
+                half.unlink()

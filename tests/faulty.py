@@ -1,0 +1,48 @@
+"""The command line, with trials that misbehave: `python faulty.py sweep SPEC ...`.
+
+FAULTS is JSON: squeeze ratio -> what happens to its trial. Worker processes import this file too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from sqzexplore import evaluate
+
+_real = evaluate.evaluate
+
+
+def faulty(architecture, spec, data, device, scratch, *rest):
+    """`evaluate`, unless the architecture's squeeze ratio has a fault."""
+    what = json.loads(os.environ["FAULTS"]).get(str(architecture.squeeze_ratio), "")
+    log = Path(os.environ["FAULTS_LOG"])
+    with log.open("a") as file:
+        file.write(f"{architecture.squeeze_ratio} {os.getpid()}\n")
+    match what.split():
+        case ["hang"]:
+            time.sleep(3600)
+        case ["slow", seconds]:
+            time.sleep(float(seconds))
+        case ["die"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case ["die", "once"] if log.read_text().count(f"{architecture.squeeze_ratio} ") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case ["exit"]:
+            os._exit(7)
+        case ["raise"]:
+            raise ArithmeticError("no good")
+        case ["memory"]:
+            bytearray(1 << 50)
+    return _real(architecture, spec, data, device, scratch, *rest)
+
+
+evaluate.evaluate = faulty
+
+if __name__ == "__main__":
+    from sqzexplore.cli import main
+
+    main()
