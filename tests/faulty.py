@@ -30,6 +30,9 @@ def faulty(architecture, spec, data, device, scratch, *rest):
             time.sleep(3600)
         case ["slow", seconds]:
             time.sleep(float(seconds))
+        case ["until", path]:
+            while not Path(path).exists():
+                time.sleep(0.02)
         case ["die"]:
             os.kill(os.getpid(), signal.SIGKILL)
         case ["die", "once"] if log.read_text().count(f"{architecture.squeeze_ratio} ") == 1:

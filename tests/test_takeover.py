@@ -51,13 +51,18 @@ def one_row_each(sweeps: Sweeps) -> None:
 
 def test_stopped_while_another_took_its_trials(sweeps: Sweeps) -> None:
     """It comes back when one of them has its row and the other is being evaluated."""
-    first = sweeps.start({0.1: "slow 12", 0.2: "slow 12"}, "--workers", 2, machine=FIRST)
+    here, there = sweeps.folder / "here", sweeps.folder / "there"
+    faults = dict.fromkeys((0.1, 0.2), f"until {here}")
+    first = sweeps.start(faults, "--workers", 3, machine=FIRST)
     began(sweeps, 0.1, 0.2)
     pause(sweeps, first)
-    second = sweeps.start({0.2: "slow 8"}, machine=SECOND)
+    second = sweeps.start({0.2: f"until {there}"}, "--workers", 2, machine=SECOND)
     until(lambda: status(sweeps.out).complete.done == 5)
-    until(lambda: len(sweeps.begun()) == 8)
     os.kill(first.pid, signal.SIGCONT)
+    time.sleep(2)  # it looks what happened
+    here.touch()
+    time.sleep(1)
+    there.touch()
     ended_well(first)
     ended_well(second)
     one_row_each(sweeps)
