@@ -8,9 +8,11 @@ import signal
 import subprocess
 import threading
 import time
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import filelock
+import psutil
 import pytest
 import torch
 
@@ -24,6 +26,7 @@ from test_workers import QUICK, RATIOS, Sweeps, sweeps, until, whole
 
 __all__ = ["sweeps"]
 
+LIMITED = QUICK.replace("retries: 1", "retries: 1, trial_timeout: 4s")
 FIRST, SECOND = "one/machine", "another/machine"
 
 
@@ -79,11 +82,10 @@ def test_stopped_while_another_took_its_trials(sweeps: Sweeps) -> None:
 @pytest.mark.parametrize("done", [True, False])
 def test_stopped_for_longer_than_a_trial_may_take(sweeps: Sweeps, done: bool) -> None:
     """When it comes back its own trial is late, and another process has it, or its result."""
-    text = QUICK.replace("retries: 1", "retries: 1, trial_timeout: 4s")
-    first = sweeps.start({0.1: "hang"}, "--workers", 2, text=text, machine=FIRST)
+    first = sweeps.start({0.1: "hang"}, "--workers", 2, text=LIMITED, machine=FIRST)
     began(sweeps, 0.1)
     pause(sweeps, first)
-    second = sweeps.start({} if done else {0.1: "slow 3"}, text=text, machine=SECOND)
+    second = sweeps.start({} if done else {0.1: "slow 3"}, text=LIMITED, machine=SECOND)
     until(lambda: sum(ratio == 0.1 for ratio, _ in sweeps.begun()) == 2)
     if done:
         ended_well(second)
@@ -155,3 +157,38 @@ def test_the_tables_are_read_while_they_are_written(tmp_path: Path) -> None:
     finally:
         over.set()
         writer.join()
+
+
+def test_interrupted_while_a_worker_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(process: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SpawnProcess, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(Spec.parse(QUICK), tmp_path, torch.device("cpu"), Quiet(), workers=2)
+
+
+def test_ctrl_c_while_a_worker_starts(sweeps: Sweeps) -> None:
+    """A terminal sends it to the workers too, which may not yet know that it is not for them."""
+    process = sweeps.start({0.1: "hang"}, "--workers", 1, text=LIMITED)
+    workers: list[psutil.Process] = []
+
+    def started() -> bool:
+        workers[:] = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        return bool(workers)
+
+    until(started)
+    time.sleep(0.3)  # it imports
+    for each in (*workers, process):
+        each.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "run the same command again to resume" in errors
+    assert not any(worker.is_running() for worker in workers)

@@ -70,9 +70,9 @@ class Claims:
     def __exit__(self, *exc: object) -> None:
         self._over.set()
         self._heart.join(1.0)  # it may be waiting for a lost database
-        released = all([self._release(trial_id) for trial_id in list(self._mine)])
+        kept = [trial_id for trial_id in list(self._mine) if not self._release(trial_id)]
         self._lock.release()
-        if not released:
+        if kept:
             return  # the file says, as that of a killed process, that this one is gone
         with suppress(OSError), exclusive(self._folder):
             (self._locks / self.process).unlink()
