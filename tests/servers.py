@@ -143,6 +143,13 @@ def postgres() -> Iterator[Postgres]:
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
     folder = Path(tempfile.mkdtemp(prefix="sqzexplore-postgres-", dir=memory if roomy else None))
+    # Removes it at the end, also that of a test run that is killed.
+    sweeper = subprocess.Popen(
+        ["sh", "-c", 'cat >/dev/null; until rm -rf "$1"; do sleep 0.1; done', "sh", folder],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         server = Postgres(folder)
         server.start()
@@ -151,7 +158,7 @@ def postgres() -> Iterator[Postgres]:
         finally:
             server.stop()
     finally:
-        shutil.rmtree(folder)
+        stop(sweeper)
 
 
 class Proxy:
