@@ -95,6 +95,8 @@ class Candidates:
         for trial in unread:
             self.others.pop(trial.number, None)
             if trial.state.is_finished():
+                if self._mine.pop(trial.number, None):
+                    self.claims.forget(trial._trial_id)
                 if row := self.record.take(trial):
                     self._on_row(trial, row)
             elif trial.state == TrialState.RUNNING and not self.claims.owns(trial):
@@ -116,7 +118,7 @@ class Candidates:
         return self._of_grid() if self.spec.search.sampler == "grid" else self._of_sampler()
 
     def done(self, trial: Trial) -> None:
-        """The trial is finished in the study, by this process or by another."""
+        """This process has no more to do with the trial."""
         self.claims.forget(trial._trial_id)
         self._mine.pop(trial.number, None)
         self.sync()

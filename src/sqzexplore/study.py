@@ -213,7 +213,8 @@ class _Sweep:
 
     def progress(self, trial: int, share: float, what: str) -> None:
         """A share of the trial's work was done."""
-        running = self._running[trial]
+        if (running := self._running.get(trial)) is None:
+            return  # another process held this one for dead, and has finished the trial
         running.told += share
         self._progress.advance(share * running.units, self._named(trial, what))
 
@@ -221,18 +222,20 @@ class _Sweep:
         """Whether a training falls behind the others."""
         if self.spec.search.pruner is None:
             return False
-        live = self._running[trial].trial
-        try:
-            live.report(epoch.val_top1, epoch.epoch)
-        except UpdateFinishedTrialError:  # another process held this one for dead
+        if (running := self._running.get(trial)) is None:
             return True
-        return live.should_prune()
+        try:
+            running.trial.report(epoch.val_top1, epoch.epoch)
+        except UpdateFinishedTrialError:
+            return True
+        return running.trial.should_prune()
 
     def ended(self, trial: int, evaluation: Evaluation) -> None:
         """Take the rows into the study, tell it the values."""
-        running = self._running[trial]
+        if (running := self._running.get(trial)) is None:
+            return
         evaluation.row["attempts"] = running.deaths + 1
-        with suppress(UpdateFinishedTrialError):  # another process held this one for dead
+        with suppress(UpdateFinishedTrialError):
             stored = self.study._storage.get_trial(running.trial._trial_id)
             if self.claims.owns(stored) and not stored.state.is_finished():
                 self._tell(running, evaluation)
@@ -243,7 +246,8 @@ class _Sweep:
 
     def lost(self, trial: int, reason: str) -> None:
         """Give the trial to another worker, unless too many died of it."""
-        running = self._running[trial]
+        if (running := self._running.get(trial)) is None:
+            return
         running.deaths += bool(reason)
         if running.deaths > self.spec.search.retries:
             times = f", {running.deaths} times" if running.deaths > 1 else ""
