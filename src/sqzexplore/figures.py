@@ -17,6 +17,7 @@ import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
@@ -41,6 +42,8 @@ _NAMES = {
 }
 _SHORT = {"squeeze_ratio": "SR", "fraction_3x3": "3x3", "pool_after": "pool", "bypass": ""}
 _LARGER_IS_BETTER = ("top1", "images_per_s")
+#: Keeps a label readable where it crosses a line.
+_HALO = withStroke(linewidth=1.5, foreground="white")
 #: Arrangements of labels that are tried until none lies on another.
 _ATTEMPTS = 8
 #: Characters of a title that fit above a panel.
@@ -220,7 +223,7 @@ def write_labels(
     state = np.random.get_state()
     for attempt in range(_ATTEMPTS):
         texts = [
-            axes.text(x, y, text, fontsize=7, zorder=4)
+            axes.text(x, y, text, fontsize=7, zorder=4, path_effects=[_HALO])
             for x, y, text in zip(xs, ys, labels, strict=True)
         ]
         np.random.seed(attempt)  # adjustText draws from the global state; no figure should vary
