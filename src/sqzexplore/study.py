@@ -8,7 +8,6 @@ own number, so that each architecture has exactly one row.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -368,8 +367,7 @@ class _Sweep:
         a storage takes in one step. It takes seconds, for which another process waits."""
         with filelock.FileLock(self.folder / _COUNTING):
             self._candidates.sync()
-            left = self._candidates.left()
-            while block := list(itertools.islice(left, _BLOCK)):
+            while block := self._candidates.block(_BLOCK):
                 self.study.add_trials(self._counted(block))
                 self._candidates.sync()
 
