@@ -165,6 +165,29 @@ def test_processes_by_turns(sampler: str, tmp_path: Path) -> None:
         process.claims.__exit__()
 
 
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_many_at_once_draw_what_one_draws(sampler: str, tmp_path: Path) -> None:
+    """Trials that are held beside each other, and end in another order, change no draw."""
+    spec = Spec.parse(
+        "name: s\nspace: {squeeze_ratio: {min: 0.05, max: 1.0, step: 0.05}}\n"
+        f"search: {{sampler: {sampler}, trials: 12}}\n"
+    )
+    drawn = []
+    for at_once in (1, 4):
+        process = Process(tmp_path / str(at_once), f"sqlite:///{tmp_path / str(at_once)}.db", spec)
+        held, taken = [], set()
+        while (candidate := process.candidates.next()) or held:
+            if candidate:
+                held.append(candidate)
+                taken.add(candidate.architecture.arch_id)
+            if len(held) == at_once or not candidate:
+                process.tell(held.pop())
+        drawn.append(taken)
+        process.claims.__exit__()
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 12
+
+
 def test_an_owner_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lives while its heartbeat is young; a trial that it held for too long is another's."""
     spec = Spec.parse("name: s\nspace: {squeeze_ratio: [0.5]}\n")
