@@ -88,7 +88,7 @@ class Postgres:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
-        settings += ["max_connections=60", "shared_buffers=16MB"]
+        settings += ["max_connections=60", "shared_buffers=16MB", "dynamic_shared_memory_type=mmap"]
         command = [self._bin / "postgres", "-D", self._folder / "data"]
         command += [part for setting in settings for part in ("-c", setting)]
         log = self._folder / "log"
