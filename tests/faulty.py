@@ -1,6 +1,8 @@
 """The command line, with trials that misbehave: `python faulty.py sweep SPEC ...`.
 
-FAULTS is JSON: squeeze ratio -> what happens to its trial. Worker processes import this file too.
+FAULTS is JSON: squeeze ratio -> what happens to its trial. FAULTS_MACHINE is the name of another
+machine, whose lock files cannot be seen and whose heartbeats are old after two seconds. Worker
+processes import this file too.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ import json
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
-from sqzexplore import evaluate
+from sqzexplore import claims, evaluate
 
 _real = evaluate.evaluate
 
@@ -27,6 +30,9 @@ def faulty(architecture, spec, data, device, scratch, *rest):
             time.sleep(3600)
         case ["slow", seconds]:
             time.sleep(float(seconds))
+        case ["until", path]:
+            while not Path(path).exists():
+                time.sleep(0.02)
         case ["die"]:
             os.kill(os.getpid(), signal.SIGKILL)
         case ["die", "once"] if log.read_text().count(f"{architecture.squeeze_ratio} ") == 1:
@@ -41,6 +47,9 @@ def faulty(architecture, spec, data, device, scratch, *rest):
 
 
 evaluate.evaluate = faulty
+if machine := os.environ.get("FAULTS_MACHINE"):
+    claims._machine = lambda: machine
+    claims.STALE, claims.HEARTBEAT_S = timedelta(seconds=2), 0.3
 
 if __name__ == "__main__":
     from sqzexplore.cli import main

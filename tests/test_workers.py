@@ -44,9 +44,9 @@ class Sweeps:
         self._started: list[subprocess.Popen[str]] = []
 
     def start(
-        self, faults: dict[float, str], *options: object, text: str = QUICK
+        self, faults: dict[float, str], *options: object, text: str = QUICK, machine: str = ""
     ) -> subprocess.Popen[str]:
-        """Begin a sweep with these faults."""
+        """Begin a sweep with these faults, on this machine or as if on another."""
         spec = self.folder / "quick.yaml"
         spec.write_text(text)
         known = {str(ratio): fault for ratio, fault in faults.items()}
@@ -55,7 +55,8 @@ class Sweeps:
             [sys.executable, FAULTY, *map(str, arguments)],
             env=os.environ
             | {"FAULTS": json.dumps(known), "FAULTS_LOG": str(self.log)}
-            | self.environment,
+            | self.environment
+            | {"FAULTS_MACHINE": machine},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

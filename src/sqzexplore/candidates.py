@@ -95,8 +95,7 @@ class Candidates:
         for trial in unread:
             self.others.pop(trial.number, None)
             if trial.state.is_finished():
-                if self._mine.pop(trial.number, None):
-                    self.claims.forget(trial._trial_id)
+                self._let_go(trial)  # if it was held: another process may have finished it
                 if row := self.record.take(trial):
                     self._on_row(trial, row)
             elif trial.state == TrialState.RUNNING and not self.claims.owns(trial):
@@ -118,16 +117,29 @@ class Candidates:
         return self._of_grid() if self.spec.search.sampler == "grid" else self._of_sampler()
 
     def done(self, trial: Trial) -> None:
-        """This process has no more to do with the trial."""
-        self.claims.forget(trial._trial_id)
-        self._mine.pop(trial.number, None)
+        """The trial is finished in the study, or another process's by now."""
+        self._let_go(trial)
         self.sync()
 
-    def repeat(self, trial: Trial, deaths: int) -> None:
-        """Keep a trial after a death: the next process to take it up must know of it."""
+    def holds(self, trial: Trial) -> bool:
+        """Whether the trial is unfinished and still this process's: another one may have held this
+        one for dead."""
+        stored = self.study._storage.get_trial(trial._trial_id)
+        return self.claims.owns(stored) and not stored.state.is_finished()
+
+    def repeat(self, trial: Trial, deaths: int) -> bool:
+        """Keep a trial after a death: the next process to take it up must know of it.
+
+        Returns:
+            Whether it is still this process's.
+        """
         mark = self.claims.mark(self._mine[trial.number], deaths)
-        trial.set_user_attr(OWNER, mark)
-        self.claims.hold(trial._trial_id, mark)
+        with suppress(UpdateFinishedTrialError):
+            if self.holds(trial):
+                trial.set_user_attr(OWNER, mark)
+                self.claims.hold(trial._trial_id, mark)
+                return True
+        return False
 
     def same(self, trial: Trial, known: Known) -> None:
         """End a trial whose architecture has a row already."""
@@ -166,6 +178,10 @@ class Candidates:
             architecture = self.space.architecture(index)
             if not self._taken(architecture.arch_id):
                 yield architecture
+
+    def _let_go(self, trial: Trial | FrozenTrial) -> None:
+        self.claims.forget(trial._trial_id)
+        self._mine.pop(trial.number, None)
 
     # --- where candidates come from --------------------------------------------------------------
 
@@ -255,13 +271,13 @@ class Candidates:
         """The trial, if it is this process's and the first of its architecture."""
         self.sync()
         if trial.number in self.others:  # another process took it up too, and wrote last
-            self._mine.pop(trial.number)
+            self._mine.pop(trial.number, None)
             return None
         known = self.record.known.get(architecture.arch_id)
         first = claimed_before(trial.number, mark, self.others.values())
         mine = [n for n, a in self._mine.items() if a == architecture.arch_id and n != trial.number]
         if known or first or mine:
-            self._mine.pop(trial.number)
+            self._mine.pop(trial.number, None)
             if known:
                 self.same(trial, known)
             else:

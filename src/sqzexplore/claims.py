@@ -124,7 +124,8 @@ class Claims:
             for trial_id, owner in mine.items():
                 # It may have ended meanwhile; a lost database is heard of where it matters.
                 with suppress(Exception):
-                    self._storage.set_trial_user_attr(trial_id, OWNER, owner)
+                    if self.owns(self._storage.get_trial(trial_id)):  # and no one took it over
+                        self._storage.set_trial_user_attr(trial_id, OWNER, owner)
 
 
 def alive(trial: FrozenTrial) -> bool:

@@ -214,7 +214,7 @@ class _Sweep:
     def progress(self, trial: int, share: float, what: str) -> None:
         """A share of the trial's work was done."""
         if (running := self._running.get(trial)) is None:
-            return  # another process held this one for dead, and has finished the trial
+            return  # another process held this one for dead, and ended the trial
         running.told += share
         self._progress.advance(share * running.units, self._named(trial, what))
 
@@ -226,7 +226,7 @@ class _Sweep:
             return True
         try:
             running.trial.report(epoch.val_top1, epoch.epoch)
-        except UpdateFinishedTrialError:
+        except UpdateFinishedTrialError:  # by another process, just now
             return True
         return running.trial.should_prune()
 
@@ -235,9 +235,8 @@ class _Sweep:
         if (running := self._running.get(trial)) is None:
             return
         evaluation.row["attempts"] = running.deaths + 1
-        with suppress(UpdateFinishedTrialError):
-            stored = self.study._storage.get_trial(running.trial._trial_id)
-            if self.claims.owns(stored) and not stored.state.is_finished():
+        with suppress(UpdateFinishedTrialError):  # by another process, just now
+            if self._candidates.holds(running.trial):
                 self._tell(running, evaluation)
         self._candidates.done(running.trial)
         self._running.pop(trial, None)
@@ -253,8 +252,11 @@ class _Sweep:
             times = f", {running.deaths} times" if running.deaths > 1 else ""
             self._fail(trial, f"{reason}{times}")
             return
+        if not self._candidates.repeat(running.trial, running.deaths):
+            self._running.pop(trial)
+            self._candidates.done(running.trial)
+            return
         self._progress.advance(0.0, self._named(trial, f"{reason}; tried again"))
-        self._candidates.repeat(running.trial, running.deaths)
         self._again.append(trial)
 
     # --- its own steps ---------------------------------------------------------------------------
@@ -311,7 +313,8 @@ class _Sweep:
             for name, distance in distances.items():
                 trial.set_constraint(name, distance)
         otherwise = TrialState.PRUNED if row["state"] == "pruned" else TrialState.FAIL
-        self.study.tell(trial, values, state=None if values else otherwise)
+        state = None if values else otherwise
+        self.study.tell(trial, values, state=state, skip_if_finished=True)
 
     def _on_row(self, trial: FrozenTrial, row: Mapping[str, Any]) -> None:
         """A trial of this process, or of another, has its row."""
