@@ -34,8 +34,8 @@ benchmarks: $(READY)
 	$(BIN)/python benchmarks/cost.py --out results/benchmarks/cost.csv
 	$(BIN)/python benchmarks/census.py
 
-# torchvision's SqueezeNet against ours in every mode, then the throughput of the four sweeps, into
-# results/throughput-cpu or results/throughput-gpu, which needs a CUDA build of torch in $(VENV).
+# torchvision's SqueezeNet against ours in every mode, then the throughput of the four sweeps, then
+# trials an hour with several workers, into results/throughput-cpu or results/throughput-gpu, which needs a CUDA build of torch in $(VENV).
 bench-cpu: DEVICE := cpu
 bench-cpu: MODES := --batch 1,16 --dtype float32,bfloat16 --form module,inference
 bench-gpu: DEVICE := cuda
@@ -45,6 +45,7 @@ bench-cpu bench-gpu: bench-%: $(READY)
 	$(BIN)/python benchmarks/throughput.py --device $(DEVICE) --out results/throughput-$*
 	for sweep in $(SWEEPS); do $(BIN)/python -m sqzexplore bench sweeps/$$sweep.yaml \
 		--device $(DEVICE) $(MODES) --seconds 3 --out results/throughput-$*/$$sweep || exit; done
+	$(BIN)/python benchmarks/workers.py --device $(DEVICE) --out results/throughput-$*/workers.csv
 
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
 $(READY): pyproject.toml constraints.txt
