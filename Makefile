@@ -35,7 +35,8 @@ benchmarks: $(READY)
 	$(BIN)/python benchmarks/census.py
 
 # torchvision's SqueezeNet against ours in every mode, then the throughput of the four sweeps, then
-# trials an hour with several workers, into results/throughput-cpu or results/throughput-gpu, which needs a CUDA build of torch in $(VENV).
+# trials an hour with several workers, into results/throughput-cpu or results/throughput-gpu, which
+# needs a CUDA build of torch in $(VENV).
 bench-cpu: DEVICE := cpu
 bench-cpu: MODES := --batch 1,16 --dtype float32,bfloat16 --form module,inference
 bench-gpu: DEVICE := cuda
