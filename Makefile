@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: demo test lint gallery sweeps census benchmarks bench-cpu bench-gpu clean
+.PHONY: demo test lint docs gallery sweeps census benchmarks bench-cpu bench-gpu clean
 
 # The committed outcome under results/ stays as it is: the demo writes elsewhere.
 demo: $(READY)
@@ -19,6 +19,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, into build/site; what a link does not reach, or the navigation leaves out, is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -E -q -c docs -d build/doctrees . build/site
 
 # The four questions of the paper, into results/; what is there already is not measured again.
 sweeps: $(READY)

@@ -55,6 +55,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 # Text is shown as it is: a question or a path may hold brackets that rich would take for markup.
 out = _Terminal(width=None if sys.stdout.isatty() else 130, markup=False, emoji=False)
