@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: demo test lint gallery sweeps census benchmarks bench-cpu bench-gpu clean
+.PHONY: demo test lint docs gallery sweeps census benchmarks bench-cpu bench-gpu clean
 
 # The committed outcome under results/ stays as it is: the demo writes elsewhere.
 demo: $(READY)
@@ -19,6 +19,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, into build/site; what a link does not reach, or the navigation leaves out, is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -E -q -c docs -d build/doctrees . build/site
 
 # The four questions of the paper, into results/; what is there already is not measured again.
 sweeps: $(READY)
@@ -34,8 +38,9 @@ benchmarks: $(READY)
 	$(BIN)/python benchmarks/cost.py --out results/benchmarks/cost.csv
 	$(BIN)/python benchmarks/census.py
 
-# torchvision's SqueezeNet against ours in every mode, then the throughput of the four sweeps, into
-# results/throughput-cpu or results/throughput-gpu, which needs a CUDA build of torch in $(VENV).
+# torchvision's SqueezeNet against ours in every mode, then the throughput of the four sweeps, then
+# trials an hour with several workers, into results/throughput-cpu or results/throughput-gpu, which
+# needs a CUDA build of torch in $(VENV).
 bench-cpu: DEVICE := cpu
 bench-cpu: MODES := --batch 1,16 --dtype float32,bfloat16 --form module,inference
 bench-gpu: DEVICE := cuda
@@ -45,6 +50,7 @@ bench-cpu bench-gpu: bench-%: $(READY)
 	$(BIN)/python benchmarks/throughput.py --device $(DEVICE) --out results/throughput-$*
 	for sweep in $(SWEEPS); do $(BIN)/python -m sqzexplore bench sweeps/$$sweep.yaml \
 		--device $(DEVICE) $(MODES) --seconds 3 --out results/throughput-$*/$$sweep || exit; done
+	$(BIN)/python benchmarks/workers.py --device $(DEVICE) --out results/throughput-$*/workers.csv
 
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
 $(READY): pyproject.toml constraints.txt

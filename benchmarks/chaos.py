@@ -56,7 +56,7 @@ SPEC = """\
 name: chaos
 base: {{width_multiplier: 0.25}}
 space: {{squeeze_ratio: {ratios}}}
-search: {{retries: 1000, trial_timeout: {timeout}}}
+search: {{{search}, retries: 1000, trial_timeout: {timeout}}}
 measure:
   accuracy:
     {{data: digits, epochs: {epochs}, seeds: 2, proxy: {{width_multiplier: 0.1}}}}
@@ -348,7 +348,11 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
     count = asked.architectures
     ratios = [round(0.05 + 0.9 * i / (count - 1), 4) for i in range(count)]
     spec = place / "chaos.yaml"
-    spec.write_text(SPEC.format(ratios=ratios, timeout=asked.timeout, epochs=asked.epochs))
+    search = f"sampler: {asked.sampler}"
+    if asked.sampler != "grid":  # which then draws all that there are
+        search += f", trials: {count}"
+    text = SPEC.format(ratios=ratios, search=search, timeout=asked.timeout, epochs=asked.epochs)
+    spec.write_text(text)
     always = {ratios[1]: "raise", ratios[2]: "eat"}
     faults = always | {ratios[3]: "hang once", ratios[4]: "die once"}
 
@@ -409,6 +413,7 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
         ends = sum((process.ends for process in processes), Counter[str]())
         return {
             "storage": asked.storage,
+            "sampler": asked.sampler,
             "seed": asked.seed,
             "workers": asked.workers,
             "architectures": count,
@@ -448,6 +453,7 @@ def main() -> None:
     parser.add_argument("--server-kills", type=int, default=0, help="of PostgreSQL")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--storage", choices=["journal", "sqlite", "postgres"], default="journal")
+    parser.add_argument("--sampler", choices=["grid", "random", "tpe"], default="grid")
     parser.add_argument("--architectures", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--every", type=float, default=3.0, help="seconds between harms, mean")

@@ -88,7 +88,7 @@ class Postgres:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
-        settings += ["max_connections=60", "shared_buffers=16MB"]
+        settings += ["max_connections=60", "shared_buffers=16MB", "dynamic_shared_memory_type=mmap"]
         command = [self._bin / "postgres", "-D", self._folder / "data"]
         command += [part for setting in settings for part in ("-c", setting)]
         log = self._folder / "log"
@@ -143,6 +143,13 @@ def postgres() -> Iterator[Postgres]:
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
     folder = Path(tempfile.mkdtemp(prefix="sqzexplore-postgres-", dir=memory if roomy else None))
+    # Removes it at the end, also that of a test run that is killed.
+    sweeper = subprocess.Popen(
+        ["sh", "-c", 'cat >/dev/null; until rm -rf "$1"; do sleep 0.1; done', "sh", folder],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         server = Postgres(folder)
         server.start()
@@ -151,7 +158,7 @@ def postgres() -> Iterator[Postgres]:
         finally:
             server.stop()
     finally:
-        shutil.rmtree(folder)
+        stop(sweeper)
 
 
 class Proxy:

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import sqzexplore as sqz
+from conftest import ROOT
 from sqzexplore import figures
 from sqzexplore.errors import UserError
 from sqzexplore.reference import published
+from sqzexplore.results import load_results
+from sqzexplore.spec import Spec
 
 mpl.use("agg")
 
@@ -112,6 +115,18 @@ def test_labels_do_not_collide() -> None:
     crowded["top1_ci_low"] = crowded["top1"] - 2
     crowded["top1_ci_high"] = crowded["top1"] + 1
     axes = figures.tradeoff(crowded, "train_size_mb", "top1", "squeeze_ratio")
+    axes.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+
+
+@pytest.mark.parametrize("sweep", ["sr", "fraction_3x3", "pooling", "bypass", "cifar10-sr"])
+def test_no_label_of_the_committed_figures_lies_on_another(sweep: str) -> None:
+    folder = ROOT / "results" / sweep
+    spec = Spec.load(folder / "spec.yaml")
+    axis = next(iter(spec.space))
+    axes = figures.tradeoff(load_results(folder), "train_macs", "top1", axis)
     axes.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
     for i, box in enumerate(boxes):

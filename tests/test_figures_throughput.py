@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from sqzexplore import figures_throughput as figures
 from sqzexplore.analysis import rank_correlation
+from sqzexplore.cost import cost_table
 from sqzexplore.results import THROUGHPUT, load_results, to_frame
 
 mpl.use("agg")
@@ -102,6 +103,18 @@ def test_tables_of_an_older_version_load_and_draw(tmp_path: Path) -> None:
     assert rows["images_per_s"].notna().all()
     assert rows[["form", "mode", "outcome", "macs", "warm"]].isna().all().all()
     assert figures.write_throughput_figures(rows, tmp_path) == []
+
+
+def test_a_metaparameter_of_a_newer_version_is_at_its_default(tmp_path: Path) -> None:
+    """An older table has no column for it; its networks were what the default now stands for."""
+    now = load_results(ROOT / "results" / "sr")
+    now.drop(columns=["dropout", "pool_after", "top5"]).to_parquet(tmp_path / "trials.parquet")
+    older = load_results(tmp_path)
+    assert list(older) == list(now)
+    assert (older["dropout"] == 0.5).all()
+    assert (older["pool_after"] == "1,4,8").all()
+    assert older["top5"].isna().all()
+    assert cost_table(older)["params"].tolist() == now["params"].tolist()
 
 
 def test_rank_correlations() -> None:

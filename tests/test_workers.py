@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -37,8 +37,9 @@ FAULTY = Path(__file__).with_name("faulty.py")
 class Sweeps:
     """Processes that sweep QUICK in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.folder, self.out, self.log = folder, folder / "out", folder / "log"
+        self.environment = environment or {}
         self.log.touch()
         self._started: list[subprocess.Popen[str]] = []
 
@@ -54,6 +55,7 @@ class Sweeps:
             [sys.executable, FAULTY, *map(str, arguments)],
             env=os.environ
             | {"FAULTS": json.dumps(known), "FAULTS_LOG": str(self.log)}
+            | self.environment
             | {"FAULTS_MACHINE": machine},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

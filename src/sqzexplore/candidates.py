@@ -7,6 +7,7 @@ once its architecture is known, and the earlier claim decides.
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -77,13 +78,13 @@ class Candidates:
         self._distributions = {axis.field: axis.distribution() for axis in self.space.axes}
         self.sync()
         #: What was left behind before this process began is no fault of the architecture.
-        self._left = {n for n, trial in self.others.items() if not self._lives(trial)}
+        self._left_behind = {n for n, trial in self.others.items() if not self._lives(trial)}
         #: Processes that work together must not all draw the same.
-        company = not claims.alone() or len(self._left) < len(self.others)
+        company = not claims.alone() or len(self._left_behind) < len(self.others)
         self._salt = random.SystemRandom().randrange(1, 2**20) if company else 0
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         self._enqueued = len(waiting)
-        self._grid = self.left()
+        self._grid, self._lost = self._new(), False
 
     def sync(self) -> None:
         """Read what changed in the study."""
@@ -167,7 +168,11 @@ class Candidates:
             user_attrs=dict(attributes or {}),
         )
 
-    def left(self) -> Iterator[Architecture]:
+    def block(self, size: int) -> list[Architecture]:
+        """The grid's next architectures, which the caller evaluates without trials of their own."""
+        return list(itertools.islice(self._grid, size))
+
+    def _new(self) -> Iterator[Architecture]:
         """The architectures of the grid that no process has."""
         for index in self._order():
             architecture = self.space.architecture(index)
@@ -186,13 +191,9 @@ class Candidates:
             for architecture in self._grid:
                 if candidate := self._created(architecture):
                     return candidate
-            if self._mine or self.others:
+            if not self._lost or self._mine or self.others:
                 return None
-            self._grid = self.left()
-            if (first := next(self._grid, None)) is None:
-                return None
-            if candidate := self._created(first):
-                return candidate
+            self._grid, self._lost = self._new(), False
 
     def _order(self) -> Iterator[int]:
         if not self._salt:
@@ -216,7 +217,7 @@ class Candidates:
     def _take_up(self, trial: FrozenTrial) -> Candidate | None:
         """Go on with a trial whose process died or let go of it."""
         owner = trial.user_attrs.get(OWNER) or {"process": None, "attempts": 0}
-        killed = owner["process"] is not None and trial.number not in self._left
+        killed = owner["process"] is not None and trial.number not in self._left_behind
         deaths = owner["attempts"] + killed
         # Optuna goes on with a trial of an earlier process by its storage id alone.
         live = Trial(self.study, trial._trial_id)
@@ -281,6 +282,7 @@ class Candidates:
                 self.same(trial, known)
             else:
                 self._end(trial.number, TrialState.FAIL)
+                self._lost = True
             return None
         self.claims.hold(trial._trial_id, mark)
         return Candidate(trial, architecture, mark["attempts"])

@@ -6,6 +6,7 @@ other data and other training, and no axis is shared between them.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -16,6 +17,8 @@ import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
@@ -39,6 +42,10 @@ _NAMES = {
 }
 _SHORT = {"squeeze_ratio": "SR", "fraction_3x3": "3x3", "pool_after": "pool", "bypass": ""}
 _LARGER_IS_BETTER = ("top1", "images_per_s")
+#: Keeps a label readable where it crosses a line.
+_HALO = withStroke(linewidth=1.5, foreground="white")
+#: Arrangements of labels that are tried until none lies on another.
+_ATTEMPTS = 8
 #: Characters of a title that fit above a panel.
 _TITLE_WIDTH = 56
 
@@ -212,21 +219,34 @@ def write_labels(
     reach = np.zeros_like(along * ys)
     if errors is not None:
         reach = np.where(along < 0, along * errors[0], along * errors[1])
-    texts = [
-        axes.text(x, y, text, fontsize=7, zorder=4)
-        for x, y, text in zip(xs, ys, labels, strict=True)
-    ]
+    points = np.broadcast_to(xs, reach.shape).ravel(), (ys + reach).ravel()
     state = np.random.get_state()
-    np.random.seed(0)  # adjustText draws from the global state; a figure should not vary
-    adjust_text(
-        texts,
-        x=np.broadcast_to(xs, reach.shape).ravel(),
-        y=(ys + reach).ravel(),
-        ax=axes,
-        expand=(1.3, 1.6),
-        arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
-    )
+    for attempt in range(_ATTEMPTS):
+        texts = [
+            axes.text(x, y, text, fontsize=7, zorder=4, path_effects=[_HALO])
+            for x, y, text in zip(xs, ys, labels, strict=True)
+        ]
+        np.random.seed(attempt)  # adjustText draws from the global state; no figure should vary
+        push = 0.1 * (1 + attempt)
+        lines = adjust_text(
+            texts,
+            *points,
+            ax=axes,
+            expand=(1.3, 1.6),
+            force_text=(push, 2 * push),
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
+        )[1]
+        if attempt + 1 == _ATTEMPTS or not _collide(texts):
+            break
+        for artist in (*texts, *lines):
+            artist.remove()
     np.random.set_state(state)
+
+
+def _collide(texts: list[Text]) -> bool:
+    """Whether two labels lie on each other."""
+    boxes = [text.get_window_extent() for text in texts]
+    return any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from .architecture import FIELDS, Architecture
-from .columns import with_overrides
+from .columns import format_value, with_overrides
 from .errors import UserError
 from .files import write_atomically
 
@@ -123,6 +123,9 @@ _PROVENANCE = {
     "started_at": Column("string", "", "when the trial started, UTC"),
     "duration_s": Column("Float64", "s", "how long it took"),
 }
+
+_DEFAULTS = Architecture().model_dump()
+_DEFAULTS["pool_after"] = format_value(_DEFAULTS["pool_after"])
 
 #: Every column of `trials`, in order.
 TRIALS: dict[str, Column] = {
@@ -253,8 +256,10 @@ def _read(file: Path, table: str) -> pd.DataFrame:
         missing = [name for name in _TRIAL if name not in frame]
         if missing:
             raise ValueError(f"it has no column {missing[0]}")
-        # What an older version did not measure is missing.
-        return frame.reindex(columns=[*types]).astype(types)
+        # What an older version did not measure is missing; a metaparameter that it did not have
+        # was at what is now its default.
+        absent = {name: _DEFAULTS[name] for name in types if name in FIELDS and name not in frame}
+        return frame.assign(**absent).reindex(columns=[*types]).astype(types)
     except (OSError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors
         reason = " ".join(str(error).split())[:200]
         raise UserError(

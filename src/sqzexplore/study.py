@@ -8,7 +8,6 @@ own number, so that each architecture has exactly one row.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -227,12 +226,11 @@ class _Sweep:
             return False
         if (running := self._running.get(trial)) is None:
             return True
-        live = running.trial
         try:
-            live.report(epoch.val_top1, epoch.epoch)
+            running.trial.report(epoch.val_top1, epoch.epoch)
         except UpdateFinishedTrialError:  # by another process, just now
             return True
-        return live.should_prune()
+        return running.trial.should_prune()
 
     def ended(self, trial: int, evaluation: Evaluation) -> None:
         """Take the rows into the study, tell it the values."""
@@ -386,8 +384,7 @@ class _Sweep:
         a storage takes in one step. It takes seconds, for which another process waits."""
         with filelock.FileLock(self.folder / _COUNTING):
             self._candidates.sync()
-            left = self._candidates.left()
-            while block := list(itertools.islice(left, _BLOCK)):
+            while block := self._candidates.block(_BLOCK):
                 self.study.add_trials(self._counted(block))
                 self._candidates.sync()
 

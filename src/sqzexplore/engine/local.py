@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -46,13 +46,20 @@ def places(workers: int, device: torch.device) -> list[Place]:
     devices = [str(device)]
     if device.type == "cuda" and device.index is None:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(_cores())
     found = []
     for number in range(workers):
         mine = cores[number * len(cores) // workers : (number + 1) * len(cores) // workers]
         mine = mine or [cores[number % len(cores)]]
         found.append(Place(devices[number % len(devices)], tuple(mine)))
     return found
+
+
+def _cores() -> Iterable[int]:
+    """Those that this process may use; not every system can say which."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return range(os.cpu_count() or 1)
 
 
 class Local:
@@ -254,7 +261,7 @@ def _end_with_parent() -> None:
 
 
 def _keep_to(place: Place) -> None:
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):
         os.sched_setaffinity(0, place.cores)
     torch.set_num_threads(min(torch.get_num_threads(), len(place.cores)))
     with suppress(OSError):

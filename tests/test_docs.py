@@ -1,0 +1,250 @@
+"""What the pages show is run: every Python block, every command, every sweep file.
+
+The examples of a page run in order, in one Python namespace and one folder, which holds copies of
+the checkout's results and sweeps. A block that a test cannot run stands after an HTML comment that
+says why, `<!-- skip: next "reason" -->`.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import html
+import multiprocessing
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+from unittest import SkipTest
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+import typer
+from markdown_it import MarkdownIt
+from nbclient import NotebookClient
+from pydantic import BaseModel
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+from typer.testing import CliRunner
+
+import sqzexplore
+from conftest import ROOT, Run
+from sqzexplore.architecture import FIELDS, FireOverride
+from sqzexplore.cli import app
+from sqzexplore.results import TABLES
+from sqzexplore.spec import FigureSpec, Spec
+
+sys.path.insert(0, str(ROOT / "docs"))
+import generate
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "results" / "README.md"])
+#: Languages of the blocks: run, or shown (`text`: what is printed; the last: see docs/conf.py).
+RUN, SHOWN = {"python", "sh", "yaml"}, {"text", "diff", "{generated}"}
+VERB = "python -m sqzexplore "
+# Each verb is a process of its own, as at a desk, forked from one that has imported torch already.
+_FORK = multiprocessing.get_context("forkserver")
+_FORK.set_forkserver_preload(["sqzexplore.cli"])
+
+
+def _verb(arguments: list[str], log: Path) -> None:
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.argv = ["sqzexplore", *arguments]
+    runpy.run_module("sqzexplore", run_name="__main__")
+
+
+def run_verb(line: str) -> None:
+    """`python -m sqzexplore ...`: it must end with 0."""
+    log = Path("output.txt").absolute()
+    log.unlink(missing_ok=True)
+    process = _FORK.Process(target=_verb, args=(shlex.split(line, comments=True)[3:], log))
+    process.start()
+    process.join(240)
+    process.kill()
+    assert process.exitcode == 0, f"{line}\n{log.read_text()}"
+
+
+def run_shell(example: Example) -> None:
+    """A block of commands, each of which must end with 0."""
+    lines = [line for line in example.parsed.splitlines() if line]
+    if all(line.startswith(VERB) and not re.search(r"[|>&$\\]", line) for line in lines):
+        for line in lines:
+            run_verb(line)
+        return
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", example.parsed],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{example.parsed}\n{done.stdout}{done.stderr}"
+
+
+def write_spec(example: Example) -> None:
+    """A sweep file: checked, and written to where the commands of the page look for it."""
+    spec = Spec.parse(example.parsed)
+    (Path("sweeps") / f"{spec.name}.yaml").write_text(example.parsed)
+
+
+SYBIL = Sybil(
+    [
+        SkipParser(),
+        PythonCodeBlockParser(),
+        CodeBlockParser("sh", run_shell),
+        CodeBlockParser("yaml", write_spec),
+    ]
+)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with copies of the results and the sweeps, to work in."""
+    for name in ("results", "sweeps"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    mpl.use("agg")
+    with mpl.rc_context():
+        yield tmp_path
+        plt.close("all")
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def has_examples(page: Path) -> bool:
+    return any(token.info in RUN for token in MarkdownIt().parse(page.read_text()))
+
+
+@pytest.mark.parametrize("page", [*filter(has_examples, PAGES)], ids=name_of)
+def test_what_a_page_shows_runs(page: Path, desk: Path) -> None:
+    for example in SYBIL.parse(page):
+        try:
+            example.evaluate()
+        except SkipTest as skipped:
+            print(f"{name_of(page)}:{example.line}: not run: {skipped}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_is_of_a_language_that_is_run_or_known_to_be_shown(page: Path) -> None:
+    for token in MarkdownIt().parse(page.read_text()):
+        assert token.type != "code_block", f"{page}:{token.map}: indented, nothing runs it"
+        if token.type == "fence":
+            assert token.info.split(" ")[0] in RUN | SHOWN, f"{page}:{token.map}: {token.info!r}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_is_not_run_says_why(page: Path) -> None:
+    for marker in re.findall(r"<!--.*?-->", page.read_text(), re.DOTALL):
+        assert re.fullmatch(r'<!-- skip: next "[^"\n]{10,}" -->', marker), f"{page}: {marker}"
+
+
+def numbers(outputs: list[Any]) -> list[float]:
+    """Every number in the text that the cells of a notebook print."""
+    texts = [str(output.get("data", {}).get("text/plain", "")) for output in outputs]
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", "\n".join(texts))]
+
+
+def test_the_notebook_runs_and_says_what_is_committed() -> None:
+    """In a fresh kernel: no error, and the same numbers, which are those of the tables."""
+    notebook = nbformat.read(ROOT / "results" / "analysis.ipynb", as_version=4)
+    committed = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    there = {"metadata": {"path": str(ROOT / "results")}}
+    ran = NotebookClient(copy.deepcopy(notebook), timeout=120, resources=there).execute()
+    outputs = [output for cell in ran.cells for output in cell.get("outputs", ())]
+    assert not [o for o in committed + outputs if o.output_type in ("error", "stream")]
+    assert sum("image/png" in output.get("data", {}) for output in committed) == 1
+    assert numbers(committed) == pytest.approx(numbers(outputs), abs=1e-3)
+    folders = [prefix + name for prefix in ("", "cifar10-") for name in ("sr", "fraction_3x3")]
+    for folder in folders:
+        with (ROOT / "results" / folder / "trials.csv").open() as file:
+            for row in csv.DictReader(file):
+                assert round(float(row["top1"]), 3) in numbers(committed), folder
+    with (ROOT / "results" / "claims.csv").open() as file:
+        for row in csv.DictReader(file):
+            if "figure 3" in row["paper"]:
+                assert {float(row[k]) for k in ("points", "ci_low", "ci_high")} < {
+                    *numbers(committed)
+                }
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """As `make docs` builds it; every reference table has a row for each thing there is."""
+    site = tmp_path / "site"
+    command = ["-W", "--keep-going", "-q", "-c", "docs", "-d", str(tmp_path / "doctrees"), "."]
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *command, str(site)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    page = {name: (site / f"docs/reference/{name}.html").read_text() for name in generate.PAGES}
+    for columns in TABLES.values():
+        for name, column in columns.items():
+            assert f">{name}<" in page["tables"], name
+            assert html.escape(column.meaning, quote=False) in page["tables"], name
+    for verb in typer.main.get_command(app).commands:
+        assert f'id="python-m-sqzexplore-{verb}"' in page["cli"], verb
+    for public in (sqzexplore, sqzexplore.analysis):
+        for name in public.__all__:
+            assert f'id="{public.__name__}.{name}"' in page["python"], name
+    for sweep in (ROOT / "results").glob("*/trials.parquet"):
+        assert (site / "results" / sweep.parent.name / "report.html").exists()
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The keys of a sweep file, from the models' own annotations."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for inner in [field.annotation, *get_args(field.annotation)]:
+            for one in [inner, *get_args(inner)]:
+                if isinstance(one, type) and issubclass(one, BaseModel):
+                    yield from _keys(one, f"{prefix}{name}{'[]' if one is FigureSpec else ''}.")
+
+
+def test_the_reference_has_every_key_with_what_it_means() -> None:
+    rows = [line[2:-2].split(" | ") for line in generate.spec().splitlines() if line[:3] == "| `"]
+    by_key = {row[0].strip("`"): row for row in rows if len(row) == 5}
+    keys = {*_keys(Spec), *FIELDS, *(f"fireN.{name}" for name in FireOverride.model_fields)}
+    assert keys <= by_key.keys()
+    assert [key for key in keys if not by_key[key][1]] == []
+    epochs = by_key["measure.accuracy.epochs"]
+    assert epochs[2:] == ["`20`", "integer", "at least 1, at most 10,000"]
+    assert by_key["dropout"][2:] == ["`0.5`", "number", "at least 0, below 1"]
+    assert by_key["name"][2:4] == ["required", "text"]
+
+
+def test_help_shows_the_defaults_that_it_describes() -> None:
+    """rich takes brackets for markup where typer lets it."""
+    printed = CliRunner().invoke(app, ["report", "--help"], env={"COLUMNS": "200"}).stdout
+    assert "[default: DIR/report.html]" in printed
+
+
+def test_the_specs_of_spaces_have_as_many_architectures_as_they_should() -> None:
+    page = SYBIL.parse(ROOT / "docs" / "spaces.md")
+    specs = [Spec.parse(e.parsed) for e in page if e.region.evaluator is write_spec]
+    assert [spec.design_space.count() for spec in specs] == [9, 7, 12]
+    assert Spec.load(ROOT / "sweeps" / "beyond.yaml").design_space.count() > 10
+
+
+def test_the_readme_shows_what_the_committed_table_says(sqz: Run) -> None:
+    printed = sqz("results", ROOT / "results" / "sr").stdout
+    shown = re.search(r"```text\n(sr: .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown
+    for line in shown[1].splitlines():
+        assert line in printed
