@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 from datetime import timedelta
@@ -25,8 +26,11 @@ def faulty(architecture, spec, data, device, scratch, *rest):
     log = Path(os.environ["FAULTS_LOG"])
     with log.open("a") as file:
         file.write(f"{architecture.squeeze_ratio} {os.getpid()}\n")
+    first = log.read_text().count(f"{architecture.squeeze_ratio} ") == 1
     match what.split():
         case ["hang"]:
+            time.sleep(3600)
+        case ["hang", "once"] if first:
             time.sleep(3600)
         case ["slow", seconds]:
             time.sleep(float(seconds))
@@ -35,7 +39,7 @@ def faulty(architecture, spec, data, device, scratch, *rest):
                 time.sleep(0.02)
         case ["die"]:
             os.kill(os.getpid(), signal.SIGKILL)
-        case ["die", "once"] if log.read_text().count(f"{architecture.squeeze_ratio} ") == 1:
+        case ["die", "once"] if first:
             os.kill(os.getpid(), signal.SIGKILL)
         case ["exit"]:
             os._exit(7)
@@ -43,7 +47,23 @@ def faulty(architecture, spec, data, device, scratch, *rest):
             raise ArithmeticError("no good")
         case ["memory"]:
             bytearray(1 << 50)
+        case ["eat"]:
+            eat()
     return _real(architecture, spec, data, device, scratch, *rest)
+
+
+def eat():
+    """Take memory until the system gives no more, which is after 300 MB more than now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 300_000_000, hard))
+    eaten = []
+    try:
+        while True:
+            eaten.append(b"x" * 10_000_000)
+    finally:
+        eaten.clear()
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 evaluate.evaluate = faulty

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
+import threading
 import time
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 import filelock
+import psutil
 import pytest
+import torch
 
+from sqzexplore.files import write_atomically
 from sqzexplore.results import load_results
+from sqzexplore.spec import Spec
 from sqzexplore.status import status
-from test_workers import QUICK, Sweeps, sweeps, until, whole
+from sqzexplore.study import run_sweep
+from test_sweep import Quiet
+from test_workers import QUICK, RATIOS, Sweeps, sweeps, until, whole
 
 __all__ = ["sweeps"]
 
+LIMITED = QUICK.replace("retries: 1", "retries: 1, trial_timeout: 4s")
 FIRST, SECOND = "one/machine", "another/machine"
 
 
@@ -71,11 +82,10 @@ def test_stopped_while_another_took_its_trials(sweeps: Sweeps) -> None:
 @pytest.mark.parametrize("done", [True, False])
 def test_stopped_for_longer_than_a_trial_may_take(sweeps: Sweeps, done: bool) -> None:
     """When it comes back its own trial is late, and another process has it, or its result."""
-    text = QUICK.replace("retries: 1", "retries: 1, trial_timeout: 4s")
-    first = sweeps.start({0.1: "hang"}, "--workers", 2, text=text, machine=FIRST)
+    first = sweeps.start({0.1: "hang"}, "--workers", 2, text=LIMITED, machine=FIRST)
     began(sweeps, 0.1)
     pause(sweeps, first)
-    second = sweeps.start({} if done else {0.1: "slow 3"}, text=text, machine=SECOND)
+    second = sweeps.start({} if done else {0.1: "slow 3"}, text=LIMITED, machine=SECOND)
     until(lambda: sum(ratio == 0.1 for ratio, _ in sweeps.begun()) == 2)
     if done:
         ended_well(second)
@@ -84,3 +94,101 @@ def test_stopped_for_longer_than_a_trial_may_take(sweeps: Sweeps, done: bool) ->
     ended_well(second)
     one_row_each(sweeps)
     assert sum(ratio == 0.1 for ratio, _ in sweeps.begun()) == 2
+
+
+def test_stopped_by_a_full_disk(sweeps: Sweeps) -> None:
+    """It cannot even say that it lets go of its trial; the next process knows at once."""
+    first = sweeps.start({0.1: "hang"}, "--workers", 2)
+    began(sweeps, 0.1)
+    until(lambda: status(sweeps.out).complete.done == 5)
+    resource.prlimit(first.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 130, errors
+    assert "run the same command again to resume" in errors
+    assert [one.running for one in status(sweeps.out).unfinished] == [False]
+
+
+def test_the_last_one_leaves_what_another_needs_to_know(sweeps: Sweeps) -> None:
+    """A process that is interrupted beside one that was killed does not wipe its traces."""
+    faults = {0.1: "hang", 0.2: "hang"}
+    first = sweeps.start(faults, "--workers", 2)
+    began(sweeps, 0.1, 0.2)
+    second = sweeps.start(faults)
+    until(lambda: status(sweeps.out).complete.done == 4)
+    second.send_signal(signal.SIGSTOP)
+    first.kill()
+    first.wait()
+    second.send_signal(signal.SIGINT)
+    second.send_signal(signal.SIGCONT)
+    second.communicate(timeout=60)
+    assert [one.running for one in status(sweeps.out).unfinished] == [False, False]
+
+
+def test_what_a_killed_process_kept_goes(tmp_path: Path) -> None:
+    """It was killed between telling the study and removing what the trial had kept."""
+    spec = Spec.parse(QUICK)
+    run_sweep(spec, tmp_path, torch.device("cpu"), Quiet())
+    known = load_results(tmp_path)["arch_id"].iloc[0]
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    for name in (f"{known}-cpu.json", f".{known}-cpu-seed0.safetensors.x1y2"):
+        (partial / name).touch()
+    run_sweep(spec, tmp_path, torch.device("cpu"), Quiet())
+    assert not partial.exists()
+
+
+def test_the_tables_are_read_while_they_are_written(tmp_path: Path) -> None:
+    """A file that another takes the place of is read to its end."""
+    run_sweep(Spec.parse(QUICK), tmp_path, torch.device("cpu"), Quiet())
+    rows = load_results(tmp_path)
+    one, many = (rows.head(1).to_parquet(index=False), rows.to_parquet(index=False))
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            for content in (one, many):
+                write_atomically(tmp_path / "trials.parquet", content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert {len(load_results(tmp_path)) for _ in range(60)} == {1, len(RATIOS)}
+    finally:
+        over.set()
+        writer.join()
+
+
+def test_interrupted_while_a_worker_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(process: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SpawnProcess, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(Spec.parse(QUICK), tmp_path, torch.device("cpu"), Quiet(), workers=2)
+
+
+def test_ctrl_c_while_a_worker_starts(sweeps: Sweeps) -> None:
+    """A terminal sends it to the workers too, which may not yet know that it is not for them."""
+    process = sweeps.start({0.1: "hang"}, "--workers", 1, text=LIMITED)
+    workers: list[psutil.Process] = []
+
+    def started() -> bool:
+        workers[:] = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        return bool(workers)
+
+    until(started)
+    time.sleep(0.3)  # it imports
+    for each in (*workers, process):
+        each.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "run the same command again to resume" in errors
+    assert not any(worker.is_running() for worker in workers)

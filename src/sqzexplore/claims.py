@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
 import threading
 from collections.abc import Iterable, Mapping
@@ -20,8 +19,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import filelock
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
+
+from .files import exclusive
 
 #: The user attribute of a trial that names its owner.
 OWNER = "owner"
@@ -42,7 +44,8 @@ class Claims:
     """
 
     def __init__(self, folder: Path, storage: BaseStorage, device: str) -> None:
-        self._locks, self._storage = (folder / _FOLDER).absolute(), storage
+        self._folder, self._storage = folder, storage
+        self._locks = (folder / _FOLDER).absolute()
         self.process = secrets.token_hex(8)
         self._lock = filelock.FileLock(self._locks / self.process)
         self._who = {
@@ -58,22 +61,29 @@ class Claims:
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        self._locks.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        with exclusive(self._folder):  # another one may be removing the empty folder
+            self._locks.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
         self._heart.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._over.set()
         self._heart.join(1.0)  # it may be waiting for a lost database
-        for trial_id in list(self._mine):
-            self.release(trial_id)
-        alone = self.alone()
+        kept = [trial_id for trial_id in list(self._mine) if not self._release(trial_id)]
         self._lock.release()
-        with suppress(OSError):
+        if kept:
+            return  # the file says, as that of a killed process, that this one is gone
+        with suppress(OSError), exclusive(self._folder):
             (self._locks / self.process).unlink()
-        if alone:  # what killed processes left is nobody's
-            shutil.rmtree(self._locks, ignore_errors=True)
+            self._locks.rmdir()  # the last one does
+
+    def nothing_left(self) -> None:
+        """No trial is unfinished: what killed processes left here is of no use."""
+        with exclusive(self._folder):
+            for path in self._locks.glob("*"):
+                if path.name != self.process and not _held(path):
+                    path.unlink()
 
     def alone(self) -> bool:
         """Whether no other process works in this folder. Those that only share its database
@@ -104,12 +114,19 @@ class Claims:
         with self._guard:
             self._mine.pop(trial_id, None)
 
-    def release(self, trial_id: int) -> None:
-        """Leave the trial unfinished, for any process to take up at once."""
+    def _release(self, trial_id: int) -> bool:
+        """Leave the trial unfinished, for any process to take up at once; whether the storage,
+        which may be full or gone, knows of it."""
         with self._guard:
             owner = self._mine.pop(trial_id)
-        with suppress(Exception):  # without a storage, the heartbeat's age says it later
-            self._storage.set_trial_user_attr(trial_id, OWNER, owner | {"process": None})
+        try:
+            if self.owns(self._storage.get_trial(trial_id)):
+                self._storage.set_trial_user_attr(trial_id, OWNER, owner | {"process": None})
+        except UpdateFinishedTrialError:
+            return True
+        except Exception:
+            return False
+        return True
 
     def owns(self, trial: FrozenTrial) -> bool:
         """Whether the trial is this process's, as its storage has it."""

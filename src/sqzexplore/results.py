@@ -8,6 +8,7 @@ each as CSV for eyes and diffs and as Parquet for types.
 from __future__ import annotations
 
 import glob
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,7 +251,8 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
 def _read(file: Path, table: str) -> pd.DataFrame:
     types = {name: column.type for name, column in TABLES[table].items()}
     try:
-        frame = pd.read_parquet(file)
+        # From one opening of the file: between two, a running sweep can put another in its place.
+        frame = pd.read_parquet(io.BytesIO(file.read_bytes()))
         missing = [name for name in _TRIAL if name not in frame]
         if missing:
             raise ValueError(f"it has no column {missing[0]}")

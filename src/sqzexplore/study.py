@@ -181,6 +181,8 @@ class _Sweep:
                 engine.wait(_POLL_S)
                 self._write_if_due()
             self.write()
+            if not self._candidates.others and not self._running:
+                self._tidy()
         except BaseException:
             if isinstance(storage := self.study._storage, PatientStorage):
                 storage.hurry()
@@ -338,12 +340,20 @@ class _Sweep:
 
     def _clean(self, architecture: Architecture) -> None:
         """Remove what an unfinished trial keeps, and what a killed one was writing."""
-        scratch = self.folder / _SCRATCH
         for pattern in (f"{architecture.arch_id}-*", f".{architecture.arch_id}-*"):
-            for kept in scratch.glob(pattern):
+            for kept in (self.folder / _SCRATCH).glob(pattern):
                 kept.unlink(missing_ok=True)
-        with suppress(OSError):  # still in use
+
+    def _tidy(self) -> None:
+        """Nothing is left to do: remove what killed processes left. Not before, for a worker may
+        be about to write into the folder."""
+        scratch = self.folder / _SCRATCH
+        for kept in scratch.glob("*"):
+            if kept.name.lstrip(".").partition("-")[0] in self.record.known:
+                kept.unlink(missing_ok=True)
+        with suppress(OSError):
             scratch.rmdir()
+        self.claims.nothing_left()
 
     def _plan(self) -> tuple[int, float]:
         """Architectures in all, and their work."""

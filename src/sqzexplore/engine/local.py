@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..spec import Spec
 from ..training import Epoch
 from .base import Job, Listener, Task
 
-#: Workers in a row that may die before they can take a trial.
+#: Workers in a row, of each place, that may die before they can take a trial.
 _MOST_STILLBORN = 5
 #: Of processes that the kernel can end when memory runs out, a worker is its first choice.
 _OOM_SCORE = 500
@@ -148,8 +149,8 @@ class Local:
         self._idle.append(_Worker(self._job, worker.place))
         if not begun:
             self._stillborn += 1
-            if self._stillborn >= _MOST_STILLBORN:
-                raise UserError(f"--workers: {_MOST_STILLBORN} in a row could not begin: {reason}")
+            if self._stillborn >= _MOST_STILLBORN * self.slots:
+                raise UserError(f"--workers: {self._stillborn} in a row could not begin: {reason}")
         self._listener.lost(task.trial, reason if begun else "")
 
 
@@ -173,7 +174,8 @@ class _Worker:
             self.process = context.Process(
                 target=_work, args=(self.job, self.place, theirs), name="worker", daemon=True
             )
-            self.process.start()
+            with _blocked(signal.SIGINT):
+                self.process.start()
             theirs.close()
         with suppress(OSError):  # it has died; its end is heard of next
             self.pipe.send(task)
@@ -196,14 +198,27 @@ class _Worker:
     def kill(self) -> None:
         """End it."""
         if self.process is not None:
-            self.process.kill()
-            self.process.join()
+            if self.process.pid is not None:  # else it was interrupted while it started
+                self.process.kill()
+                self.process.join()
             self.pipe.close()
+
+
+@contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """A process that is made meanwhile inherits it: the signal waits until it says what to do."""
+    ensure_running()  # the first process would start it, which unblocks all
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(job: Job, place: Place, pipe: Connection) -> None:
     """The life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _keep_to(place)
