@@ -18,6 +18,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+import servers
 from sqzexplore.candidates import Candidates
 from sqzexplore.claims import Claims
 from sqzexplore.files import write_atomically
@@ -238,3 +239,24 @@ def test_interrupted_between_a_claim_and_its_trial(
         with pytest.raises(KeyboardInterrupt):
             run_sweep(Spec.parse(QUICK), tmp_path, torch.device("cpu"), Quiet())
     assert [one.running for one in status(tmp_path).unfinished] == [False]
+
+
+def test_ctrl_c_while_the_database_is_away(
+    sweeps: Sweeps, postgres: servers.Postgres, database: str
+) -> None:
+    """Sweep, heartbeat and claims would each wait for it for ten minutes."""
+    stored = ("--workers", 2, "--storage", database)
+    first = sweeps.start({0.1: "hang", 0.2: "hang"}, *stored, machine=FIRST)
+    began(sweeps, 0.1, 0.2)
+    postgres.kill()
+    try:
+        time.sleep(2)  # each has met it
+        first.send_signal(signal.SIGINT)
+        _, errors = first.communicate(timeout=30)
+    finally:
+        postgres.start()
+    assert first.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "run the same command again to resume" in errors
+    ended_well(sweeps.start({}, *stored, machine=SECOND))
+    one_row_each(sweeps)
