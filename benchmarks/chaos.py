@@ -68,15 +68,15 @@ _KEYS = {
     "seeds": ["arch_id", "seed"],
     "history": ["arch_id", "seed", "epoch"],
 }
-#: What the monkey does, and how often of a hundred times.
+#: What the monkey does, in any order, and how often before it begins anew.
 _KINDS = {
-    "worker": 56,
-    "process": 18,
-    "both processes": 5,
-    "while writing": 7,
-    "stop": 6,
-    "interrupt": 5,
-    "full disk": 3,
+    "worker": 13,
+    "process": 4,
+    "both processes": 1,
+    "while writing": 2,
+    "stop": 2,
+    "interrupt": 2,
+    "full disk": 1,
 }
 _TMPFS_MB = 64
 
@@ -147,6 +147,7 @@ class Monkey:
         self._random, self._processes, self._folders = random.Random(seed), processes, folders
         self._server, self._fill = server, fill
         self.done: Counter[str] = Counter()
+        self._plan: list[str] = []
 
     @property
     def kills(self) -> int:
@@ -172,7 +173,10 @@ class Monkey:
             self._server.start()
             self.done["server"] += 1
             return
-        (kind,) = self._random.choices([*_KINDS], [*_KINDS.values()])
+        if not self._plan:
+            self._plan = [kind for kind, times in _KINDS.items() for _ in range(times)]
+            self._random.shuffle(self._plan)
+        kind = self._plan.pop()
         running = [each for each in self._processes if not each.done]
         process = self._random.choice(running)
         match kind:
@@ -189,9 +193,8 @@ class Monkey:
                 time.sleep(self._random.uniform(1, 6))
                 process.signal(signal.SIGCONT)
                 self.done["stop"] += 1
-            case "interrupt" if process.workers():  # it is past its own beginning
-                process.signal(signal.SIGINT)
-                self.done["interrupt"] += 1
+            case "interrupt":
+                self._interrupt(process)
             case "full disk":
                 self._fill(running)
                 self.done["full disk"] += 1
@@ -202,6 +205,16 @@ class Monkey:
             with suppress(psutil.NoSuchProcess):
                 self._random.choice(workers).kill()
                 self.done["worker"] += 1
+
+    def _interrupt(self, process: Process) -> None:
+        """Past its own beginning, when Python itself would answer."""
+        until = time.monotonic() + 20
+        while not process.workers() and not process.done and time.monotonic() < until:
+            self.look()
+            time.sleep(0.05)
+        if process.workers():
+            process.signal(signal.SIGINT)
+            self.done["interrupt"] += 1
 
     def _kill(self, *processes: Process) -> None:
         for process in processes:
