@@ -26,7 +26,7 @@ from sqzexplore.results import load_results
 from sqzexplore.space import Space
 from sqzexplore.spec import Spec
 from sqzexplore.status import status
-from sqzexplore.storage import open_storage
+from sqzexplore.storage import open_database, open_storage
 from sqzexplore.study import run_sweep
 from test_sweep import Quiet
 from test_workers import QUICK, RATIOS, Sweeps, sweeps, until, whole
@@ -257,3 +257,20 @@ def test_ctrl_c_while_the_database_is_away(
     assert first.returncode == 130, errors
     assert "Traceback" not in errors
     assert "run the same command again to resume" in errors
+
+
+def test_a_full_disk_under_sqlite_is_waited_for(tmp_path: Path) -> None:
+    """As a full disk under PostgreSQL is, and not a traceback."""
+    said: list[str] = []
+    storage = open_database(f"sqlite:///{tmp_path / 'study.db'}", said.append)
+    study = optuna.create_study(storage=storage)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = threading.Timer(1.5, resource.setrlimit, [resource.RLIMIT_FSIZE, before])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    room.start()
+    try:
+        study.set_user_attr("a", "x" * 100_000)
+    finally:
+        room.join()
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert study.user_attrs == {"a": "x" * 100_000}

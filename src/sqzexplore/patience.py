@@ -20,6 +20,8 @@ PATIENCE_S = 600.0
 _SILENT_S = 1.0
 #: The longest wait between two tries, seconds.
 _LONGEST_WAIT_S = 30.0
+#: What SQLite says of another writer, and of a disk without room.
+_SQLITE_WAITS = ("locked", "disk is full", "disk I/O error")
 
 _logger = logging.getLogger(__name__)
 
@@ -131,7 +133,7 @@ def is_lost(error: BaseException | None) -> bool:
 
 def _is_lost_connection(error: sqlalchemy.exc.DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
-        return "locked" in str(error.orig)
+        return any(part in str(error.orig) for part in _SQLITE_WAITS)
     kinds = sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError
     return error.connection_invalidated or isinstance(error, kinds)
 
