@@ -56,7 +56,7 @@ SPEC = """\
 name: chaos
 base: {{width_multiplier: 0.25}}
 space: {{squeeze_ratio: {ratios}}}
-search: {{retries: 1000, trial_timeout: {timeout}}}
+search: {{{search}, retries: 1000, trial_timeout: {timeout}}}
 measure:
   accuracy:
     {{data: digits, epochs: {epochs}, seeds: 2, proxy: {{width_multiplier: 0.1}}}}
@@ -68,15 +68,15 @@ _KEYS = {
     "seeds": ["arch_id", "seed"],
     "history": ["arch_id", "seed", "epoch"],
 }
-#: What the monkey does, and how often of a hundred times.
+#: What the monkey does, in any order, and how often before it begins anew.
 _KINDS = {
-    "worker": 56,
-    "process": 18,
-    "both processes": 5,
-    "while writing": 7,
-    "stop": 6,
-    "interrupt": 5,
-    "full disk": 3,
+    "worker": 13,
+    "process": 4,
+    "both processes": 1,
+    "while writing": 2,
+    "stop": 2,
+    "interrupt": 2,
+    "full disk": 1,
 }
 _TMPFS_MB = 64
 
@@ -147,6 +147,7 @@ class Monkey:
         self._random, self._processes, self._folders = random.Random(seed), processes, folders
         self._server, self._fill = server, fill
         self.done: Counter[str] = Counter()
+        self._plan: list[str] = []
 
     @property
     def kills(self) -> int:
@@ -172,7 +173,10 @@ class Monkey:
             self._server.start()
             self.done["server"] += 1
             return
-        (kind,) = self._random.choices([*_KINDS], [*_KINDS.values()])
+        if not self._plan:
+            self._plan = [kind for kind, times in _KINDS.items() for _ in range(times)]
+            self._random.shuffle(self._plan)
+        kind = self._plan.pop()
         running = [each for each in self._processes if not each.done]
         process = self._random.choice(running)
         match kind:
@@ -189,9 +193,8 @@ class Monkey:
                 time.sleep(self._random.uniform(1, 6))
                 process.signal(signal.SIGCONT)
                 self.done["stop"] += 1
-            case "interrupt" if process.workers():  # it is past its own beginning
-                process.signal(signal.SIGINT)
-                self.done["interrupt"] += 1
+            case "interrupt":
+                self._interrupt(process)
             case "full disk":
                 self._fill(running)
                 self.done["full disk"] += 1
@@ -202,6 +205,16 @@ class Monkey:
             with suppress(psutil.NoSuchProcess):
                 self._random.choice(workers).kill()
                 self.done["worker"] += 1
+
+    def _interrupt(self, process: Process) -> None:
+        """Past its own beginning, when Python itself would answer."""
+        until = time.monotonic() + 20
+        while not process.workers() and not process.done and time.monotonic() < until:
+            self.look()
+            time.sleep(0.05)
+        if process.workers():
+            process.signal(signal.SIGINT)
+            self.done["interrupt"] += 1
 
     def _kill(self, *processes: Process) -> None:
         for process in processes:
@@ -348,7 +361,11 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
     count = asked.architectures
     ratios = [round(0.05 + 0.9 * i / (count - 1), 4) for i in range(count)]
     spec = place / "chaos.yaml"
-    spec.write_text(SPEC.format(ratios=ratios, timeout=asked.timeout, epochs=asked.epochs))
+    search = f"sampler: {asked.sampler}"
+    if asked.sampler != "grid":  # which then draws all that there are
+        search += f", trials: {count}"
+    text = SPEC.format(ratios=ratios, search=search, timeout=asked.timeout, epochs=asked.epochs)
+    spec.write_text(text)
     always = {ratios[1]: "raise", ratios[2]: "eat"}
     faults = always | {ratios[3]: "hang once", ratios[4]: "die once"}
 
@@ -409,6 +426,7 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
         ends = sum((process.ends for process in processes), Counter[str]())
         return {
             "storage": asked.storage,
+            "sampler": asked.sampler,
             "seed": asked.seed,
             "workers": asked.workers,
             "architectures": count,
@@ -448,6 +466,7 @@ def main() -> None:
     parser.add_argument("--server-kills", type=int, default=0, help="of PostgreSQL")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--storage", choices=["journal", "sqlite", "postgres"], default="journal")
+    parser.add_argument("--sampler", choices=["grid", "random", "tpe"], default="grid")
     parser.add_argument("--architectures", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--every", type=float, default=3.0, help="seconds between harms, mean")

@@ -12,14 +12,21 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import filelock
+import optuna
 import psutil
 import pytest
 import torch
+from optuna.trial import TrialState
 
+import servers
+from sqzexplore.candidates import Candidates
+from sqzexplore.claims import Claims
 from sqzexplore.files import write_atomically
 from sqzexplore.results import load_results
+from sqzexplore.space import Space
 from sqzexplore.spec import Spec
 from sqzexplore.status import status
+from sqzexplore.storage import open_storage
 from sqzexplore.study import run_sweep
 from test_sweep import Quiet
 from test_workers import QUICK, RATIOS, Sweeps, sweeps, until, whole
@@ -192,3 +199,61 @@ def test_ctrl_c_while_a_worker_starts(sweeps: Sweeps) -> None:
     assert "Traceback" not in errors
     assert "run the same command again to resume" in errors
     assert not any(worker.is_running() for worker in workers)
+
+
+@pytest.mark.parametrize("when", ["drawn", "claimed"])
+def test_ended_while_it_is_asked_for(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that was away for long leaves a trial without an owner, that another process ends
+    as that of a dead one. Every architecture is drawn all the same."""
+    place, name = (Space, "ask") if when == "drawn" else (Claims, "mark")
+    real, ended = getattr(place, name), list[int]()
+
+    def interrupted(self: object, *arguments: object) -> object:
+        answer = real(self, *arguments)
+        if not ended:
+            study = optuna.load_study(study_name="quick", storage=open_storage(tmp_path, None))
+            ended.append(study.trials[-1].number)
+            study.tell(ended[0], state=TrialState.PRUNED)
+        return answer
+
+    monkeypatch.setattr(place, name, interrupted)
+    run_sweep(Spec.parse(QUICK), tmp_path, torch.device("cpu"), Quiet())
+    assert ended
+    rows = load_results(tmp_path)
+    assert whole(rows)
+    assert not set(ended) & set(rows["trial"])
+
+
+def test_interrupted_between_a_claim_and_its_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial names this process, which has not begun it: it lets go of it all the same."""
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Candidates, "_held", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(Spec.parse(QUICK), tmp_path, torch.device("cpu"), Quiet())
+    assert [one.running for one in status(tmp_path).unfinished] == [False]
+
+
+def test_ctrl_c_while_the_database_is_away(
+    sweeps: Sweeps, postgres: servers.Postgres, database: str
+) -> None:
+    """Sweep, heartbeat and claims would each wait for it for ten minutes."""
+    first = sweeps.start({0.1: "hang"}, "--storage", database, "--workers", 2, machine=FIRST)
+    began(sweeps, 0.1)
+    postgres.kill()
+    try:
+        time.sleep(2)  # each has met it
+        first.send_signal(signal.SIGINT)
+        _, errors = first.communicate(timeout=30)
+    finally:
+        postgres.start()
+    assert first.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "run the same command again to resume" in errors

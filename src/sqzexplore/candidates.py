@@ -103,6 +103,7 @@ class Candidates:
             elif trial.state == TrialState.RUNNING and trial.number not in self._mine:
                 # A lost database made it twice, the answer to the first time being lost.
                 self._end(trial.number, TrialState.FAIL)
+                self._lost = True
 
     def next(self) -> Candidate | None:
         """A trial that this process holds from now on, or None while there is none."""
@@ -112,7 +113,7 @@ class Candidates:
                 return candidate
         while self._enqueued:
             self._enqueued -= 1
-            if candidate := self._checked(self._ask()):
+            if candidate := self._drawn():
                 return candidate
         return self._of_grid() if self.spec.search.sampler == "grid" else self._of_sampler()
 
@@ -179,6 +180,10 @@ class Candidates:
             if not self._taken(architecture.arch_id):
                 yield architecture
 
+    def _hold(self, trial: Trial, mark: Mapping[str, Any]) -> None:
+        self._mine[trial.number] = mark["arch_id"]
+        self.claims.hold(trial._trial_id, mark)
+
     def _let_go(self, trial: Trial | FrozenTrial) -> None:
         self.claims.forget(trial._trial_id)
         self._mine.pop(trial.number, None)
@@ -209,7 +214,7 @@ class Candidates:
             if len(self.record.known) + held >= wanted or self._misses >= _MOST_MISSES:
                 return None
             self._misses += 1
-            if candidate := self._checked(self._ask()):
+            if candidate := self._drawn():
                 self._misses = 0
                 return candidate
         return None
@@ -221,19 +226,19 @@ class Candidates:
         deaths = owner["attempts"] + killed
         # Optuna goes on with a trial of an earlier process by its storage id alone.
         live = Trial(self.study, trial._trial_id)
-        try:
-            return self._checked(live, deaths, settle=not self._alone())
-        except UpdateFinishedTrialError:  # by another process, just now
-            return None
+        return self._checked(live, deaths, settle=not self._alone())
 
     # --- claims ----------------------------------------------------------------------------------
 
-    def _ask(self) -> Trial:
+    def _drawn(self) -> Candidate | None:
         """The study's next trial. A sampler of its own seed for each makes a resumed search draw
         what an uninterrupted one draws."""
         self.study.sampler = sampler_of(self.spec, self._asked + self._salt, self._misses)
         self._asked += 1
-        return self.space.ask(self.study)
+        try:
+            return self._checked(self.space.ask(self.study))
+        except UpdateFinishedTrialError:  # it took so long that another process held it for dead
+            return None
 
     def _created(self, architecture: Architecture) -> Candidate | None:
         """A new trial of one Architecture. It is handed to the storage as it is, in constant time:
@@ -243,7 +248,7 @@ class Candidates:
         template = self.template(architecture, TrialState.RUNNING, attributes={OWNER: mark})
         trial_id = self.study._storage.create_new_trial(self.study._study_id, template)
         trial = Trial(self.study, trial_id)
-        self._mine[trial.number] = architecture.arch_id
+        self._hold(trial, mark)
         return self._held(trial, architecture, mark)
 
     def _checked(self, trial: Trial, deaths: int = 0, settle: bool = False) -> Candidate | None:
@@ -259,8 +264,12 @@ class Candidates:
             self.same(trial, known)
             return None
         mark = self.claims.mark(architecture.arch_id, deaths)
-        self._mine[trial.number] = architecture.arch_id
-        trial.set_user_attr(OWNER, mark)
+        self._hold(trial, mark)
+        try:
+            trial.set_user_attr(OWNER, mark)
+        except UpdateFinishedTrialError:  # by another process, just now
+            self._let_go(trial)
+            return None
         if settle:
             time.sleep(_SETTLE_S)
         return self._held(trial, architecture, mark)
@@ -271,20 +280,20 @@ class Candidates:
         """The trial, if it is this process's and the first of its architecture."""
         self.sync()
         if trial.number in self.others:  # another process took it up too, and wrote last
-            self._mine.pop(trial.number, None)
+            self._let_go(trial)
+        if trial.number not in self._mine:  # or has ended it
             return None
         known = self.record.known.get(architecture.arch_id)
         first = claimed_before(trial.number, mark, self.others.values())
         mine = [n for n, a in self._mine.items() if a == architecture.arch_id and n != trial.number]
         if known or first or mine:
-            self._mine.pop(trial.number, None)
+            self._let_go(trial)
             if known:
                 self.same(trial, known)
             else:
                 self._end(trial.number, TrialState.FAIL)
                 self._lost = True
             return None
-        self.claims.hold(trial._trial_id, mark)
         return Candidate(trial, architecture, mark["attempts"])
 
     def _end(
