@@ -107,6 +107,8 @@ class Process:
             self.done = True
             return
         expected = code in (-signal.SIGKILL, 130) or (self.disk_full and code in (1, 2))
+        # A database is waited for once it was there; at the start it must be.
+        expected |= code == 2 and "the database cannot be opened" in text
         if "Traceback" in text or not expected:
             self.ends["crash"] += 1
             print(f"{self._errors}: exit code {code}\n{text}", file=sys.stderr)

@@ -15,16 +15,16 @@ CHAOS = Path(__file__).resolve().parent.parent / "benchmarks" / "chaos.py"
 @pytest.mark.parametrize(
     "options",
     [
-        ["--storage", "journal", "--kills", "8"],
-        ["--storage", "postgres", "--kills", "3", "--server-kills", "1", "--sampler", "random"],
+        ["--storage", "journal", "--kills", "6"],
+        ["--storage", "postgres", "--kills", "2", "--server-kills", "1", "--sampler", "random"],
     ],
     ids=["journal", "postgres"],
 )
 def test_a_sweep_under_a_monkey(options: list[str], tmp_path: Path) -> None:
     out = tmp_path / "chaos.csv"
-    sizes = ["--architectures", "8", "--epochs", "1", "--workers", "2", "--timeout", "15"]
+    sizes = ["--architectures", "6", "--epochs", "1", "--workers", "2", "--timeout", "10"]
     done = subprocess.run(
-        [sys.executable, CHAOS, *options, *sizes, "--every", "2", "--limit", "240", "--out", out],
+        [sys.executable, CHAOS, *options, *sizes, "--every", "1.5", "--limit", "240", "--out", out],
         capture_output=True,
         text=True,
         timeout=280,
