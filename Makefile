@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: demo test lint docs gallery sweeps census benchmarks bench-cpu bench-gpu clean
+.PHONY: demo test lint docs gallery sweeps census benchmarks bench-cpu bench-gpu train-gpu clean
 
 # The committed outcome under results/ stays as it is: the demo writes elsewhere.
 demo: $(READY)
@@ -51,6 +51,14 @@ bench-cpu bench-gpu: bench-%: $(READY)
 	for sweep in $(SWEEPS); do $(BIN)/python -m sqzexplore bench sweeps/$$sweep.yaml \
 		--device $(DEVICE) $(MODES) --seconds 3 --out results/throughput-$*/$$sweep || exit; done
 	$(BIN)/python benchmarks/workers.py --device $(DEVICE) --out results/throughput-$*/workers.csv
+
+# What only a GPU answers of training, on CIFAR-10: CIFAR10=FOLDER make train-gpu. Images/s against
+# a plain loop, trials an hour with several workers, the level of squeezenet_cifar with three seeds.
+train-gpu: $(READY)
+	$(BIN)/python benchmarks/training.py --device cuda:0
+	$(BIN)/python benchmarks/workers.py --device cuda:0 --data '$${CIFAR10}' --epochs 2 \
+		--out results/throughput-gpu/workers-cifar10.csv
+	$(BIN)/python -m sqzexplore sweep sweeps/cifar10/level-gpu.yaml --device cuda:0
 
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
 $(READY): pyproject.toml constraints.txt

@@ -46,6 +46,7 @@ class Ends:
 
     def __init__(self) -> None:
         self.at: list[float] = []
+        self.data = ""
 
     def start(self, trials: int, units: float, done_units: float) -> None: ...
 
@@ -54,14 +55,15 @@ class Ends:
     def trial(self, row: Mapping[str, Any], number: int, trials: int) -> None:
         assert row["state"] == "complete", row
         self.at.append(time.perf_counter())
+        self.data = row["data"]
 
 
-def rate(spec: Spec, device: str, workers: int) -> float:
-    """Trials an hour."""
+def rate(spec: Spec, device: str, workers: int) -> tuple[float, str]:
+    """Trials an hour, and the name of their data."""
     ends = Ends()
     with tempfile.TemporaryDirectory() as folder:
         run_sweep(spec, Path(folder), resolve_device(device), ends, workers=workers)
-    return 3600 * (len(ends.at) - 1) / (ends.at[-1] - ends.at[0])
+    return 3600 * (len(ends.at) - 1) / (ends.at[-1] - ends.at[0]), ends.data
 
 
 def main() -> None:
@@ -83,14 +85,15 @@ def main() -> None:
     console = Console()
     for turn in range(asked.rounds):
         for workers in random.Random(turn).sample(counts, len(counts)):
-            rows.append({"workers": workers, "trials_per_h": rate(spec, device, workers)})
+            trials_per_h, data = rate(spec, device, workers)
+            rows.append({"workers": workers, "trials_per_h": trials_per_h})
             console.print(f"round {turn + 1}: {workers} workers, {rows[-1]['trials_per_h']:,.0f}")
     measured = pd.DataFrame(rows)
     grouped = measured.groupby("workers")["trials_per_h"]
     table = grouped.agg(trials_per_h="median", least="min", greatest="max").reset_index()
     table["relative_to_one"] = table["trials_per_h"] / table["trials_per_h"].iloc[0]
     origin = {"device": device, "device_name": provenance.device_name(device)}
-    origin |= {"data": Path(asked.data).name, "cores": provenance.of_sweep(device)["threads"]}
+    origin |= {"data": data, "cores": provenance.of_sweep(device)["threads"]}
     origin |= {"sqzexplore_version": provenance.version(), "git_commit": provenance.git_commit()}
     table = table.assign(**settings, **origin)
     asked.out.parent.mkdir(parents=True, exist_ok=True)

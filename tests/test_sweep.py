@@ -119,11 +119,11 @@ def test_the_same_seeds_give_the_same_numbers(tmp_path: Path) -> None:
 
 
 def test_killed_half_way_and_run_again(tmp_path: Path, sqz) -> None:
-    """SIGKILL at three moments; in the end every architecture once, as if undisturbed."""
+    """SIGKILL at two moments; in the end every architecture once, as if undisturbed."""
     spec, folder = tmp_path / "four.yaml", tmp_path / "out"
     spec.write_text(FOUR)
     command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
-    for kept in (1, 3, 5):
+    for kept in (1, 4):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while _runs(folder) < kept and time.monotonic() < deadline:

@@ -1,5 +1,6 @@
 """`python -m sqzexplore`."""
 
-from .cli import main
+if __name__ == "__main__":  # worker processes, which import this too, do without the verbs
+    from .cli import main
 
-main()
+    main()
