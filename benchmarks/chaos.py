@@ -145,7 +145,9 @@ class Monkey:
         folders: list[Path],
         server: servers.Postgres | None,
         fill: Callable[[list[Process]], None],
+        log: Path,
     ) -> None:
+        self._log = log
         self._random, self._processes, self._folders = random.Random(seed), processes, folders
         self._server, self._fill = server, fill
         self.done: Counter[str] = Counter()
@@ -202,10 +204,20 @@ class Monkey:
                 self.done["full disk"] += 1
 
     def _kill_worker(self, running: list[Process]) -> None:
-        workers = [worker for process in running for worker in process.workers()]
+        """Mostly one that has begun to evaluate: of its life it spends a good part starting."""
+        until = time.monotonic() + (15 if self._random.random() < 0.8 else 0)
+        while True:
+            workers = [worker for process in running for worker in process.workers()]
+            begun = {int(line.split()[1]) for line in self._log.read_text().splitlines()}
+            at_work = [worker for worker in workers if worker.pid in begun]
+            if at_work or time.monotonic() > until:
+                break
+            self.look()
+            time.sleep(0.05)
+        time.sleep(self._random.uniform(0, 0.5))
         if workers:
             with suppress(psutil.NoSuchProcess):
-                self._random.choice(workers).kill()
+                self._random.choice(at_work or workers).kill()
                 self.done["worker"] += 1
 
     def _interrupt(self, process: Process) -> None:
@@ -410,6 +422,7 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
             folders,
             server,
             (lambda running: fill_disk(disk, running)) if mounted else limit_files,
+            log,
         )
         began = time.monotonic()
         while not all(process.done for process in processes):
