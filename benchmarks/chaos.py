@@ -491,6 +491,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="CSV file; a row is added")
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # processes and disk go all the same
     with tempfile.TemporaryDirectory(prefix="sqzexplore-chaos-") as place:
         row = run(asked, Path(place))
     table = Table("figure", "value", title=f"a sweep under a monkey, {asked.storage}")

@@ -23,14 +23,19 @@ CHAOS = Path(__file__).resolve().parent.parent / "benchmarks" / "chaos.py"
 def test_a_sweep_under_a_monkey(options: list[str], tmp_path: Path) -> None:
     out = tmp_path / "chaos.csv"
     sizes = ["--architectures", "6", "--epochs", "1", "--workers", "2", "--timeout", "10"]
-    done = subprocess.run(
-        [sys.executable, CHAOS, *options, *sizes, "--every", "1.5", "--limit", "240", "--out", out],
-        capture_output=True,
+    command = [*options, *sizes, "--every", "1.5", "--limit", "240", "--out", out]
+    chaos = subprocess.Popen(
+        [sys.executable, CHAOS, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=280,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        printed, _ = chaos.communicate(timeout=280)
+    finally:
+        chaos.terminate()  # it cleans up
+        chaos.wait(60)
+    assert chaos.returncode == 0, printed
     (row,) = csv.DictReader(out.open())
     assert int(row["kills"]) >= int(options[3])
     zero = ("rows_lost", "rows_doubled", "rows_different", "files_left_over", "processes_left")
