@@ -266,11 +266,10 @@ def fill_disk(folder: Path, running: list[Process]) -> None:
         process.disk_full = True
     try:
         until = time.monotonic() + 6
-        with ballast.open("wb") as file:
+        with ballast.open("wb", buffering=0) as file:
             while time.monotonic() < until:
                 with suppress(OSError):
                     file.write(b"x" * 65536)
-                    file.flush()
                 for process in running:
                     process.look()
     finally:
