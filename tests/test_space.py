@@ -15,6 +15,7 @@ from sqzexplore.cost import COST_COLUMNS, cost_columns
 from sqzexplore.errors import UserError
 from sqzexplore.expressions import Expression
 from sqzexplore.space import Axis, Space, Variant
+from sqzexplore.spec import Spec
 
 AXES = (
     Axis("squeeze_ratio", (0.125, 0.5, 1.0)),
@@ -186,3 +187,12 @@ def test_a_space_has_a_cost_table() -> None:
     table = sqz.cost_table(space)
     assert list(table) == list(COST_COLUMNS)
     assert table["params"].tolist() == [1_248_424, 3_404_392]
+
+
+def test_optuna_draws_the_last_step_too(recwarn: pytest.WarningsRecorder) -> None:
+    space = Spec.parse(
+        "name: s\nspace: {squeeze_ratio: {min: 0.1, max: 0.9, step: 0.01}}\n"
+    ).design_space
+    distribution = space.axes[0].distribution()
+    assert (distribution.high, distribution.step) == (0.9, 0.01)
+    assert not recwarn.list

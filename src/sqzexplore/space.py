@@ -74,7 +74,8 @@ class Axis:
         step = self.values[1] - self.values[0]
         if KEYS[self.field] is int:
             return IntDistribution(self.values[0], self.values[-1], log=self.log, step=step)
-        return FloatDistribution(self.values[0], self.values[-1], step=step)
+        # 0.11 - 0.1 is a little less than 0.01, by which Optuna finds the range not divisible.
+        return FloatDistribution(self.values[0], self.values[-1], step=round(step, 12))
 
     def suggest(self, trial: Trial) -> Any:
         """The axis's parameter in a running trial, which Optuna draws."""
