@@ -512,6 +512,24 @@ def test_the_sampler_is_told_the_validation_accuracy(tmp_path: Path) -> None:
     assert table["val_top1"].tolist() != table["top1"].tolist()
 
 
+def test_nobody_is_asked_without_a_pruner(tmp_path: Path) -> None:
+    """The answer may be another process's, which waits for a lost database."""
+    spec = Spec.parse(SMALL.replace("seeds: 2", "seeds: 1"))
+    data = evaluate.load_data(spec, torch.device("cpu"))
+    asked: list[object] = []
+    done = evaluate.attempt(
+        spec.design_space.architecture(0),
+        spec,
+        data,
+        torch.device("cpu"),
+        tmp_path,
+        lambda share, what: None,
+        lambda epoch: bool(asked.append(epoch)),
+    )
+    assert done.row["state"] == "complete"
+    assert asked == []
+
+
 @pytest.mark.parametrize("pruner", ["halving", "hyperband"])
 def test_a_pruner_ends_trainings_that_fall_behind(
     pruner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -68,8 +68,9 @@ def evaluate(
         device: where to measure it.
         scratch: folder for what is measured before the trial ends.
         on_progress: called as work is done.
-        prune: asked after every epoch of the first seed; if it says so, the trial ends there as
-            `pruned`, with the validation accuracy so far and no test accuracy.
+        prune: asked after every epoch of the first seed, where the spec has a pruner; if it says
+            so, the trial ends there as `pruned`, with the validation accuracy so far and no test
+            accuracy.
     """
     kept = _Kept(scratch / f"{architecture.arch_id}-{device.type}.json")
     started_at, started = datetime.now(UTC), time.perf_counter()
@@ -94,8 +95,8 @@ def attempt(
     data: ImageData | None,
     device: torch.device,
     scratch: Path,
-    on_progress: OnProgress = lambda share, what: None,
-    prune: Prune = lambda epoch: False,
+    on_progress: OnProgress,
+    prune: Prune,
 ) -> Evaluation:
     """`evaluate`, or what failed.
 
@@ -281,6 +282,8 @@ def _accuracy(
     recipe = recipe_of(accuracy)
     trained = _trained(architecture, spec, data)
     share = 1.0 / (accuracy.seeds * accuracy.epochs)
+    # Who is asked may be another process, which has other things to do.
+    prunes = spec.search.pruner is not None
     for seed in range(accuracy.seeds):
         done = 0
 
@@ -288,7 +291,7 @@ def _accuracy(
             nonlocal done
             done += 1
             on_progress(share, f"seed {seed}, epoch {epoch.epoch}/{accuracy.epochs}")
-            return seed == 0 and prune(epoch)
+            return prunes and seed == 0 and prune(epoch)
 
         unfinished = kept.path.with_name(f"{kept.path.stem}-seed{seed}.safetensors")
         once = partial(train, trained, data, recipe, seed, on_epoch, unfinished)

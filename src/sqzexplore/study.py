@@ -222,8 +222,6 @@ class _Sweep:
 
     def prune(self, trial: int, epoch: Epoch) -> bool:
         """Whether a training falls behind the others."""
-        if self.spec.search.pruner is None:
-            return False
         if (running := self._running.get(trial)) is None:
             return True
         try:

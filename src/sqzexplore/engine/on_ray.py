@@ -153,7 +153,7 @@ def _evaluate(job: Job, task: Task, device: str, threads: int, mailbox: Any) -> 
         mailbox.post.remote(task.trial, "progress", share, what)
 
     def prune(epoch: Epoch) -> bool:
-        return bool(spec.search.pruner) and ray.get(mailbox.ask.remote(task.trial, epoch))
+        return bool(ray.get(mailbox.ask.remote(task.trial, epoch)))
 
     place = torch.device(device)
     return attempt(task.architecture, spec, data, place, job.scratch, on_progress, prune)
