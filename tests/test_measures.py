@@ -12,10 +12,11 @@ from sklearn.datasets import load_digits
 
 import sqzexplore as sqz
 from sqzexplore import training
-from sqzexplore.augment import augment
+from sqzexplore.augment import draw, shifted
 from sqzexplore.data import ImageData, Split, load, open_data
 from sqzexplore.errors import FeatureMapVanishes
 from sqzexplore.recipe import Recipe, rate
+from sqzexplore.training import fit
 
 TINY = sqz.Architecture(width_multiplier=0.1, in_channels=1, num_classes=10)
 
@@ -51,7 +52,7 @@ def test_a_network_learns_the_digits() -> None:
     architecture = sqz.Architecture(
         squeeze_ratio=0.5, width_multiplier=0.25, in_channels=1, num_classes=10
     )
-    run = training.train(architecture, digits(32), Recipe(epochs=10), seed=0)
+    run = fit(architecture, digits(32), Recipe(epochs=10), seed=0)[1]
     assert run.top1 > 80
     assert run.val_top1 > 80
     assert [epoch.epoch for epoch in run.history] == list(range(1, 11))
@@ -60,11 +61,11 @@ def test_a_network_learns_the_digits() -> None:
 
 def test_a_run_depends_on_its_seed_alone() -> None:
     torch.manual_seed(5)
-    a = training.train(TINY, digits(32), Recipe(epochs=1), seed=3)
+    a = fit(TINY, digits(32), Recipe(epochs=1), seed=3)[1]
     torch.rand(7)
     before = torch.get_rng_state()
-    b = training.train(TINY, digits(32), Recipe(epochs=1), seed=3)
-    c = training.train(TINY, digits(32), Recipe(epochs=1), seed=4)
+    b = fit(TINY, digits(32), Recipe(epochs=1), seed=3)[1]
+    c = fit(TINY, digits(32), Recipe(epochs=1), seed=4)[1]
     assert torch.equal(torch.get_rng_state(), before)
     assert (a.history, a.top1) == (b.history, b.top1)
     assert a.history != c.history
@@ -74,19 +75,21 @@ def test_the_test_split_is_used_once_and_labels_matter() -> None:
     """Test images are looked at after the last epoch only; shuffled labels leave chance."""
     data = digits(32)
     seen: list[int] = []
-    real = training.accuracy
+    real = training.guesses_on_device
 
-    def spy(net, data, split, recipe):
+    def spy(net, data, split):
         seen.append(len(split))
-        return real(net, data, split, recipe)
+        return real(net, data, split)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "accuracy", spy)
-        training.train(TINY, data, Recipe(epochs=3), seed=0)
-    assert seen == [270, 270, 270, 450]
+        patch.setattr(training, "guesses_on_device", spy)
+        fit(TINY, data, Recipe(epochs=3), seed=0)
+    assert seen == [270, 270, 270, 450, 270]
     labels = data.train.labels[torch.randperm(1077, generator=torch.Generator().manual_seed(0))]
     shuffled = replace(data, train=Split(data.train.images, labels))
-    assert training.train(TINY, shuffled, Recipe(epochs=3), seed=0).top1 < 30
+    run = fit(TINY, shuffled, Recipe(epochs=3), seed=0)[1]
+    assert run.top1 < 30
+    assert run.dead
 
 
 def test_accuracy_is_the_share_of_right_answers() -> None:
@@ -100,12 +103,14 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
 
     data = digits(8)
     labels = data.test.labels
-    top1, top5 = training.accuracy(Constant(), data, data.test, Recipe())
+    found = training.guesses(Constant(), data, data.test)
+    top1, top5 = found.top1, found.top5
+    assert found.right.tolist() == (labels == 3).tolist()
     assert top1 == pytest.approx(100 * (labels == 3).sum().item() / len(labels))
     among = sum((labels == guess).sum().item() for guess in (0, 1, 2, 3, 7))
     assert top5 == pytest.approx(100 * among / len(labels))
     few = replace(data, classes=data.classes[:5])
-    assert math.isnan(training.accuracy(Constant(), few, data.test, Recipe())[1])
+    assert math.isnan(training.guesses(Constant(), few, data.test).top5)
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
@@ -128,7 +133,8 @@ def test_augmented_images_keep_their_pixels(augmentation: str) -> None:
     inner = slice(2 * reach, 16 - 2 * reach)
     seen = set()
     for _ in range(12):
-        changed = augment(images, augmentation, generator)
+        shifts = draw(len(images), 16, augmentation, generator)
+        changed = shifted(images, torch.arange(32), shifts)
         assert changed.shape == images.shape
         for original, result in zip(images, changed, strict=True):
             found = [
@@ -147,16 +153,17 @@ def test_augmented_images_keep_their_pixels(augmentation: str) -> None:
             seen |= set(found)
     flips = 2 if augmentation == "shift_flip" else 1
     assert len(seen) == flips * (2 * reach + 1) ** 2
-    assert torch.equal(augment(images, "none", generator), images)
+    assert draw(32, 16, "none", generator) is None
+    assert torch.equal(shifted(images, torch.arange(32), None), images)
 
 
 def test_too_small_images_are_refused() -> None:
     with pytest.raises(FeatureMapVanishes, match="maxpool8"):
-        training.train(TINY, digits(16), Recipe(epochs=1), seed=0)
+        fit(TINY, digits(16), Recipe(epochs=1), seed=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_training_on_a_gpu() -> None:
     data = digits(32).to(torch.device("cuda:0"))
-    run = training.train(TINY, data, Recipe(epochs=1), seed=0)
+    _, run = fit(TINY, data, Recipe(epochs=1), seed=0)
     assert math.isfinite(run.top1)

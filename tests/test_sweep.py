@@ -22,6 +22,7 @@ import torch
 import sqzexplore as sqz
 from conftest import SMALL
 from sqzexplore import evaluate, record, storage, training
+from sqzexplore.engine import usable_cores
 from sqzexplore.errors import UserError
 from sqzexplore.recipe import Recipe
 from sqzexplore.results import TABLES, load_results
@@ -86,6 +87,8 @@ def test_a_sweep_from_the_command_line(small_spec: Path, tmp_path: Path, sqz) ->
     assert table["latency_ms_p50"].le(table["latency_ms_p99"]).all()
     speed = load_results(folder, "throughput")
     assert speed["batch"].tolist() == [1, 2, 1, 2]
+    assert table["train_threads"].tolist() == [1, 1]
+    assert json.loads((folder / "provenance.json").read_text())["workers"] == len(usable_cores())
     expected = speed["batch"] / speed["latency_ms_p50"] * 1e3
     assert (speed["images_per_s"] - expected).abs().max() < 1e-6
     provenance = json.loads((folder / "provenance.json").read_text())
@@ -96,12 +99,14 @@ def test_a_sweep_from_the_command_line(small_spec: Path, tmp_path: Path, sqz) ->
 
 
 def test_costs_in_the_table_are_of_the_networks_they_name(tmp_path: Path) -> None:
-    text = SMALL.replace("base: {width_multiplier: 0.25}\n", "").replace("epochs: 1", "epochs: 1")
+    text = SMALL.replace("base: {width_multiplier: 0.25}\n", "")
     run(text, tmp_path)
     row = load_results(tmp_path).iloc[1]
     deployed = sqz.Architecture(squeeze_ratio=1.0)
     assert row["params"] == sum(p.numel() for p in sqz.build(deployed).parameters())
-    trained = deployed.replace(width_multiplier=0.1, in_channels=1, num_classes=10)
+    trained = deployed.replace(
+        width_multiplier=0.1, bypass="complex", in_channels=1, num_classes=10
+    )
     assert row["train_params"] == sum(p.numel() for p in sqz.build(trained).parameters())
     assert row["train_macs"] == sqz.cost(trained, 32).macs
     assert row["arch_id"] == deployed.arch_id
@@ -110,7 +115,7 @@ def test_costs_in_the_table_are_of_the_networks_they_name(tmp_path: Path) -> Non
 def test_the_same_seeds_give_the_same_numbers(tmp_path: Path) -> None:
     run(SMALL, tmp_path / "a")
     run(SMALL, tmp_path / "b")
-    for table in ("seeds", "history"):
+    for table in ("seeds", "history", "images"):
         a, b = (load_results(tmp_path / name, table) for name in "ab")
         columns = [name for name in a if name != "duration_s"]
         pd.testing.assert_frame_equal(a[columns], b[columns])
@@ -126,7 +131,8 @@ def test_killed_half_way_and_run_again(tmp_path: Path) -> None:
     for kept in (1, 4):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while _runs(folder) < kept and time.monotonic() < deadline:
+        while _runs(folder) < kept:
+            assert time.monotonic() < deadline, "it trains nothing"
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -154,7 +160,7 @@ def _runs(folder: Path) -> int:
         done = len(pd.read_parquet(folder / "seeds.parquet"))
     for file in folder.glob("partial/*.json"):
         try:
-            done += len(json.loads(file.read_text())["seeds"])
+            done += "run" in json.loads(file.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             continue
     return done
@@ -193,6 +199,7 @@ def test_an_interrupt_says_how_to_resume(tmp_path: Path, sqz) -> None:
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
     while _runs(folder) < 1:
+        assert process.poll() is None, "it ended before it trained"
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, message = process.communicate(timeout=60)
@@ -204,7 +211,8 @@ def test_an_interrupt_says_how_to_resume(tmp_path: Path, sqz) -> None:
 
 def test_two_processes_at_once(tmp_path: Path, sqz) -> None:
     spec, folder = tmp_path / "long.yaml", tmp_path / "out"
-    spec.write_text(FOUR.replace("epochs: 1", "epochs: 1000"))
+    text = FOUR + "search: {objectives: {images_per_s: maximize}}\n"
+    spec.write_text(text.replace("epochs: 1", "epochs: 1000"))
     command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not (folder / storage.JOURNAL).exists():
@@ -215,7 +223,7 @@ def test_two_processes_at_once(tmp_path: Path, sqz) -> None:
     first.wait()
     assert still_running
     assert second.returncode == 2
-    assert "another process measures throughput for this sweep on cpu" in second.stderr
+    assert "another process measures throughput for this sweep on this machine" in second.stderr
 
 
 def test_a_changed_spec_is_refused_with_what_changed(tmp_path: Path) -> None:
@@ -301,13 +309,13 @@ def test_a_search_of_a_small_space_ends(tmp_path: Path) -> None:
 def test_a_diverged_run_is_recorded_as_diverged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text, real = SMALL, training.fit
+    text, real = SMALL, training.Training
 
     def poisoned(architecture, data, recipe, seed, *rest):
         mean = data.mean * (math.nan if seed == 1 else 1.0)
         return real(architecture, replace(data, mean=mean), recipe, seed, *rest)
 
-    monkeypatch.setattr(training, "fit", poisoned)
+    monkeypatch.setattr(training, "Training", poisoned)
     outcome, _ = run(text, tmp_path)
     assert (outcome.complete, outcome.diverged) == (0, 2)
     table, seeds = load_results(tmp_path), load_results(tmp_path, "seeds")
@@ -327,8 +335,8 @@ def test_a_failing_trial_does_not_stop_the_sweep(
             raise torch.OutOfMemoryError("no room\nfor it")
         return real(architecture, *rest)
 
-    real = evaluate.measure
-    monkeypatch.setattr(evaluate, "measure", failing)
+    real = evaluate.lead
+    monkeypatch.setattr(evaluate, "lead", failing)
     outcome, _ = run(SMALL, tmp_path / "out")
     table = load_results(tmp_path / "out")
     assert table["state"].tolist() == ["failed", "complete"]
@@ -363,7 +371,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     assert "run the same command again to resume" in done.stderr
     assert "Traceback" not in done.stderr
     hidden = {p.name for p in folder.rglob("*") if p.name.startswith(".")}
-    assert hidden <= {".lock", ".journal.lock", f".measuring-{socket.gethostname()}-cpu"}
+    assert hidden <= {".lock", ".journal.lock", f".measuring-{socket.gethostname()}"}
     run(FOUR, folder)
     table = load_results(folder)
     assert sorted(table["squeeze_ratio"]) == [0.25, 0.5, 0.75, 1.0]
@@ -492,7 +500,7 @@ def test_the_progress_adds_up(tmp_path: Path) -> None:
 def test_summary_statistics() -> None:
     """Against a worked example: n = 4, t(0.975, 3) = 3.182446."""
     runs = [
-        {"seed": i, "top1": v, "top5": v, "val_top1": v, "diverged": False}
+        {"seed": i, "top1": v, "top5": v, "val_top1": v, "diverged": False, "dead": False}
         for i, v in enumerate([90.0, 92.0, 94.0, 92.0])
     ]
     row = evaluate.summarise(runs)
@@ -517,16 +525,14 @@ def test_nobody_is_asked_without_a_pruner(tmp_path: Path) -> None:
     spec = Spec.parse(SMALL.replace("seeds: 2", "seeds: 1"))
     data = evaluate.load_data(spec, torch.device("cpu"))
     asked: list[object] = []
-    done = evaluate.attempt(
-        spec.design_space.architecture(0),
-        spec,
-        data,
-        torch.device("cpu"),
-        tmp_path,
-        lambda share, what: None,
-        lambda epoch: bool(asked.append(epoch)),
-    )
-    assert done.row["state"] == "complete"
+    bench = evaluate.Bench(spec, data, torch.device("cpu"), tmp_path)
+    task = evaluate.Task(0, spec.design_space.architecture(0), "training", 0, 1)
+    bench.add(task, prune=lambda epoch: bool(asked.append(epoch)))
+    while not (ended := list(bench.turn())):
+        pass
+    ((done, found),) = ended
+    assert done == task
+    assert found.run["top1"] > 0
     assert asked == []
 
 
@@ -545,19 +551,26 @@ measure:
 """
     epochs_run: dict[float, int] = {}
 
-    def made_up(architecture, data, recipe, seed, on_epoch, unfinished):
-        ratio = architecture.squeeze_ratio
-        history, stopped = [], False
-        for number in range(1, 10):
-            history.append(training.Epoch(number, 1.0, 100 * ratio))
-            epochs_run[ratio] = epochs_run.get(ratio, 0) + 1
-            stopped = on_epoch(history[-1])
-            if stopped:
-                break
-        top1 = math.nan if stopped else 100 * ratio
-        return training.Run(seed, False, stopped, top1, top1, top1, 0.1, tuple(history))
+    class MadeUp:
+        def __init__(self, architecture, data, recipe, seed, on_epoch, unfinished):
+            self.ratio, self.seed, self.on_epoch = architecture.squeeze_ratio, seed, on_epoch
+            self.history, self.stopped = [], False
 
-    monkeypatch.setattr(evaluate, "train", made_up)
+        def turn(self) -> bool:
+            if self.stopped or len(self.history) == 9:
+                return False
+            self.history.append(training.Epoch(len(self.history) + 1, 1.0, 100 * self.ratio))
+            epochs_run[self.ratio] = epochs_run.get(self.ratio, 0) + 1
+            self.stopped = self.on_epoch(self.history[-1])
+            return True
+
+        def run(self) -> training.Run:
+            top1, val_top1 = math.nan if self.stopped else 100 * self.ratio, 100 * self.ratio
+            states = (False, False, self.stopped)
+            history = tuple(self.history)
+            return training.Run(self.seed, 9, *states, top1, top1, val_top1, 0.1, history, {})
+
+    monkeypatch.setattr(evaluate, "lead", MadeUp)
     outcome, progress = run(text, tmp_path)
     table = load_results(tmp_path)
     assert table["state"].value_counts()["pruned"] == outcome.pruned >= 3
@@ -578,16 +591,17 @@ measure:
 
 def test_recipe_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    real = evaluate.train
+    real = evaluate.lead
 
     def spy(architecture, data, recipe, seed, *rest):
         seen.append((recipe, seed, data.train.images.shape[1]))
         return real(architecture, data, replace(recipe, epochs=1), seed, *rest)
 
-    monkeypatch.setattr(evaluate, "train", spy)
-    text = SMALL.replace("image_size: 32, epochs: 1", "image_size: 40, epochs: 3, batch_size: 99")
+    monkeypatch.setattr(evaluate, "lead", spy)
+    changed = "image_size: 40, epochs: 3, batch_size: 99"
+    text = SMALL.replace("image_size: 32, epochs: 1, batch_size: 32", changed)
     run(text, tmp_path)
-    assert seen[0] == (Recipe(epochs=3, batch_size=99), 0, 40)
+    assert seen[0] == (Recipe(epochs=3, batch_size=99, learning_rate=0.01), 0, 40)
     assert [seed for _, seed, _ in seen] == [0, 1, 0, 1]
 
 

@@ -98,7 +98,7 @@ class SweepDisplay:
         parts = [f"[{number}/{trials}] {axes}: {row['state']}", f"{row['params']:,} params"]
         if row["state"] == "complete" and self.spec.measure.accuracy:
             parts.append(f"top-1 {row['top1']:.2f}%")
-        if row["state"] == "complete" and self.spec.measure.throughput:
+        if row["state"] == "complete" and "outcome" in row:  # else it is measured later
             speed = row["images_per_s"]
             parts.append(
                 f"{row['outcome']} on {row['device']}"
@@ -186,8 +186,8 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
         proxy = ", ".join(f"{name}={value}" for name, value in accuracy.proxy.items())
         lines.append(
             f"top-1: a proxy, not ImageNet: {', '.join(names)} at "
-            f"{accuracy.image_size}x{accuracy.image_size}, test split, {accuracy.epochs} epochs, "
-            f"mean of {accuracy.seeds} seeds, t-interval over seeds"
+            f"{accuracy.image_size}x{accuracy.image_size}, test split, "
+            f"{accuracy.budgets[-1]} epochs, mean of {accuracy.seeds} seeds, t-interval over seeds"
             + (f"; trained with {proxy}" if proxy else "")
         )
     measured = trials.dropna(subset=["images_per_s"])

@@ -61,16 +61,20 @@ def parallel(net: nn.Module) -> nn.Module:
     return DistributedDataParallel(net, [device] if device.type == "cuda" else None)
 
 
-def share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
-    """This process's images of `order`, and how many of them make its part of a batch.
+def share(images: int, batch_size: int) -> tuple[int, int]:
+    """How many of `images` are this process's, and how many of them make its part of a batch.
 
     All processes get equally many: the first images stand in for those that lack at the end.
     """
     count = world()
-    if count == 1:
-        return order, batch_size
+    return -(-images // count), max(1, batch_size // count)
+
+
+def mine(order: Tensor) -> Tensor:
+    """This process's images of `order`."""
+    count = world()
     order = torch.cat([order, order[: -len(order) % count]])
-    return order[rank() :: count], max(1, batch_size // count)
+    return order[rank() :: count]
 
 
 def total(values: Tensor) -> Tensor:

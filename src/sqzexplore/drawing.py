@@ -10,7 +10,7 @@ from .completeness import SPEC_FILE
 from .figures import write_figures
 from .figures_analysis import write_analysis_figures
 from .figures_throughput import write_throughput_figures
-from .results import load_results
+from .results import largest_budget, load_results
 from .spec import Spec
 
 
@@ -30,4 +30,6 @@ def draw_all(folder: Path) -> tuple[list[Path], list[str]]:
 
 def seeds_of(folder: Path) -> pd.DataFrame | None:
     """The trainings of a sweep; None if it made none."""
-    return load_results(folder, "seeds") if (folder / "seeds.parquet").exists() else None
+    if not (folder / "seeds.parquet").exists():
+        return None
+    return largest_budget(load_results(folder, "seeds"))

@@ -14,6 +14,7 @@ from . import provenance
 from .architecture import Architecture
 from .data import ImageData
 from .evaluate import Evaluation, violations
+from .record import speed_key
 from .spec import Spec
 
 _RECIPE = "measurement"
@@ -51,17 +52,20 @@ class Elsewhere:
                 row = trial.user_attrs.get("row")
                 if row and row["arch_id"] == architecture.arch_id and self._serves(row):
                     origin = row.get("reused_from") or f"{name}/{trial.number}"
-                    return self._as_own(architecture, trial.user_attrs, origin)
+                    speeds = self._storage.get_study_user_attrs(study_id)
+                    speed = speeds.get(speed_key(trial.number), {"row": {}})
+                    content = trial.user_attrs | speed | {"row": row | speed["row"]}
+                    return self._as_own(architecture, content, origin)
         return None
 
     def _serves(self, row: dict[str, Any]) -> bool:
-        measured = row["state"] in ("complete", "diverged")
+        measured = row["state"] in ("complete", "diverged", "dead")
         return measured and row["device_name"] == self._device_name
 
     def _as_own(
         self, architecture: Architecture, attributes: dict[str, Any], origin: str
     ) -> Evaluation:
-        lists = {name: attributes[name] for name in ("seeds", "history", "throughput")}
+        lists = {name: attributes[name] for name in ("seeds", "history", "images", "throughput")}
         row = {key: value for key, value in attributes["row"].items() if key != "feasible"}
         if distances := violations(architecture, row, self._spec):
             row["feasible"] = max(distances.values()) <= 0

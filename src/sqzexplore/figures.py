@@ -259,7 +259,7 @@ def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:
     if accuracy and "top1" in columns:
         proxy = ", ".join(f"{name} {value}" for name, value in accuracy.proxy.items())
         parts.append(
-            f"proxy accuracy: {data_name(trials, accuracy.data)}, {accuracy.epochs} epochs, "
+            f"proxy accuracy: {data_name(trials, accuracy.data)}, {accuracy.budgets[-1]} epochs, "
             f"{accuracy.seeds} seed{'s' if accuracy.seeds > 1 else ''}"
             + ("\n" + fill(f"trained with {proxy}", _TITLE_WIDTH) if proxy else "")
         )

@@ -10,7 +10,6 @@ from typing import Any
 
 import filelock
 import optuna
-import torch
 
 from . import distributed
 from .completeness import SPEC_FILE
@@ -87,47 +86,45 @@ def refuse_endless(spec: Spec) -> None:
         )
 
 
-def refuse_neighbours(spec: Spec, device: torch.device, workers: int) -> None:
-    """Trials beside each other on one device would disturb each other's throughput.
-
-    Args:
-        spec: of the sweep.
-        device: without an index, all devices of its kind.
-        workers: trials at once.
-    """
+def refuse_neighbours(workers: int) -> None:
+    """Several workers of torchrun's processes would each want all of them."""
     if workers > 1 and distributed.launched():
         raise UserError(
             f"--workers: found {workers}, expected 1: torchrun's processes train one at a time"
         )
-    devices = 1
-    if device.type == "cuda" and device.index is None:
-        devices = torch.cuda.device_count()
-    if spec.measure.throughput and workers > devices:
-        raise UserError(
-            f"--workers: found {workers}, expected at most {devices}, one a device: the spec "
-            "measures throughput, which neighbours would disturb; sweep without it, then measure "
-            "with bench"
-        )
 
 
 @contextmanager
-def measuring_alone(spec: Spec, folder: Path, device: torch.device) -> Iterator[None]:
-    """The same for the processes of one machine that work in one folder.
+def measuring_alone(spec: Spec, folder: Path) -> Iterator[None]:
+    """A search that has to know how fast an architecture is measures throughput beside trainings of
+    other processes of this machine, unless it has the folder for itself.
 
     Raises:
-        UserError: another one measures throughput on this device.
+        UserError: another process works in it.
     """
-    if not spec.measure.throughput:
+    waits = spec.measure.accuracy is not None and not spec.speed_decides
+    if spec.measure.throughput is None or waits:
         yield
         return
     try:
-        with filelock.FileLock(folder / f".measuring-{socket.gethostname()}-{device}", timeout=0):
+        with filelock.FileLock(_measuring(folder), timeout=0):
             yield
     except filelock.Timeout:
         raise UserError(
-            f"{folder}: another process measures throughput for this sweep on {device}, "
+            f"{folder}: another process measures throughput for this sweep on this machine, "
             "which this one would disturb"
         ) from None
+
+
+@contextmanager
+def measures_alone(folder: Path) -> Iterator[None]:
+    """The processes of this machine that share a folder measure throughput one after the other."""
+    with filelock.FileLock(_measuring(folder), poll_interval=1.0):
+        yield
+
+
+def _measuring(folder: Path) -> Path:
+    return folder / f".measuring-{socket.gethostname()}"
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -12,6 +12,20 @@ from torch import Tensor, nn
 from .architecture import Architecture, FireStage, scaled_width
 
 
+class Dropout(nn.Dropout):
+    """`nn.Dropout` whose masks come from `generator`, if it has one: then nothing that runs beside
+    it in the process changes them."""
+
+    generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, the same shape."""
+        if self.generator is None or not self.training or not self.p:
+            return super().forward(x)
+        kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        return x * kept.div_(1 - self.p)
+
+
 class Fire(nn.Module):
     """Squeeze (1x1), then expand (1x1 beside 3x3), concatenated (paper, section 3.2).
 
@@ -72,7 +86,7 @@ class SqueezeNet(nn.Module):
         self.features = nn.Sequential(*_trunk(architecture, stages))
         last = nn.Conv2d(stages[-1].out_channels, architecture.num_classes, 1)
         self.classifier = nn.Sequential(
-            nn.Dropout(architecture.dropout),
+            Dropout(architecture.dropout),
             last,
             nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d((1, 1)),

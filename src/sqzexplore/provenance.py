@@ -69,7 +69,6 @@ def of_trial(device: str, started_at: datetime, duration_s: float) -> dict[str, 
         "git_commit": git_commit(),
         "torch_version": torch.__version__,
         "device_name": device_name(device),
-        "threads": torch.get_num_threads(),
         "started_at": started_at.astimezone(UTC).isoformat(timespec="seconds"),
         "duration_s": round(duration_s, 3),
     }

@@ -1,23 +1,7 @@
-"""How a network is trained: two named recipes, and the reasons.
+"""How a network is trained: the named methods in one table, each number with its reason.
 
 The paper's network has no BatchNorm and a ReLU after its last convolution, and both make it easy
-to kill. What `default` does about it, and why:
-
-- AdamW (betas 0.9 and 0.99, weight decay 0.05), a linear warm-up over the first fifth of the
-  steps, then a linear decay to 0. Its steps do not depend on the scale of the gradients, which
-  without BatchNorm differs by orders of magnitude between layers and between architectures: one
-  learning rate serves all of them, where SGD's has to be found for each.
-- The bias of the last convolution starts at 4, not 0. The softmax does not see a shift of all
-  logits, but the ReLU does: at 0 about half of each class's positions start behind it, and a
-  class whose every position falls behind it never learns again.
-- In a Fire with a bypass, the expand branches start with half their variance, and a bypass
-  convolution (which no ReLU follows) with a quarter, so that the sum has the variance of its input.
-  Otherwise it doubles or triples from Fire to Fire, and the complex bypass dies in the first epoch.
-- The gradient's norm is clipped to 1: without BatchNorm the first steps may be wild.
-
-`paper` is what the authors published for ImageNet, unchanged: SGD with momentum 0.9, weight decay
-2e-4, learning rate 0.04 with linear decay, the initial weights of torchvision's module, nothing
-against divergence.
+to kill. `default` is made for such networks; `paper` is what the authors published for ImageNet.
 """
 
 from __future__ import annotations
@@ -27,25 +11,91 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .augment import Augmentation
 from .model import Fire, SqueezeNet
 
 RecipeName = Literal["default", "paper"]
-Precision = Literal["float32", "bfloat16"]
+#: tf32: float32, multiplied as TF32, which only GPUs have.
+Precision = Literal["float32", "tf32", "bfloat16"]
 
-_WARMUP = 0.2
-_LOGIT_BIAS = 4.0
+#: Changes whenever the same recipe, seed and images would give other numbers.
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Method:
+    """The numbers of a named recipe.
+
+    `rate` is the highest learning rate, for `rate_batch` images a step and in proportion to the
+    batch; without a `rate_batch`, for all. `weight_decay` acts on the weights of convolutions, with
+    `decays_vectors` on biases and BatchNorm too. `warmup` is the share of the steps over which the
+    rate rises from 0, before it falls to 0, both in a line. `clip` is the largest norm that a
+    gradient keeps. `logit_bias` is where the bias of the last convolution starts.
+    """
+
+    optimizer: Literal["adamw", "sgd"]
+    rate: float
+    rate_batch: int | None
+    betas: tuple[float, float]
+    weight_decay: float
+    decays_vectors: bool
+    warmup: float
+    clip: float | None
+    logit_bias: float
+    scales_bypass: bool
+
+
+METHODS: dict[RecipeName, Method] = {
+    "default": Method(
+        # Its steps do not depend on the scale of the gradients, which without BatchNorm differs by
+        # orders of magnitude between layers and between architectures: one rate serves them all.
+        optimizer="adamw",
+        rate=0.003,
+        # Adam's steps hardly grow with the batch.
+        rate_batch=None,
+        # A second moment over 100 steps, since a sweep's training may have only some hundred.
+        betas=(0.9, 0.99),
+        weight_decay=0.05,
+        # A decayed last bias would undo `logit_bias`, which no gradient restores.
+        decays_vectors=False,
+        # Without BatchNorm the first steps at the full rate kill whole layers.
+        warmup=0.2,
+        # ... and may be wild even at a low one.
+        clip=1.0,
+        # The softmax does not see a shift of all logits, but the ReLU before it does: from 0 about
+        # half of each class's positions start behind it, and a class with all of them behind it
+        # never learns again.
+        logit_bias=4.0,
+        # A sum of two branches of the variance of its input doubles or triples it from Fire to
+        # Fire, and the complex bypass dies in the first epoch.
+        scales_bypass=True,
+    ),
+    # The solver that the authors published: SGD with momentum, a linear decay from 0.04 at 512
+    # images a step, weight decay on everything, nothing against divergence.
+    "paper": Method(
+        optimizer="sgd",
+        rate=0.04,
+        rate_batch=512,
+        betas=(0.9, 0.0),
+        weight_decay=2e-4,
+        decays_vectors=True,
+        warmup=0.0,
+        clip=None,
+        logit_bias=0.0,
+        scales_bypass=False,
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the user sets of the training; the module says the rest.
+    """What the user sets of a training; its `method` says the rest.
 
-    `learning_rate` is the peak of the schedule; None is the recipe's own. `augmentation` None is
-    what suits the data. `precision` is that of
-    convolutions; weights, losses and updates are always float32.
+    `learning_rate` is the peak of the schedule; None is the method's own. `augmentation` None is
+    what suits the data. `precision` is that of the convolutions in training; weights, losses,
+    updates and evaluations are always float32.
     """
 
     recipe: RecipeName = "default"
@@ -57,38 +107,54 @@ class Recipe:
     precision: Precision = "float32"
 
     @property
+    def method(self) -> Method:
+        """The numbers of the named recipe."""
+        return METHODS[self.recipe]
+
+    @property
     def peak_rate(self) -> float:
         """The highest learning rate."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 0.04 if self.recipe == "paper" else 0.003
-
-    @property
-    def clip(self) -> float | None:
-        """The largest norm that a gradient keeps."""
-        return None if self.recipe == "paper" else 1.0
+        batch = self.method.rate_batch
+        return self.method.rate * (self.batch_size / batch if batch else 1.0)
 
 
 def rate(recipe: Recipe, step: int, steps: int) -> float:
     """Share of the peak learning rate at `step` of `steps`."""
-    warmup = 1.0 if recipe.recipe == "paper" else max(1.0, _WARMUP * steps)
+    warmup = max(1.0, recipe.method.warmup * steps)
     return min((step + 1) / warmup, (steps - step) / max(1.0, steps - warmup))
 
 
 def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of the recipe over all weights of `net`."""
-    weights, rate = net.parameters(), recipe.peak_rate
-    if recipe.recipe == "paper":
-        return torch.optim.SGD(weights, rate, momentum=0.9, weight_decay=2e-4, fused=True)
-    return torch.optim.AdamW(weights, rate, betas=(0.9, 0.99), weight_decay=0.05, fused=True)
+    """The optimiser of the recipe over all weights of `net`.
+
+    Its learning rate is a tensor on the device of the weights, one for all groups: a step that is
+    replayed reads the rate that is written there.
+    """
+    method = recipe.method
+    weights = list(net.parameters())
+    groups: list[dict[str, object]] = [
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": method.weight_decay},
+        {
+            "params": [w for w in weights if w.ndim <= 1],
+            "weight_decay": method.weight_decay if method.decays_vectors else 0.0,
+        },
+    ]
+    device = weights[0].device
+    lr: Tensor = torch.tensor(recipe.peak_rate, device=device)
+    if method.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr, momentum=method.betas[0], fused=True)
+    capturable = device.type == "cuda"
+    return torch.optim.AdamW(groups, lr, betas=method.betas, fused=True, capturable=capturable)
 
 
 @torch.no_grad()
 def initialise(net: SqueezeNet, recipe: Recipe) -> None:
     """Change the initial weights as the recipe says."""
-    if recipe.recipe == "paper":
+    nn.init.constant_(net.classifier.get_parameter("1.bias"), recipe.method.logit_bias)
+    if not recipe.method.scales_bypass:
         return
-    nn.init.constant_(net.classifier.get_parameter("1.bias"), _LOGIT_BIAS)
     for fire in net.modules():
         if isinstance(fire, Fire) and fire.bypass is not None:
             for branch in (fire.expand1x1, fire.expand3x3):

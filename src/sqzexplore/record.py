@@ -13,6 +13,16 @@ from optuna.trial import FrozenTrial
 from .files import write_json
 from .results import TABLES, write_tables
 
+#: Of what state a trial's throughput is measured once all trainings are over.
+_MEASURED = ("complete", "diverged", "dead")
+_SPEED = "throughput:"
+
+
+def speed_key(trial: int) -> str:
+    """The attribute of the study that holds a trial's throughput, where that was measured after
+    the trial had ended."""
+    return f"{_SPEED}{trial}"
+
 
 @dataclass
 class Outcome:
@@ -20,19 +30,16 @@ class Outcome:
 
     complete: int = 0
     diverged: int = 0
+    dead: int = 0
     pruned: int = 0
     failures: list[str] = field(default_factory=list)
 
     def count(self, row: Mapping[str, Any]) -> None:
         """Take one row of `trials` into account."""
-        if row["state"] == "complete":
-            self.complete += 1
-        elif row["state"] == "diverged":
-            self.diverged += 1
-        elif row["state"] == "pruned":
-            self.pruned += 1
-        else:
+        if row["state"] == "failed":
             self.failures.append(f"trial {row['trial']} ({row['arch_id']}): {row['error']}")
+        else:
+            setattr(self, row["state"], getattr(self, row["state"]) + 1)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Record:
     def __init__(self, sweep: str) -> None:
         self.known: dict[str, Known] = {}
         self.outcome = Outcome()
+        #: Numbers of the trials that have no throughput.
+        self.unmeasured: set[int] = set()
         self._sweep = sweep
         self._tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
 
@@ -71,10 +80,27 @@ class Record:
             "arch_id": row["arch_id"],
         }
         self._tables["trials"].append(identity | row)
-        for name in ("seeds", "history", "throughput"):
-            self._tables[name] += [identity | dict(entry) for entry in attributes[name]]
+        for name in TABLES:
+            rows = attributes.get(name, ())  # an older version had fewer tables
+            self._tables[name] += [identity | dict(entry) for entry in rows]
+        if not attributes["throughput"] and row["state"] in _MEASURED:
+            self.unmeasured.add(trial.number)
         self.outcome.count(identity | row)
         return self._tables["trials"][-1]
+
+    def take_speeds(self, attributes: Mapping[str, Any]) -> None:
+        """Complete rows by the throughput that stands in the attributes of the study."""
+        for number in sorted(self.unmeasured):
+            if (content := attributes.get(speed_key(number))) is None:
+                continue
+            self.unmeasured.remove(number)
+            row = next(row for row in self._tables["trials"] if row["trial"] == number)
+            row |= content["row"]
+            identity = {name: row[name] for name in ("sweep", "trial", "state", "arch_id")}
+            self._tables["throughput"] += [identity | each for each in content["throughput"]]
+            if "error" in content["row"]:
+                text = f"trial {number} ({row['arch_id']}): {row['error']}"
+                self.outcome.failures.append(text)
 
     def write(self, folder: Path, origin: Mapping[str, Any]) -> None:
         """Write the tables as they stand, and `origin` as their provenance."""

@@ -1,12 +1,13 @@
 """The tables of a sweep: what their columns mean, writing and loading them.
 
 A result folder holds `trials` (one row an architecture), and in long form `seeds` (one row a
-training), `history` (one row an epoch of a training) and `throughput` (one row a measurement),
-each as CSV for eyes and diffs and as Parquet for types.
+training), `history` (one row an epoch of a training), `images` (one row a training and split) and
+`throughput` (one row a measurement), each as CSV for eyes and diffs and as Parquet for types.
 """
 
 from __future__ import annotations
 
+import base64
 import glob
 import io
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from .architecture import FIELDS, Architecture
@@ -56,8 +58,8 @@ _TRIAL = {
     "state": Column(
         "string",
         "",
-        "complete; diverged: a seed's loss was not finite; pruned: ended early by the search; "
-        "failed: see error",
+        "complete; diverged: a seed's loss was not finite; dead: a seed's accuracy cannot be told "
+        "from chance; pruned: ended early by the search; failed: see error",
     ),
     "arch_id": Column("string", "", "names the architecture's metaparameters"),
 }
@@ -139,7 +141,9 @@ TRIALS: dict[str, Column] = {
     ),
     "input_size": Column("Int64", "pixels", "side of the deployment input: cost and throughput"),
     **_COST,
-    "top1": Column("Float64", "%", "mean over the seeds of the test top-1; empty if one diverged"),
+    "top1": Column(
+        "Float64", "%", "mean over the seeds of the test top-1; empty if one diverged or died"
+    ),
     "top1_sd": Column("Float64", "%", "sample standard deviation over the seeds"),
     "top1_ci_low": Column("Float64", "%", "95% t-interval of the mean over seeds, lower end"),
     "top1_ci_high": Column("Float64", "%", "95% t-interval of the mean over seeds, upper end"),
@@ -147,7 +151,15 @@ TRIALS: dict[str, Column] = {
     "val_top1": Column("Float64", "%", "mean over the seeds of the validation top-1"),
     "seeds": Column("Int64", "", "trainings of this architecture"),
     "diverged_seeds": Column("Int64", "", "those whose loss was not finite"),
-    "epochs": Column("Int64", "", "passes over the training split"),
+    "dead_seeds": Column("Int64", "", "those whose accuracy cannot be told from chance"),
+    "epochs": Column("Int64", "", "passes over the training split, of the largest budget"),
+    "still_learning": Column(
+        "boolean",
+        "",
+        "whether validation top-1 still gained over a point (95% lower bound over the seeds) from "
+        "the last budget but one, or over the last third of the training; empty with one seed",
+    ),
+    "train_threads": Column("Int64", "", "CPU threads of each training"),
     "data": Column("string", "", "data set that accuracy was measured on"),
     "data_sha256": Column("string", "", "checksum of its images, labels and splits"),
     "recipe": Column("string", "", "named recipe of the training"),
@@ -170,19 +182,32 @@ TRIALS: dict[str, Column] = {
     ),
     "error": Column("string", "", "why the trial failed"),
 }
+_TRAINING = {
+    "seed": Column("Int64", "", "seed of the training"),
+    "epochs": Column("Int64", "", "its budget: passes over the training split"),
+}
 SEEDS: dict[str, Column] = {
     **_TRIAL,
-    "seed": Column("Int64", "", "seed of the training"),
+    **_TRAINING,
     "diverged": Column("boolean", "", "whether its loss was not finite"),
+    "dead": Column("boolean", "", "whether its accuracy cannot be told from chance"),
     **_RUN,
     "duration_s": Column("Float64", "s", "how long it took"),
 }
 HISTORY: dict[str, Column] = {
     **_TRIAL,
-    "seed": Column("Int64", "", "seed of the training"),
+    **_TRAINING,
     "epoch": Column("Int64", "", "pass over the training split, from 1"),
     "train_loss": Column("Float64", "nats", "mean cross-entropy over the pass"),
     "val_top1": _RUN["val_top1"],
+}
+IMAGES: dict[str, Column] = {
+    **_TRIAL,
+    **_TRAINING,
+    "split": Column("string", "", "test or validation"),
+    "right": Column(
+        "string", "", "which of its images were classified rightly: bits, the first highest, base64"
+    ),
 }
 THROUGHPUT: dict[str, Column] = {
     **_TRIAL,
@@ -196,6 +221,7 @@ TABLES: dict[str, dict[str, Column]] = {
     "trials": TRIALS,
     "seeds": SEEDS,
     "history": HISTORY,
+    "images": IMAGES,
     "throughput": THROUGHPUT,
 }
 
@@ -224,7 +250,7 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
 
     Args:
         path: a result folder, or a pattern; folders without the table are passed over.
-        table: trials, seeds, history or throughput.
+        table: trials, seeds, history, images or throughput.
 
     Returns:
         The rows of all sweeps, typed as `TABLES` says; column `sweep` tells them apart. What any
@@ -266,6 +292,25 @@ def _read(file: Path, table: str) -> pd.DataFrame:
             f"{file}: cannot be read as the table {table} ({reason}); the same sweep run again "
             "writes it anew from its study"
         ) from None
+
+
+def largest_budget(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of a long table, the rows of each trial's largest budget: those that `trials` speaks of."""
+    if "epochs" not in rows or rows["epochs"].isna().all():
+        return rows  # of a version that knew one budget
+    largest = rows.groupby(["sweep", "trial"])["epochs"].transform("max")
+    return rows[rows["epochs"].isna() | (rows["epochs"] == largest)]
+
+
+def right_images(row: pd.Series, count: int) -> np.ndarray:
+    """One row of the table `images` as N bool: whether each image was classified rightly.
+
+    Args:
+        row: of the table.
+        count: images of the split.
+    """
+    packed = np.frombuffer(base64.b64decode(row["right"]), np.uint8)
+    return np.unpackbits(packed, count=count).astype(bool)
 
 
 def meeting_constraints(trials: pd.DataFrame) -> pd.DataFrame:

@@ -51,7 +51,7 @@ def sampler_of(spec: Spec, number: int, misses: int) -> BaseSampler:
 
 def pruner_of(spec: Spec) -> BasePruner:
     """Optuna's pruner over the epochs of a trial's first seed: a third goes on at each rung."""
-    epochs = spec.measure.accuracy.epochs if spec.measure.accuracy else 1
+    epochs = spec.measure.accuracy.budgets[-1] if spec.measure.accuracy else 1
     first = max(1, epochs // 9)
     match spec.search.pruner:
         case "halving":

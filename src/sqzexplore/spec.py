@@ -159,6 +159,9 @@ class ThroughputSpec(_Model):
         ]
 
 
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+
+
 class AccuracySpec(_Model):
     """How accuracy is measured."""
 
@@ -168,7 +171,11 @@ class AccuracySpec(_Model):
         "or the owner/name of a Hugging Face data set",
     )
     image_size: int = Field(32, ge=8, le=1024, description="side of the training images, pixels")
-    epochs: int = Field(20, ge=1, le=10_000, description="passes over the training split")
+    epochs: Epochs | list[Epochs] = Field(
+        20,
+        description="passes over the training split; a list such as [6, 18, 54] is a training "
+        "for each, and the largest makes the row of trials",
+    )
     seeds: int = Field(3, ge=1, le=1000, description="runs of each architecture, seeds 0, 1, ...")
     batch_size: int = Field(64, ge=1, le=65536, description="images a training step")
     recipe: RecipeName = Field("default", description="how: default, or paper (its ImageNet one)")
@@ -182,10 +189,27 @@ class AccuracySpec(_Model):
         None, description="left out, shift for digits and shift_flip for photographs"
     )
     precision: Precision = Field("float32", description="of the convolutions in training")
+    threads: int = Field(
+        1, ge=1, le=1024, description="CPU threads of a training; more than 1 for large images"
+    )
     proxy: dict[str, Any] = Field(
         default_factory=dict,
         description="architecture fields replaced in the trained network, to make it cheaper",
     )
+
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | list) or value == []:
+            raise ValueError("expected a number of epochs, or a list such as [6, 18, 54]")
+        if isinstance(value, list) and len({*map(repr, value)}) < len(value):
+            raise ValueError("expected each number of epochs once")
+        return value
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The numbers of epochs, the smallest first."""
+        return tuple(sorted(self.epochs)) if isinstance(self.epochs, list) else (self.epochs,)
 
 
 class Measure(_Model):
@@ -287,6 +311,12 @@ class Spec(_Model):
         if self.measure.throughput:
             return {"images_per_s": "maximize", "params": "minimize"}
         return {"macs": "minimize", "params": "minimize"}
+
+    @property
+    def speed_decides(self) -> bool:
+        """Whether a trial's outcome depends on how fast its architecture is."""
+        needed = {*self.objectives, *(n for c in self.result_constraints for n in c.measured)}
+        return any(MEASURED.get(name) == "throughput" for name in needed)
 
     def trained(self, architecture: Architecture, channels: int, classes: int) -> Architecture:
         """What is trained to measure the accuracy of `architecture`: the proxy, on such images."""
@@ -392,6 +422,12 @@ def _check_search(spec: Spec) -> None:
             ("search", "pruner"),
             f"found {search.pruner} with the objectives {', '.join(spec.objectives)}, expected "
             "objectives: {top1: maximize} alone: only accuracy is known before a training ends",
+        )
+    if search.pruner and spec.measure.accuracy and len(spec.measure.accuracy.budgets) > 1:
+        raise Problem(
+            ("search", "pruner"),
+            f"found {search.pruner} with several budgets, expected one number of "
+            "measure.accuracy.epochs: a pruner compares trainings epoch by epoch",
         )
     for name in search.objectives:
         if name not in OBJECTIVES:

@@ -4,14 +4,18 @@ The Optuna study is the record of the sweep: every trial's parameters, values an
 stand in it (the rows as user attributes), and the tables are written from it. Several processes
 may share it (`claims`, `candidates`): a trial whose process died is taken up by another under its
 own number, so that each architecture has exactly one row.
+
+A trial is a set of tasks (`evaluate.Task`), which the engine does side by side. Throughput is
+measured while nothing else runs: in a phase of its own once all trainings are over, or after each
+trial's trainings where the search has to know it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,10 +34,24 @@ from .claims import Claims
 from .completeness import SPEC_FILE, planned
 from .data import ImageData
 from .elsewhere import Elsewhere
-from .engine import Engine, Inline, Job, Listener, Local, Task, places
-from .evaluate import Evaluation, describe_row, failed, load_data, violations, work_units
+from .engine import Engine, Inline, Job, Listener, Local, places, usable_cores
+from .evaluate import (
+    Evaluation,
+    Measured,
+    Task,
+    assembled,
+    describe_row,
+    failed,
+    load_data,
+    of_trial,
+    share_of,
+    tasks_of,
+    violations,
+    work_units,
+)
 from .files import check_writable, exclusive, write_atomically
 from .guards import (
+    measures_alone,
     measuring_alone,
     refuse_another_spec,
     refuse_endless,
@@ -41,7 +59,7 @@ from .guards import (
     refuse_other_data,
 )
 from .patience import PatientStorage
-from .record import Outcome, Record, drop_unfinished
+from .record import Outcome, Record, drop_unfinished, speed_key
 from .samplers import pruner_of
 from .spec import Spec
 from .storage import open_storage
@@ -83,6 +101,7 @@ def run_sweep(
     storage_url: str | None = None,
     workers: int = 1,
     make_engine: MakeEngine | None = None,
+    pack: int = 1,
 ) -> Outcome:
     """Run the sweep of `spec`, or what is left of it, and write its tables into `folder`.
 
@@ -92,9 +111,10 @@ def run_sweep(
         device: where to measure; without an index, all devices of its kind.
         progress: told of every step.
         storage_url: a database for the study, instead of a journal file in the folder.
-        workers: trials at once, each in a process of its own if there are several, or if a trial
-            may take only so long.
+        workers: processes that train, if there are several, or if a task may take only so long;
+            else this one does.
         make_engine: where to evaluate, if not on this machine.
+        pack: trainings by turns in each.
 
     Raises:
         UserError: the folder holds another sweep, or this one cannot run so.
@@ -102,7 +122,7 @@ def run_sweep(
     refuse_another_spec(spec, folder)
     refuse_endless(spec)
     if make_engine is None:
-        refuse_neighbours(spec, device, workers)
+        refuse_neighbours(workers)
     check_writable(folder, "--out")
     here = make_engine is None and workers == 1 and spec.search.trial_timeout is None
     data = load_data(spec, device if here else torch.device("cpu"))
@@ -115,28 +135,50 @@ def run_sweep(
     storage = database or open_storage(folder, None, create=True)
     study = _open_study(spec, storage)
     refuse_other_data(study, data, folder)
-    with measuring_alone(spec, folder, device), Claims(folder, storage, str(device)) as claims:
+    with measuring_alone(spec, folder), Claims(folder, storage, str(device)) as claims:
         sweep = _Sweep(spec, folder, data, device, progress, study, claims, bool(storage_url))
         job = Job(spec.source, folder.absolute() / _SCRATCH, spec.search.trial_timeout)
         if make_engine is not None:
             sweep.run(make_engine(job, sweep))
         elif here:
-            sweep.run(Inline(job, sweep, device, data))
+            sweep.run(Inline(job, sweep, device, data, pack))
         else:
-            sweep.run(Local(job, sweep, places(workers, device)))
+            sweep.run(Local(job, sweep, places(workers, device), pack))
         return sweep.record.outcome
+
+
+def workers_for(spec: Spec, device: torch.device) -> int:
+    """Processes that use the whole machine: a training a core, or for each of its threads; one a
+    GPU; no more than there are trainings.
+
+    Args:
+        spec: what they train; one process is enough for anything else.
+        device: where; without an index, all devices of its kind.
+    """
+    accuracy = spec.measure.accuracy
+    if accuracy is None or distributed.launched():
+        return 1
+    if device.type == "cuda":
+        return 1 if device.index is not None else torch.cuda.device_count()
+    trainings = (planned(spec) or _MOST_TRIALS) * accuracy.seeds * len(accuracy.budgets)
+    return max(1, min(trainings, len(usable_cores()) // accuracy.threads))
 
 
 @dataclass
 class _Running:
-    """A trial of this process: of what, how much work it is, which share of it is done, and how
-    often its process died."""
+    """A trial of this process: of what, how much work it is, how often its process died, which
+    share of the work is done; which of its tasks wait, may have to wait for those, are being done,
+    and what the others found."""
 
     trial: Trial
     architecture: Architecture
     units: float
     deaths: int
     told: float = 0.0
+    waiting: list[Task] = field(default_factory=list)
+    later: list[Task] = field(default_factory=list)
+    out: set[Task] = field(default_factory=set)
+    found: dict[Task, Measured] = field(default_factory=dict)
 
 
 class _Sweep:
@@ -158,7 +200,8 @@ class _Sweep:
         self.record = Record(spec.name)
         self._slots = 1
         self._running: dict[int, _Running] = {}
-        self._again: list[int] = []
+        self._speed: Task | None = None
+        self._speed_deaths = 0
         self._total, self._done_units, self._shown, self._unwritten = 0, 0.0, False, False
         self._began = time.perf_counter()
         self._write_took = self._written_at = self._looked_at = 0.0
@@ -181,6 +224,8 @@ class _Sweep:
                 engine.wait(_POLL_S)
                 self._write_if_due()
             self.write()
+            if self._speed_waits and not self._candidates.others:
+                self._measure_speeds(engine)
             if not self._candidates.others and not self._running:
                 self._tidy()
         except BaseException:
@@ -213,16 +258,19 @@ class _Sweep:
 
     # --- what the engine says --------------------------------------------------------------------
 
-    def progress(self, trial: int, share: float, what: str) -> None:
-        """A share of the trial's work was done."""
-        if (running := self._running.get(trial)) is None:
-            return  # another process held this one for dead, and ended the trial
+    def progress(self, task: Task, share: float, what: str) -> None:
+        """A share of the task's work was done."""
+        if (running := self._running.get(task.trial)) is None:
+            if task == self._speed:
+                self._progress.advance(0.0, f"trial {task.trial}: {what}")
+            return  # or another process held this one for dead, and ended the trial
+        share *= share_of(task, self.spec)
         running.told += share
-        self._progress.advance(share * running.units, self._named(trial, what))
+        self._progress.advance(share * running.units, self._named(task.trial, what))
 
-    def prune(self, trial: int, epoch: Epoch) -> bool:
+    def prune(self, task: Task, epoch: Epoch) -> bool:
         """Whether a training falls behind the others."""
-        if (running := self._running.get(trial)) is None:
+        if (running := self._running.get(task.trial)) is None:
             return True
         try:
             running.trial.report(epoch.val_top1, epoch.epoch)
@@ -230,10 +278,108 @@ class _Sweep:
             return True
         return running.trial.should_prune()
 
-    def ended(self, trial: int, evaluation: Evaluation) -> None:
-        """Take the rows into the study, tell it the values."""
-        if (running := self._running.get(trial)) is None:
+    def ended(self, task: Task, measured: Measured) -> None:
+        """Take what a task found; with its last one a trial ends."""
+        if task == self._speed:
+            self._speed = None
+            if task.trial not in self._running:
+                return self._take_speed(task, measured)
+        if (running := self._running.get(task.trial)) is None:
             return
+        running.out.discard(task)
+        running.found[task] = measured
+        stopped = measured.run is not None and measured.run["stopped"]
+        if not (measured.error or stopped):
+            running.waiting += running.later
+            running.later = []
+            if running.waiting or running.out:
+                return
+        evaluation = assembled(running.architecture, self.spec, self.data, running.found)
+        self._finish(task.trial, evaluation)
+
+    def lost(self, tasks: Sequence[Task], reason: str) -> None:
+        """Give the tasks to another worker, unless too many died of their trial."""
+        if self._speed in tasks:
+            self._speed = None
+            if tasks[0].trial not in self._running:
+                self._speed_deaths += bool(reason)
+                if self._speed_deaths > self.spec.search.retries:
+                    self._take_speed(tasks[0], Measured(error=reason))
+                return
+        for number in dict.fromkeys(task.trial for task in tasks):
+            mine = [task for task in tasks if task.trial == number]
+            if (running := self._running.get(number)) is not None:
+                self._lost_of(running, mine, reason)
+
+    def _lost_of(self, running: _Running, tasks: Sequence[Task], reason: str) -> None:
+        """The same, of one trial."""
+        number = running.trial.number
+        running.deaths += bool(reason)
+        if running.deaths > self.spec.search.retries:
+            times = f", {running.deaths} times" if running.deaths > 1 else ""
+            self._fail(number, f"{reason}{times}")
+            return
+        if not self._candidates.repeat(running.trial, running.deaths):
+            self._running.pop(number)
+            self._candidates.done(running.trial)
+            return
+        self._progress.advance(0.0, self._named(number, f"{reason}; tried again"))
+        running.out.difference_update(tasks)
+        running.waiting[:0] = tasks
+
+    # --- its own steps ---------------------------------------------------------------------------
+
+    def _hand_out(self, engine: Engine) -> None:
+        """Give the engine what it has room for."""
+        while engine.free() and (task := self._next_task()) is not None:
+            self._running[task.trial].out.add(task)
+            engine.submit(task)
+
+    def _next_task(self) -> Task | None:
+        """What can be done now: throughput while nothing else runs, and nothing beside it."""
+        if self._speed is not None:
+            return None
+        while True:
+            speeds = []
+            for running in self._running.values():
+                for task in running.waiting:
+                    if task.kind != "throughput":
+                        running.waiting.remove(task)
+                        return task
+                    speeds.append(task)
+            if speeds:
+                if any(running.out for running in self._running.values()):
+                    return None
+                self._speed = speeds[0]
+                self._running[self._speed.trial].waiting.remove(self._speed)
+                return self._speed
+            if not self._begin():
+                return None
+
+    def _begin(self) -> bool:
+        """Hold a trial more from now on; whether there was one."""
+        if self._late() or (time.perf_counter() - self._looked_at < _POLL_S and self._running):
+            return False  # time is over, or nothing was left a moment ago
+        if (candidate := self._candidates.next()) is None:
+            self._looked_at = time.perf_counter()
+            return False
+        trial, architecture, deaths = candidate.trial, candidate.architecture, candidate.deaths
+        units = work_units(architecture, self.spec, self.data)
+        running = _Running(trial, architecture, units, deaths)
+        self._running[trial.number] = running
+        if deaths > self.spec.search.retries:
+            self._fail(trial.number, f"{deaths} processes died of it")
+        elif known := self._elsewhere.get(architecture):
+            self._finish(trial.number, known)
+        else:
+            tasks = tasks_of(trial.number, architecture, self.spec)
+            first = 1 if self.spec.search.pruner else len(tasks)  # a pruner watches one training
+            running.waiting, running.later = tasks[:first], tasks[first:]
+        return True
+
+    def _finish(self, trial: int, evaluation: Evaluation) -> None:
+        """Take a trial's rows into the study, tell it the values."""
+        running = self._running[trial]
         evaluation.row["attempts"] = running.deaths + 1
         with suppress(UpdateFinishedTrialError):  # by another process, just now
             if self._candidates.holds(running.trial):
@@ -243,53 +389,50 @@ class _Sweep:
         self._clean(running.architecture)
         self._write_if_due()
 
-    def lost(self, trial: int, reason: str) -> None:
-        """Give the trial to another worker, unless too many died of it."""
-        if (running := self._running.get(trial)) is None:
-            return
-        running.deaths += bool(reason)
-        if running.deaths > self.spec.search.retries:
-            times = f", {running.deaths} times" if running.deaths > 1 else ""
-            self._fail(trial, f"{reason}{times}")
-            return
-        if not self._candidates.repeat(running.trial, running.deaths):
-            self._running.pop(trial)
-            self._candidates.done(running.trial)
-            return
-        self._progress.advance(0.0, self._named(trial, f"{reason}; tried again"))
-        self._again.append(trial)
-
-    # --- its own steps ---------------------------------------------------------------------------
-
-    def _hand_out(self, engine: Engine) -> None:
-        """Give the engine what it has room for."""
-        while engine.free():
-            trial = self._again.pop(0) if self._again else self._next()
-            if trial is None:
-                return
-            if trial in self._running:
-                engine.submit(Task(trial, self._running[trial].architecture))
-
-    def _next(self) -> int | None:
-        """The number of a trial that this process holds from now on."""
-        if self._late() or (time.perf_counter() - self._looked_at < _POLL_S and self._running):
-            return None  # time is over, or nothing was left a moment ago
-        if (candidate := self._candidates.next()) is None:
-            self._looked_at = time.perf_counter()
-            return None
-        trial, architecture, deaths = candidate.trial, candidate.architecture, candidate.deaths
-        units = work_units(architecture, self.spec, self.data)
-        self._running[trial.number] = _Running(trial, architecture, units, deaths)
-        if deaths > self.spec.search.retries:
-            self._fail(trial.number, f"{deaths} processes died of it")
-        elif known := self._elsewhere.get(architecture):
-            self.ended(trial.number, known)
-        return trial.number
-
     def _fail(self, trial: int, reason: str) -> None:
         architecture = self._running[trial].architecture
         self._running[trial].deaths -= 1  # the last was the last attempt
-        self.ended(trial, failed(architecture, self.spec, self.data, reason))
+        self._finish(trial, failed(architecture, self.spec, self.data, reason))
+
+    # --- throughput, once nothing trains ---------------------------------------------------------
+
+    @property
+    def _speed_waits(self) -> bool:
+        """Whether throughput is measured when all trainings are over."""
+        measure = self.spec.measure
+        return bool(measure.throughput and measure.accuracy and not self.spec.speed_decides)
+
+    def _measure_speeds(self, engine: Engine) -> None:
+        """Complete the rows, one trial at a time, one process of a machine at a time."""
+        with measures_alone(self.folder):
+            for number, architecture in self._unmeasured():
+                self._speed_deaths = 0
+                while number in self.record.unmeasured:
+                    self._speed = Task(number, architecture, "throughput")
+                    engine.submit(self._speed)
+                    while self._speed is not None:
+                        engine.wait(_POLL_S)
+                self._clean(architecture)
+                self._write_if_due()
+            self.write()
+
+    def _unmeasured(self) -> Iterator[tuple[int, Architecture]]:
+        """The trials whose throughput no process has measured."""
+        self.record.take_speeds(self.study.user_attrs)
+        trials = self.study.get_trials(deepcopy=False)
+        for number in sorted(self.record.unmeasured):
+            yield number, self.spec.design_space.from_params(trials[number].params)
+
+    def _take_speed(self, task: Task, measured: Measured) -> None:
+        """Write the throughput of a trial that has ended into the study."""
+        rows = [dict(row) for row in measured.throughput]
+        row = of_trial(rows, self.spec) if rows else {"outcome": "failed"}
+        if measured.error:
+            row["error"] = f"throughput: {measured.error}"
+        content = {"row": row, "throughput": rows}
+        self.study.set_user_attr(speed_key(task.trial), content)
+        self.record.take_speeds({speed_key(task.trial): content})
+        self._unwritten = True
 
     def _late(self) -> bool:
         timeout = self.spec.search.timeout

@@ -164,7 +164,7 @@ def measure(
     with torch.inference_mode(), on_device(device), cudnn_as(settings):
         outcome = _attempt(architecture, settings, seconds)
         if isinstance(outcome, _Failed) and outcome.outcome == "out_of_memory" and _references:
-            _forget_references()
+            forget_references()
             outcome = _attempt(architecture, settings, seconds)
         if isinstance(outcome, _Failed):
             return replace(row, outcome=outcome.outcome, reason=outcome.reason)
@@ -304,7 +304,8 @@ def _reference(settings: Settings) -> Runner | None:
     return _references[settings]
 
 
-def _forget_references() -> None:
+def forget_references() -> None:
+    """Let go of the reference networks that are kept ready, and of their memory."""
     _references.clear()
     gc.collect()
     if torch.cuda.is_available():

@@ -18,9 +18,11 @@ from .data import ImageData, Source, load
 from .data.decode import open_image
 from .errors import UserError, shown
 from .recipe import Recipe
-from .training import Epoch, Run, fit
+from .training import Epoch, Run, fit, identity
 
 _UNFINISHED = "unfinished.safetensors"
+#: Of a run, what stands in the notes under another name, or is too long for them.
+_ELSEWHERE = ("history", "seed", "epochs", "right")
 #: Images up to this size are trained on as they are; larger ones as ImageNet's usually are.
 _SMALL, _CROP = 64, 224
 
@@ -33,6 +35,7 @@ class Training:
     recipe: Recipe
     seed: int
     folder: Path
+    threads: int = 1
 
 
 def natural_size(source: Source) -> int:
@@ -77,9 +80,10 @@ def train_one(
     training.architecture.check_input_size(image_size)
     if training.folder.exists() and not training.folder.is_dir():
         raise UserError(f"--out {training.folder}: found a file, expected a folder")
+    torch.set_num_threads(training.threads)
     with distributed.group(device) as place:
         data = load(source, image_size, training.recipe.augmentation).to(place)
-        asked = _identity(training, data)
+        asked = identity(training.recipe, data, training.seed)
         done = _finished(training, asked)
         if done is not None:
             return done
@@ -105,28 +109,17 @@ def train_one(
     return notes
 
 
-def _identity(training: Training, data: ImageData) -> dict[str, Any]:
-    """What makes a training the same: running it again gives the same network."""
-    return {
-        **asdict(training.recipe),
-        "augmentation": data.augmentation,
-        "seed": training.seed,
-        "data": data.name,
-        "data_sha256": data.sha256,
-        "image_size": data.image_size,
-    }
-
-
 def _outcome(run: Run, data: ImageData, device: str, started_at: datetime) -> dict[str, Any]:
     history = [asdict(epoch) for epoch in run.history]
     return {
         "classes": list(data.classes),
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
-        **{key: value for key, value in asdict(run).items() if key not in ("history", "seed")},
+        **{key: value for key, value in asdict(run).items() if key not in _ELSEWHERE},
         "history": history,
         "provenance": provenance.of_trial(device, started_at, run.duration_s)
-        | {"device": device, "processes": distributed.world()},
+        | {"device": device, "processes": distributed.world()}
+        | {"train_threads": torch.get_num_threads()},
     }
 
 

@@ -1,28 +1,42 @@
 """One Architecture, one recipe, one seed -> accuracy and how it came about.
 
 Nothing is chosen on the test split: it is evaluated once, after the last epoch.
+
+A training is a sequence of turns, a step of the optimiser each, so that several of them can go by
+turns on one device. Each has generators of its own for all that is random: what trains beside it
+changes none of its numbers.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor, nn
 
-from . import distributed
+from . import distributed, recipe
 from .architecture import Architecture
 from .checkpoint import Unfinished
-from .data import ImageData, Split, StreamedSplit
-from .model import SqueezeNet, build
+from .cuda_graph import CapturedStep
+from .data import Feed, ImageData, Split, StreamedSplit
+from .model import Dropout, SqueezeNet, build
 from .recipe import Recipe, initialise, optimizer, rate
 
 _EVALUATED = 500
+#: Seconds between two writes of a training's state on a GPU, where an epoch may take less.
+_KEEP_S = 5.0
+#: Probability of an accuracy as good by chance, above which a network is held for dead.
+_BY_CHANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -39,17 +53,299 @@ class Run:
     """One training. Accuracies, in percent after the last epoch, are NaN if it diverged.
 
     `top1` and `top5` are of the test split; `top5` is NaN where there are fewer than 6 classes.
-    A run that was `stopped` early has neither: its test split was not looked at.
+    A run that was `stopped` early has neither: its test split was not looked at. `dead`: the
+    accuracy cannot be told from that of always saying the most frequent class. `right`: for
+    each split, which of its images were classified rightly (`packed`).
     """
 
     seed: int
+    epochs: int
     diverged: bool
+    dead: bool
     stopped: bool
     top1: float
     top5: float
     val_top1: float
     duration_s: float
     history: tuple[Epoch, ...]
+    right: Mapping[str, str]
+
+
+class Training:
+    """A training between two turns.
+
+    The same seed on the same processor, with the same number of threads and version of torch,
+    gives the same numbers, interrupted or not, alone or by turns with others. A loss that is not
+    finite ends it as diverged. Under torchrun all processes make it alike and share every batch.
+
+    Args:
+        architecture: what to train; its channels and classes are the data's.
+        data: the images, on the device to train on.
+        recipe: how.
+        seed: initial weights, order of the images, augmentation and dropout follow from it.
+        on_epoch: called after every epoch; the training ends when it returns True.
+        unfinished: file that keeps the state between epochs, and that the training goes on from if
+            it is there.
+        on_batch: called after every step with the number of images it took.
+
+    Raises:
+        FeatureMapVanishes: the images are too small for the architecture.
+        UserError: an image is damaged, or `unfinished` is of another training.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        data: ImageData,
+        recipe: Recipe,
+        seed: int,
+        on_epoch: Callable[[Epoch], bool | None] = lambda epoch: None,
+        unfinished: Path | None = None,
+        on_batch: Callable[[int], None] = lambda images: None,
+    ) -> None:
+        architecture.check_input_size(data.image_size)
+        self._started = self._kept_at = time.perf_counter()
+        self._on_epoch, self._on_batch = on_epoch, on_batch
+        self.data, self.recipe, self.seed = data, recipe, seed
+        self.device = data.mean.device
+        cuda = self.device.type == "cuda"
+        self._stream = torch.cuda.Stream(self.device) if cuda else None
+        self.history: list[Epoch] = []
+        self._stopped, self._spent_before = False, 0.0
+        with self._settings():
+            self.net = self._initial(architecture)
+            self._optimizer = optimizer(self.net, recipe)
+            self._unfinished = Unfinished(unfinished, self._identity()) if unfinished else None
+            if self._unfinished and (notes := self._unfinished.restore(self.net, self._optimizer)):
+                self.history = [Epoch(**entry) for entry in notes["history"]]
+                self._spent_before = notes["duration_s"]
+            self._prepare()
+        self._turns = self._epochs()
+
+    def turn(self) -> bool:
+        """One step, or the work between two epochs; False once the training has ended."""
+        with self._settings():
+            return next(self._turns, None) is not None
+
+    def run(self) -> Run:
+        """How it went, once it has ended."""
+        diverged = self._diverged
+        top1 = top5 = val_top1 = math.nan
+        right, dead = {}, False
+        if self._stopped:
+            val_top1 = self.history[-1].val_top1
+        elif not diverged:
+            with self._settings():
+                test = guesses(self.net, self.data, self.data.test)
+                validation = guesses(self.net, self.data, self.data.validation)
+            top1, top5 = test.top1, test.top5
+            val_top1 = validation.top1
+            right = {"test": packed(test.right), "validation": packed(validation.right)}
+            dead = by_chance(validation.right, self.data.validation.class_counts())
+        return Run(
+            seed=self.seed,
+            epochs=self.recipe.epochs,
+            diverged=diverged,
+            dead=dead,
+            stopped=self._stopped,
+            top1=top1,
+            top5=top5,
+            val_top1=val_top1,
+            duration_s=self._spent(),
+            history=tuple(self.history),
+            right=right,
+        )
+
+    # --- before the first step -------------------------------------------------------------------
+
+    def _initial(self, architecture: Architecture) -> SqueezeNet:
+        with torch.random.fork_rng(devices=[self.device] if self._stream else []):
+            torch.manual_seed(self.seed)
+            net = build(architecture).to(self.device)
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        initialise(net, self.recipe)
+        return net
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "architecture": self.net.architecture.model_dump(mode="json"),
+            **identity(self.recipe, self.data, self.seed),
+            "processes": distributed.world(),
+        }
+
+    def _prepare(self) -> None:
+        """What a step reads, where it stays."""
+        data, device = self.data, self.device
+        images, self._share = distributed.share(len(data.train), self.recipe.batch_size)
+        self._images = images
+        self._steps = math.ceil(images / self._share)
+        self._feed = None
+        if isinstance(data.train, Split):
+            self._feed = Feed(data.train, images, self._share, data.augmentation)
+        self._rates = torch.zeros(self._steps, device=device)
+        self._at = torch.zeros(1, dtype=torch.int64, device=device)
+        self._loss = torch.zeros((), device=device)
+        self._masks = torch.Generator(device)
+        for module in self.net.modules():
+            if isinstance(module, Dropout):
+                module.generator = self._masks
+        self._parallel = distributed.parallel(self.net)
+        self._lr = self._optimizer.param_groups[0]["lr"]
+        self._captured: CapturedStep | None = None
+
+    # --- the training, a turn at a time ----------------------------------------------------------
+
+    def _epochs(self) -> Iterator[bool]:
+        for epoch in range(len(self.history) + 1, self.recipe.epochs + 1):
+            if self._stopped or self._diverged:
+                break
+            for _ in self._epoch(epoch):
+                yield True
+            self._keep(last=epoch == self.recipe.epochs)
+            wanted = distributed.told(self._on_epoch(self.history[-1]))
+            self._stopped = bool(wanted) and epoch < self.recipe.epochs
+
+    @property
+    def _diverged(self) -> bool:
+        """Whether the last epoch's loss was not finite."""
+        return bool(self.history) and not math.isfinite(self.history[-1].train_loss)
+
+    def _epoch(self, epoch: int) -> Iterator[None]:
+        """One pass over the training split, and its validation accuracy."""
+        generator = self._reseed(epoch)
+        order = torch.randperm(len(self.data.train), generator=generator)
+        order = distributed.mine(order)
+        first = (epoch - 1) * self._steps
+        steps = self.recipe.epochs * self._steps
+        shares = [rate(self.recipe, first + step, steps) for step in range(self._steps)]
+        self._rates.copy_(self.recipe.peak_rate * torch.tensor(shares, dtype=torch.float64))
+        self._at.zero_()
+        self._loss.zero_()
+        self.net.train()
+        for images in self._passes(order, generator):
+            self._on_batch(images * distributed.world())
+            yield
+        guessed = guesses_on_device(self.net, self.data, self.data.validation)
+        yield from self._until_done()
+        loss = distributed.total(self._loss) / (self._images * distributed.world())
+        mean = loss.item()
+        val_top1 = math.nan
+        if math.isfinite(mean):
+            val_top1 = Guesses.of(guessed, self.data).top1
+        self.history.append(Epoch(epoch, mean, val_top1))
+
+    def _reseed(self, epoch: int) -> torch.Generator:
+        """All that is random in an epoch follows from its number, so that any can go first."""
+        mixed = (self.seed * 1_000_003 + epoch) % 2**63
+        self._masks.manual_seed((mixed + distributed.rank() * 7_368_787) % 2**63)
+        return torch.Generator().manual_seed(mixed)
+
+    def _passes(self, order: Tensor, generator: torch.Generator) -> Iterator[int]:
+        """The steps of an epoch; the images of each."""
+        if isinstance(train := self.data.train, StreamedSplit):
+            batches = train.batches(order, self._share, self.data.augmentation, generator)
+            for images, labels in batches:
+                self._step(images, labels)
+                yield len(labels)
+            return
+        assert self._feed is not None
+        self._feed.draw(order, generator)
+        for _ in range(self._feed.steps):
+            self._whole_step()
+            yield self._share
+        if self._feed.rest:
+            self._step(*self._feed.last())
+            yield self._feed.rest
+
+    def _whole_step(self) -> None:
+        """A step on the next whole batch; on a GPU a replay of the first one's kernels."""
+        assert self._feed is not None
+        feed = self._feed
+        if self._stream is None or distributed.world() > 1:
+            return self._step(*feed.whole(self._at))
+        if self._captured is None:
+            self._captured = CapturedStep(
+                lambda: self._step(*feed.whole(self._at)), self._state, self._masks, self._stream
+            )
+        self._captured.replay()
+
+    def _state(self) -> list[Tensor]:
+        """All that a step changes."""
+        state = [
+            value
+            for entry in self._optimizer.state.values()
+            for value in entry.values()
+            if isinstance(value, Tensor)
+        ]
+        return [
+            *self.net.parameters(), *self.net.buffers(), *state, self._at, self._loss, self._lr
+        ]  # fmt: skip
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        """One update of the weights."""
+        with _autocast(self.recipe, images.device):
+            logits = self._parallel(normalised(images, self.data))
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        self._optimizer.zero_grad()
+        loss.backward()
+        if self.recipe.method.clip:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.method.clip)
+        self._lr.copy_(self._rates.index_select(0, self._at)[0])
+        self._optimizer.step()
+        self._loss += loss.detach() * len(labels)
+        self._at += 1
+
+    def _until_done(self) -> Iterator[None]:
+        """Turns for others until the device has done what it was given."""
+        if self._stream is not None:
+            done = self._stream.record_event()
+            while not done.query():
+                yield
+
+    def _keep(self, last: bool) -> None:
+        """Write the state to disk, where that is asked for."""
+        if self._unfinished is None or distributed.rank() != 0:
+            return
+        if self._stream and not last and time.perf_counter() - self._kept_at < _KEEP_S:
+            return
+        history = [asdict(epoch) for epoch in self.history]
+        notes = {"history": history, "duration_s": self._spent()}
+        self._unfinished.keep(self.net, self._optimizer, notes)
+        self._kept_at = time.perf_counter()
+
+    def _spent(self) -> float:
+        return self._spent_before + time.perf_counter() - self._started
+
+    @contextmanager
+    def _settings(self) -> Iterator[None]:
+        """On a GPU, meanwhile: a stream of its own, and cuDNN restricted to deterministic
+        algorithms and to the recipe's precision."""
+        if self._stream is None:
+            yield
+            return
+        cudnn = torch.backends.cudnn
+        before = (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        cudnn.allow_tf32 = self.recipe.precision == "tf32"
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
+
+
+def identity(recipe_: Recipe, data: ImageData, seed: int) -> dict[str, Any]:
+    """What makes a training of an architecture the same: run again, it gives the same network."""
+    return {
+        **asdict(recipe_),
+        "recipe_version": recipe.VERSION,
+        "augmentation": data.augmentation,
+        "seed": seed,
+        "data": data.name,
+        "data_sha256": data.sha256,
+        "image_size": data.image_size,
+    }
 
 
 def fit(
@@ -61,58 +357,11 @@ def fit(
     unfinished: Path | None = None,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> tuple[SqueezeNet, Run]:
-    """Train `architecture` on the device that holds `data`; the network, and how it went.
-
-    The same seed on the same machine (processor, thread count, torch version) gives the same
-    numbers, interrupted or not. A loss that is not finite ends the run as diverged. Under torchrun
-    all processes call it alike and share every batch.
-
-    Args:
-        architecture: what to train; its channels and classes are the data's.
-        data: the images, on the device to train on.
-        recipe: how.
-        seed: initial weights, order of the images, augmentation and dropout follow from it.
-        on_epoch: called after every epoch; the training ends when it returns True.
-        unfinished: file that keeps the state after every epoch, and that the training goes on
-            from if it is there.
-        on_batch: called after every step with the number of images it took.
-
-    Raises:
-        FeatureMapVanishes: the images are too small for the architecture.
-        UserError: an image is damaged, or `unfinished` is of another training.
-    """
-    architecture.check_input_size(data.image_size)
-    started = time.perf_counter()
-    device = data.mean.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _repeatable():
-        torch.manual_seed(seed)
-        net = build(architecture).to(device)
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        initialise(net, recipe)
-        state = _State(net, data, recipe, seed, unfinished)
-        stopped = False
-        for epoch in range(len(state.history) + 1, recipe.epochs + 1):
-            if stopped or state.diverged:
-                break
-            state.run_epoch(epoch, on_batch)
-            state.keep(time.perf_counter() - started)
-            wanted = distributed.told(on_epoch(state.history[-1]))
-            stopped = bool(wanted) and epoch < recipe.epochs
-        diverged = state.diverged
-        top1 = top5 = math.nan
-        if not (stopped or diverged):
-            top1, top5 = accuracy(net, data, data.test, recipe)
-    run = Run(
-        seed=seed,
-        diverged=diverged,
-        stopped=stopped,
-        top1=top1,
-        top5=top5,
-        val_top1=math.nan if diverged else state.history[-1].val_top1,
-        duration_s=state.spent_before + time.perf_counter() - started,
-        history=tuple(state.history),
-    )
-    return net, run
+    """A `Training` from its first turn to its last: the network, and how it went."""
+    training = Training(architecture, data, recipe, seed, on_epoch, unfinished, on_batch)
+    while training.turn():
+        pass
+    return training.net, training.run()
 
 
 def follow(data: ImageData) -> None:
@@ -122,103 +371,20 @@ def follow(data: ImageData) -> None:
         fit(architecture, data, recipe, seed, unfinished=unfinished)
 
 
-def train(
+def lead(
     architecture: Architecture,
     data: ImageData,
     recipe: Recipe,
     seed: int,
     on_epoch: Callable[[Epoch], bool | None] = lambda epoch: None,
     unfinished: Path | None = None,
-) -> Run:
-    """`fit`, together with the processes that `follow` if there are any; how it went."""
+) -> Training:
+    """A `Training`, together with the processes that `follow` if there are any."""
     distributed.told((architecture, recipe, seed, unfinished))
-    return fit(architecture, data, recipe, seed, on_epoch, unfinished)[1]
+    return Training(architecture, data, recipe, seed, on_epoch, unfinished)
 
 
-class _State:
-    """A training between two epochs."""
-
-    def __init__(
-        self, net: SqueezeNet, data: ImageData, recipe: Recipe, seed: int, unfinished: Path | None
-    ) -> None:
-        self.net, self.data, self.recipe, self.seed = net, data, recipe, seed
-        self.optimizer = optimizer(net, recipe)
-        self.history: list[Epoch] = []
-        self.spent_before = 0.0
-        identity = {
-            "architecture": net.architecture.model_dump(mode="json"),
-            **asdict(recipe),
-            "augmentation": data.augmentation,
-            "seed": seed,
-            "data": data.name,
-            "data_sha256": data.sha256,
-            "image_size": data.image_size,
-            "processes": distributed.world(),
-        }
-        self.unfinished = Unfinished(unfinished, identity) if unfinished else None
-        if self.unfinished and (notes := self.unfinished.restore(net, self.optimizer)):
-            self.history = [Epoch(**entry) for entry in notes["history"]]
-            self.spent_before = notes["duration_s"]
-        self.parallel = distributed.parallel(net)
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the last epoch's loss was not finite."""
-        return bool(self.history) and not math.isfinite(self.history[-1].train_loss)
-
-    def keep(self, spent: float) -> None:
-        """Write the state to disk, where that is asked for."""
-        if self.unfinished and distributed.rank() == 0:
-            history = [asdict(epoch) for epoch in self.history]
-            notes = {"history": history, "duration_s": self.spent_before + spent}
-            self.unfinished.keep(self.net, self.optimizer, notes)
-
-    def run_epoch(self, epoch: int, on_batch: Callable[[int], None]) -> None:
-        """One pass over the training split, and its validation accuracy."""
-        data, recipe = self.data, self.recipe
-        generator = _seeded(self.seed, epoch)
-        count = len(data.train)
-        order, share = distributed.share(
-            torch.randperm(count, generator=generator), recipe.batch_size
-        )
-        steps = math.ceil(len(order) / share)
-        total = torch.zeros((), device=data.mean.device)
-        self.net.train()
-        batches = data.train.batches(order, share, data.augmentation, generator)
-        for step, (images, labels) in enumerate(batches, (epoch - 1) * steps):
-            for group in self.optimizer.param_groups:
-                group["lr"] = recipe.peak_rate * rate(recipe, step, recipe.epochs * steps)
-            total += self._step(images, labels) * len(labels)
-            on_batch(len(labels) * distributed.world())
-        total = distributed.total(total)
-        mean = (total / (len(order) * distributed.world())).item()
-        val_top1 = math.nan
-        if math.isfinite(mean):
-            val_top1, _ = accuracy(self.net, data, data.validation, recipe)
-        self.history.append(Epoch(epoch, mean, val_top1))
-
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update of the weights; the loss before it."""
-        with _autocast(self.recipe, images.device):
-            logits = self.parallel(_normalised(images, self.data))
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-        self.optimizer.zero_grad()
-        loss.backward()
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        return loss.detach()
-
-
-def _seeded(seed: int, epoch: int) -> torch.Generator:
-    """All that is random in an epoch follows from its number, so that any of them can go first."""
-    mixed = (seed * 1_000_003 + epoch) % 2**63
-    torch.manual_seed(mixed)  # dropout
-    return torch.Generator().manual_seed(mixed)
-
-
-def _normalised(images: Tensor, data: ImageData) -> Tensor:
+def normalised(images: Tensor, data: ImageData) -> Tensor:
     """N x H x W x C bytes -> N x C x H x W float32 in channels-last memory."""
     return ((images.float() - data.mean) / data.std).permute(0, 3, 1, 2)
 
@@ -227,30 +393,58 @@ def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
 
 
-@torch.inference_mode()
-def accuracy(
-    net: nn.Module, data: ImageData, split: Split | StreamedSplit, recipe: Recipe
-) -> tuple[float, float]:
-    """Percent of `split` whose class is the network's first, and among its first five, guess."""
+# --- what a network says of images -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """A split as a network classifies it: percent whose class is its first, and among its first
+    five, guess; `right`: N bool, of each image whether the first guess is its class."""
+
+    top1: float
+    top5: float
+    right: np.ndarray
+
+    @classmethod
+    def of(cls, guessed: Tensor, data: ImageData) -> Guesses:
+        """From what `guesses_on_device` left there."""
+        table = guessed.cpu().numpy().astype(bool)
+        top1, top5 = (100.0 * int(column.sum()) / len(table) for column in table.T)
+        return cls(top1, top5 if len(data.classes) > 5 else math.nan, table[:, 0])
+
+
+def guesses(net: nn.Module, data: ImageData, split: Split | StreamedSplit) -> Guesses:
+    """What `net` says of the images of a split, in float32."""
+    return Guesses.of(guesses_on_device(net, data, split), data)
+
+
+@torch.no_grad()
+def guesses_on_device(net: nn.Module, data: ImageData, split: Split | StreamedSplit) -> Tensor:
+    """N x 2 uint8 on the device: whether an image's class is the first, one of the first five,
+    guesses. Nothing waits for it."""
     net.eval()
-    right = torch.zeros(2, dtype=torch.int64, device=data.mean.device)
+    found = torch.zeros(len(split), 2, dtype=torch.uint8, device=data.mean.device)
     order = torch.arange(len(split))[distributed.rank() :: distributed.world()]
+    mine = found[distributed.rank() :: distributed.world()]
+    done = 0
     for images, labels in split.batches(order, _EVALUATED):
-        with _autocast(recipe, images.device):
-            logits = net(_normalised(images, data))
-        guesses = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)
-        right += torch.stack([guesses[:, 0].sum(), guesses.sum()])
-    top1, top5 = (100.0 * distributed.total(right) / len(split)).tolist()
-    return top1, top5 if len(data.classes) > 5 else math.nan
+        logits = net(normalised(images, data))
+        hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)
+        mine[done : done + len(labels)] = torch.stack([hits[:, 0], hits.any(1)], 1)
+        done += len(labels)
+    return distributed.total(found)
 
 
-class _repeatable:
-    """cuDNN restricted to deterministic algorithms, for as long as a run takes."""
+def packed(right: np.ndarray) -> str:
+    """N bool as text: eight a byte, the first in the highest bit, in base64."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
 
-    def __enter__(self) -> None:
-        cudnn = torch.backends.cudnn
-        self._before = (cudnn.deterministic, cudnn.benchmark)
-        cudnn.deterministic, cudnn.benchmark = True, False
 
-    def __exit__(self, *exc: object) -> None:
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self._before
+def by_chance(right: np.ndarray, class_counts: np.ndarray) -> bool:
+    """Whether so many right guesses are no more than the most frequent class alone would give.
+
+    An exact binomial test, one-sided, at 5%: a network that died always says the same class.
+    """
+    share = class_counts.max() / class_counts.sum()
+    found = stats.binomtest(int(right.sum()), len(right), share, alternative="greater")
+    return bool(found.pvalue > _BY_CHANCE)

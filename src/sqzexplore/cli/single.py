@@ -114,7 +114,10 @@ def train_(
         str | None,
         typer.Option(help="none, shift, shift_flip or crop_flip [default: what suits the data]."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    precision: Annotated[
+        str, typer.Option(help="float32, tf32 (on a GPU) or bfloat16.")
+    ] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training.")] = 1,
     device: Device = "auto",
 ) -> None:
     """Train one architecture; print its accuracy, write a checkpoint. Under torchrun: together."""
@@ -138,7 +141,7 @@ def train_(
     name = f"{preset_name}-{architecture.arch_id}-{source.name}-{epochs}epochs-seed{seed}"
     folder = out_dir or Path("checkpoints") / name
     size = image_size or natural_size(source)
-    training = Training(architecture, recipe_of(asked), seed, folder)
+    training = Training(architecture, recipe_of(asked), seed, folder, threads)
     with resumable(folder):
         notes = train_one(training, source, size, place, out)
     if distributed.rank_of_launch():

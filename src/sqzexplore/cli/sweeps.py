@@ -28,11 +28,13 @@ from ..report import write_report
 from ..results import load_results
 from ..space import Space
 from ..spec import Spec
-from ..study import MakeEngine, run_sweep
+from ..study import MakeEngine, run_sweep, workers_for
 from ..throughput import check_choices, resolve_device
 from ..training import follow
 from .base import Device, Folder, Json, SpecFile, Storage, app, err, fail, out, resumable
 
+#: Trainings by turns on a GPU, if nothing else is asked for: of one, launches leave it idle.
+_PACKED = 8
 #: Combinations that `validate` goes through: less than a minute.
 _MOST_COUNTED = 10**8
 
@@ -44,12 +46,16 @@ def sweep(
         Path | None, typer.Option("--out", help="Result folder [default: results/NAME].")
     ] = None,
     workers: Annotated[
-        int | None,
+        str,
         typer.Option(
-            min=1,
-            help="Trials at once, each on its GPU or its share of the cores [default: 1; on a "
-            "cluster as many as it has room for].",
+            metavar="auto|N",
+            help="Processes that train side by side. auto: one a core, or as many as a training's "
+            "threads leave room for; one a GPU; on a cluster as many as it has room for.",
         ),
+    ] = "auto",
+    pack: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings by turns in each [default: 8 on a GPU, else 1]."),
     ] = None,
     storage: Storage = None,
     device: Device = "auto",
@@ -68,11 +74,15 @@ def sweep(
     """Run a sweep, or what is left of it; write its tables and figures."""
     spec = Spec.load(spec_file)
     place = resolve_device(device)
-    cluster = _cluster(spec, engine, address, trial_cpus, trial_gpus, workers)
+    asked_workers = _workers(workers)
+    cluster = _cluster(spec, engine, address, trial_cpus, trial_gpus, asked_workers)
     if cluster:
         place = torch.device("cpu")  # of this process; the tasks have what they declare
-    elif place.type == "cuda" and (workers or 1) > 1 and device in ("auto", "cuda"):
+    elif place.type == "cuda" and asked_workers != 1 and device in ("auto", "cuda"):
         place = torch.device("cuda")  # all of them
+    count = 1 if cluster else asked_workers or workers_for(spec, place)
+    if place == torch.device("cuda") and count == 1:
+        place = torch.device("cuda:0")
     if (asked := spec.measure.throughput) and not cluster:
         check_choices(asked.dtype, asked.mode, place, f"{spec_file}: measure.throughput.")
     folder = out_dir or Path("results") / spec.name
@@ -82,7 +92,16 @@ def sweep(
             if distributed.rank():
                 return _follow(spec, joined)
             with display:
-                outcome = run_sweep(spec, folder, joined, display, storage, workers or 1, cluster)
+                outcome = run_sweep(
+                    spec,
+                    folder,
+                    joined,
+                    display,
+                    storage,
+                    count,
+                    cluster,
+                    pack or (_PACKED if joined.type == "cuda" else 1),
+                )
             distributed.told(None)
         with exclusive(folder):
             files, _ = draw_all(folder)
@@ -233,6 +252,15 @@ def figures(folder: Folder) -> None:
         err.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
+def _workers(text: str) -> int | None:
+    """The number of `--workers`; None where it is left to us."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--workers: found {shown(text)}, expected auto, or a number from 1 on")
+    return int(text)
+
+
 def _cluster(
     spec: Spec,
     engine: str,
@@ -248,11 +276,6 @@ def _cluster(
         if address:
             raise UserError("--address: expected no such option without --engine ray")
         return None
-    if spec.measure.throughput and (gpus < 1 or gpus != int(gpus)):
-        raise UserError(
-            f"--trial-gpus: found {gpus:g}, expected a GPU for each trial alone: the spec measures "
-            "throughput, which neighbours would disturb"
-        )
     try:
         from ..engine.on_ray import OnRay, connect
     except ImportError:
@@ -283,11 +306,14 @@ def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
     expected = {}
     space = spec.design_space
     if accuracy := spec.measure.accuracy:
-        expected["trainings"] = f"{trials * accuracy.seeds:,}, of {accuracy.epochs} epochs each"
+        budgets = accuracy.budgets
+        count = trials * accuracy.seeds * len(budgets)
+        each = " or ".join(map(str, budgets))
+        expected["trainings"] = f"{count:,}, of {each} epochs{' each' * (len(budgets) == 1)}"
         source = open_asked(accuracy)
         expected["data"] = source.description
         if spec.search.sampler == "grid" and trials <= 10_000:
-            images = len(source.train) * accuracy.epochs * accuracy.seeds
+            images = len(source.train) * sum(budgets) * accuracy.seeds
             macs = sum(training_macs(space.architecture(i), spec, source) for i in space.indices())
             # Forward, gradient of the inputs, gradient of the weights: three times the forward.
             expected["training arithmetic"] = f"{6 * macs * images / 1e12:,.1f} TFLOPs"

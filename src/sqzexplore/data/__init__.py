@@ -4,8 +4,18 @@
 `load` decodes it, or arranges for that to happen while training.
 """
 
+from .feed import Feed
 from .images import ImageData, Split, load
 from .sources import Source, check_data_name, open_data
 from .stream import StreamedSplit
 
-__all__ = ["ImageData", "Source", "Split", "StreamedSplit", "check_data_name", "load", "open_data"]
+__all__ = [
+    "Feed",
+    "ImageData",
+    "Source",
+    "Split",
+    "StreamedSplit",
+    "check_data_name",
+    "load",
+    "open_data",
+]

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..augment import Augmentation, augment
+from ..augment import Augmentation
 from ..errors import UserError
 from ..files import write_atomically
 from .decode import fit, open_image
@@ -44,27 +44,19 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(
-        self,
-        order: Tensor,
-        batch_size: int,
-        augmentation: Augmentation = "none",
-        generator: torch.Generator | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images numbered `order`, a batch at a time, with their labels.
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images numbered `order` as they are, a batch at a time, with their labels.
 
         Args:
-            order: numbers of images, on the CPU.
+            order: numbers of images, int64, on the CPU.
             batch_size: images a batch.
-            augmentation: how they are changed.
-            generator: decides the changes; none without one.
         """
-        for index in order.split(batch_size):
-            index = index.to(self.labels.device)
-            images = self.images[index]
-            if generator is not None:
-                images = augment(images, augmentation, generator)
-            yield images, self.labels[index]
+        for index in order.to(self.labels.device).split(batch_size):
+            yield self.images[index], self.labels[index]
+
+    def class_counts(self) -> np.ndarray:
+        """Images of each class that has any."""
+        return np.unique(self.labels.cpu().numpy(), return_counts=True)[1]
 
     def to(self, device: torch.device) -> Split:
         """The split on `device`."""

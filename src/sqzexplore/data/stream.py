@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..augment import Augmentation, augment
+from ..augment import Augmentation, draw, shifted
 from ..errors import UserError
 from .decode import fit, open_image
 from .sources import Part
@@ -34,6 +34,10 @@ class StreamedSplit:
 
     def __len__(self) -> int:
         return len(self.part)
+
+    def class_counts(self) -> np.ndarray:
+        """Images of each class that has any."""
+        return np.unique(self.part.labels, return_counts=True)[1]
 
     def to(self, device: torch.device) -> StreamedSplit:
         """The same split, for `device`."""
@@ -61,7 +65,9 @@ class StreamedSplit:
                 raise UserError(problem)
             images = images.to(self.device, non_blocking=True)
             if not crop and generator is not None:
-                images = augment(images, augmentation, generator)
+                shifts = draw(len(images), self.size, augmentation, generator)
+                every = torch.arange(len(images), device=self.device)
+                images = shifted(images, every, shifts and shifts.to(self.device))
             yield images, labels.to(self.device, non_blocking=True)
 
 

@@ -1,7 +1,7 @@
-"""Where trials are evaluated: in this process, in several of this machine, on a Ray cluster."""
+"""Where tasks are done: in this process, in several of this machine, on a Ray cluster."""
 
-from .base import Engine, Job, Listener, Task
+from .base import Engine, Job, Listener
 from .inline import Inline
-from .local import Local, places
+from .local import Local, places, usable_cores
 
-__all__ = ["Engine", "Inline", "Job", "Listener", "Local", "Task", "places"]
+__all__ = ["Engine", "Inline", "Job", "Listener", "Local", "places", "usable_cores"]

@@ -1,4 +1,4 @@
-"""Trials one after the other, in this process."""
+"""Tasks in this process, one after the other or a few trainings by turns."""
 
 from __future__ import annotations
 
@@ -7,50 +7,58 @@ import time
 import torch
 
 from ..data import ImageData
-from ..evaluate import attempt
+from ..evaluate import Bench, Measured, Task
 from ..spec import Spec
-from .base import Job, Listener, Task
+from .base import Job, Listener
 
 
 class Inline:
-    """Evaluates a trial when it is submitted.
+    """Does tasks while it is waited for.
 
     Args:
-        job: what the trials have in common.
+        job: what the tasks have in common.
         listener: hears of them.
         device: where to measure.
         data: the images on `device`, where accuracy is measured.
+        pack: tasks at once.
     """
 
-    slots = 1
-
     def __init__(
-        self, job: Job, listener: Listener, device: torch.device, data: ImageData | None
+        self,
+        job: Job,
+        listener: Listener,
+        device: torch.device,
+        data: ImageData | None,
+        pack: int = 1,
     ) -> None:
-        self._job, self._listener, self._device, self._data = job, listener, device, data
+        self._listener, self.slots = listener, pack
         self._spec = Spec.parse(job.spec)
+        self._bench = Bench(self._spec, data, device, job.scratch)
 
     def free(self) -> bool:
-        """Whether a trial would begin at once: always, between two trials."""
-        return True
+        """Whether a task would begin at once."""
+        return len(self._bench) < self.slots
 
     def submit(self, task: Task) -> None:
-        """Evaluate a trial, to its end."""
-        listener, trial = self._listener, task.trial
-        evaluation = attempt(
-            task.architecture,
-            self._spec,
-            self._data,
-            self._device,
-            self._job.scratch,
-            lambda share, what: listener.progress(trial, share, what),
-            lambda epoch: listener.prune(trial, epoch),
+        """Take a task; it is done in `wait`."""
+        listener = self._listener
+        self._bench.add(
+            task,
+            lambda share, what: listener.progress(task, share, what),
+            lambda epoch: listener.prune(task, epoch),
         )
-        listener.ended(trial, evaluation)
 
     def wait(self, seconds: float) -> None:
-        """Nothing runs between two submissions."""
-        time.sleep(seconds)
+        """Work until a task ended or `seconds` passed."""
+        if not len(self._bench):
+            time.sleep(seconds)
+            return
+        until = time.monotonic() + seconds
+        ended: list[tuple[Task, Measured]] = []
+        while not ended and time.monotonic() < until:
+            ended = list(self._bench.turn())
+        for task, measured in ended:
+            self._listener.ended(task, measured)
 
     def close(self) -> None:
-        """Nothing runs between two submissions."""
+        """Nothing runs while nobody waits."""

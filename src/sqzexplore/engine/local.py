@@ -1,4 +1,4 @@
-"""Trials in several processes of this machine, each on its GPU or on its share of the cores."""
+"""Tasks in several processes of this machine, each on its GPU or on its share of the cores."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.resource_tracker import ensure_running
@@ -19,10 +20,10 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..evaluate import attempt, load_data
+from ..evaluate import Bench, Task, is_poisoned, load_data
 from ..spec import Spec
 from ..training import Epoch
-from .base import Job, Listener, Task
+from .base import Job, Listener
 
 #: Workers in a row, of each place, that may die before they can take a trial.
 _MOST_STILLBORN = 5
@@ -38,6 +39,13 @@ class Place:
     cores: tuple[int, ...]
 
 
+def usable_cores() -> list[int]:
+    """Those that this process may use; not every system can say which."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def places(workers: int, device: torch.device) -> list[Place]:
     """Devices and cores of so many workers: GPUs by turns, cores in equal shares.
 
@@ -46,7 +54,7 @@ def places(workers: int, device: torch.device) -> list[Place]:
     devices = [str(device)]
     if device.type == "cuda" and device.index is None:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    cores = sorted(_cores())
+    cores = usable_cores()
     found = []
     for number in range(workers):
         mine = cores[number * len(cores) // workers : (number + 1) * len(cores) // workers]
@@ -55,39 +63,40 @@ def places(workers: int, device: torch.device) -> list[Place]:
     return found
 
 
-def _cores() -> Iterable[int]:
-    """Those that this process may use; not every system can say which."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return range(os.cpu_count() or 1)
-
-
 class Local:
     """Worker processes. A worker starts when it has something to do; one that dies, or is killed
-    because its trial takes too long, is replaced by another.
+    because a task takes too long, is replaced by another. Throughput is measured by a worker that
+    has all cores, and lives as long as nothing else is asked for.
 
     Args:
-        job: what the trials have in common.
+        job: what the tasks have in common.
         listener: hears of them.
         at: where each worker runs.
+        pack: tasks at once in each.
     """
 
-    def __init__(self, job: Job, listener: Listener, at: Sequence[Place]) -> None:
-        self._job, self._listener = job, listener
-        self._idle = [_Worker(job, place) for place in at]
-        self._busy: list[_Worker] = []
+    def __init__(self, job: Job, listener: Listener, at: Sequence[Place], pack: int = 1) -> None:
+        self._job, self._listener, self._pack = job, listener, pack
+        self._workers = [_Worker(job, place) for place in at]
+        self._alone: _Worker | None = None
         self._stillborn = 0
-        self.slots = len(at)
+        self.slots = len(at) * pack
 
     def free(self) -> bool:
-        """Whether a worker has nothing to do."""
-        return bool(self._idle)
+        """Whether a worker has room."""
+        return any(len(worker.tasks) < self._pack for worker in self._workers)
 
     def submit(self, task: Task) -> None:
-        """Give a trial to a worker."""
-        worker = self._idle.pop(0)
-        self._busy.append(worker)
-        worker.give(task)
+        """Give a task to the worker that has least to do."""
+        if task.kind == "throughput":
+            device = self._workers[0].place.device
+            self._alone = self._alone or _Worker(self._job, Place(device, tuple(usable_cores())))
+            self._alone.give(task)
+            return
+        if self._alone is not None:
+            self._alone.kill()
+            self._alone = None
+        min(self._workers, key=lambda worker: len(worker.tasks)).give(task)
 
     def wait(self, seconds: float) -> None:
         """Tell the listener what happens, until something did or `seconds` passed.
@@ -97,13 +106,13 @@ class Local:
             UserError: a worker cannot begin.
         """
         until = time.monotonic() + seconds
-        ends = [worker.deadline for worker in self._busy]
-        left = min([until, *ends]) - time.monotonic()
-        if not self._busy:
+        busy = [worker for worker in self._all() if worker.tasks]
+        if not busy:
             time.sleep(seconds)
             return
-        ready = wait([worker.pipe for worker in self._busy], max(0.0, left))
-        for worker in list(self._busy):
+        left = min([until, *(worker.deadline for worker in busy)]) - time.monotonic()
+        ready = wait([worker.pipe for worker in busy], max(0.0, left))
+        for worker in busy:
             if worker.pipe in ready:
                 self._hear(worker)
             elif time.monotonic() > worker.deadline:
@@ -112,46 +121,47 @@ class Local:
 
     def close(self) -> None:
         """End the workers. They keep their state on disk after each epoch."""
-        for worker in [*self._idle, *self._busy]:
+        for worker in self._all():
             worker.kill()
+
+    def _all(self) -> list[_Worker]:
+        return [*self._workers, *([self._alone] if self._alone else [])]
 
     def _hear(self, worker: _Worker) -> None:
         """Take one message from a worker."""
-        task = worker.task
-        assert task is not None
         try:
-            kind, *content = worker.pipe.recv()
+            kind, task, *content = worker.pipe.recv()
         except (EOFError, OSError):
             return self._lose(worker, worker.death())
         match kind:
             case "begun":
                 self._stillborn = 0
-                worker.begin()
+                worker.begin(task)
             case "progress":
-                self._listener.progress(task.trial, *content)
+                self._listener.progress(task, *content)
             case "epoch":
                 with suppress(OSError):  # its end is heard of next
-                    worker.pipe.send(self._listener.prune(task.trial, *content))
+                    worker.pipe.send(self._listener.prune(task, *content))
             case "ended":
-                self._busy.remove(worker)
-                self._idle.append(worker)
-                worker.task = None
-                self._listener.ended(task.trial, *content)
+                del worker.tasks[task]
+                self._listener.ended(task, *content)
             case _:
                 raise content[0]
 
     def _lose(self, worker: _Worker, reason: str) -> None:
         """A worker is gone, or is to go: another one takes its place."""
-        task, begun = worker.task, worker.begun
-        assert task is not None
+        tasks, begun = list(worker.tasks), worker.begun
         worker.kill()
-        self._busy.remove(worker)
-        self._idle.append(_Worker(self._job, worker.place))
+        fresh = _Worker(self._job, worker.place)
+        if worker is self._alone:
+            self._alone = fresh
+        else:
+            self._workers[self._workers.index(worker)] = fresh
         if not begun:
             self._stillborn += 1
-            if self._stillborn >= _MOST_STILLBORN * self.slots:
+            if self._stillborn >= _MOST_STILLBORN * len(self._workers):
                 raise UserError(f"--workers: {self._stillborn} in a row could not begin: {reason}")
-        self._listener.lost(task.trial, reason if begun else "")
+        self._listener.lost(tasks, reason if begun else "")
 
 
 class _Worker:
@@ -159,15 +169,22 @@ class _Worker:
 
     def __init__(self, job: Job, place: Place) -> None:
         self.job, self.place = job, place
-        self.task: Task | None = None
+        #: What it does, and until when each may take.
+        self.tasks: dict[Task, float] = {}
         self.begun = False
-        self.deadline = float("inf")
         self.pipe: Connection
         self.process: BaseProcess | None = None
 
+    @property
+    def deadline(self) -> float:
+        """When the first of its tasks has taken too long."""
+        return min(self.tasks.values(), default=float("inf"))
+
     def give(self, task: Task) -> None:
-        """Hand it a trial; it is started for its first."""
-        self.task, self.begun, self.deadline = task, False, float("inf")
+        """Hand it a task; it is started for its first."""
+        if not self.tasks:
+            self.begun = False
+        self.tasks[task] = float("inf")
         if self.process is None:
             context = multiprocessing.get_context("spawn")
             self.pipe, theirs = context.Pipe()
@@ -180,11 +197,11 @@ class _Worker:
         with suppress(OSError):  # it has died; its end is heard of next
             self.pipe.send(task)
 
-    def begin(self) -> None:
-        """Its trial begins now."""
+    def begin(self, task: Task) -> None:
+        """A task begins now."""
         self.begun = True
         if self.job.trial_timeout is not None:
-            self.deadline = time.monotonic() + self.job.trial_timeout
+            self.tasks[task] = time.monotonic() + self.job.trial_timeout
 
     def death(self) -> str:
         """How it ended."""
@@ -223,34 +240,39 @@ def _work(job: Job, place: Place, pipe: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _keep_to(place)
     try:
-        spec = Spec.parse(job.spec)
-        device = torch.device(place.device)
-        data = load_data(spec, device)
-        while True:
-            task = pipe.recv()
-            pipe.send(("begun",))
-            evaluation = attempt(
-                task.architecture,
-                spec,
-                data,
-                device,
-                job.scratch,
-                lambda share, what: pipe.send(("progress", share, what)),
-                lambda epoch: _asked(pipe, epoch),
-            )
-            pipe.send(("ended", evaluation))
+        spec, device = Spec.parse(job.spec), torch.device(place.device)
+        _work_on(Bench(spec, load_data(spec, device), device, job.scratch), pipe)
     except (EOFError, BrokenPipeError):
         return  # the parent has no more work
     except OSError as error:
-        pipe.send(("stopped", error))
+        pipe.send(("stopped", None, error))
     except Exception as error:
+        if is_poisoned(error):
+            raise  # the next worker has a GPU that works
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        pipe.send(("stopped", UserError(text)))
+        pipe.send(("stopped", None, UserError(text)))
 
 
-def _asked(pipe: Connection, epoch: Epoch) -> bool:
-    pipe.send(("epoch", epoch))
-    return bool(pipe.recv())
+def _work_on(bench: Bench, pipe: Connection) -> None:
+    """Do what comes through the pipe, until its other end is closed."""
+    waiting: list[Task] = []
+
+    def progress(task: Task, share: float, what: str) -> None:
+        pipe.send(("progress", task, share, what))
+
+    def asked(task: Task, epoch: Epoch) -> bool:
+        pipe.send(("epoch", task, epoch))
+        while not isinstance(answer := pipe.recv(), bool):
+            waiting.append(answer)  # a task, sent before the question arrived
+        return answer
+
+    while True:
+        while waiting or not len(bench) or pipe.poll():
+            task: Task = waiting.pop(0) if waiting else pipe.recv()
+            pipe.send(("begun", task))
+            bench.add(task, partial(progress, task), partial(asked, task))
+        for task, measured in bench.turn():
+            pipe.send(("ended", task, measured))
 
 
 def _end_with_parent() -> None:
@@ -263,6 +285,10 @@ def _end_with_parent() -> None:
 def _keep_to(place: Place) -> None:
     with suppress(OSError, AttributeError):
         os.sched_setaffinity(0, place.cores)
-    torch.set_num_threads(min(torch.get_num_threads(), len(place.cores)))
+    if place.device.startswith("cuda"):
+        torch.cuda.set_device(place.device)  # else it would hold memory on the first one too
+    # A data set that is read while training starts processes of its own; `_end_with_parent` sees
+    # to it that none outlives the sweep.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))

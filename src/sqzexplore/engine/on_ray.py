@@ -1,4 +1,4 @@
-"""Trials as tasks of a Ray cluster, which places them by the CPUs and GPUs that they declare.
+"""Tasks of a Ray cluster, which places them by the CPUs and GPUs that they declare.
 
 The cluster's nodes need this package, and the images under the same name. A result folder that all
 of them share lets a trial go on where a lost node left it; otherwise it begins anew.
@@ -21,10 +21,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..data import ImageData
 from ..errors import UserError
-from ..evaluate import Evaluation, attempt, load_data
+from ..evaluate import Bench, Measured, Task, load_data
 from ..spec import Spec
 from ..training import Epoch
-from .base import Job, Listener, Task
+from .base import Job, Listener
 
 #: Seconds in which a cluster's head must take a connection.
 _ANSWERS_S = 10.0
@@ -36,9 +36,9 @@ class OnRay:
     Args:
         job: what the trials have in common.
         listener: hears of them.
-        cpus: what a trial declares, CPUs; it trains with as many threads.
+        cpus: what a task declares, CPUs.
         gpus: what it declares, GPUs or a share of one; 0 evaluates on CPUs.
-        slots: trials handed to the cluster at once.
+        slots: tasks handed to the cluster at once.
     """
 
     def __init__(self, job: Job, listener: Listener, cpus: float, gpus: float, slots: int) -> None:
@@ -51,14 +51,14 @@ class OnRay:
         self._evaluate: Any = ray.remote(_evaluate).options(**declared)
         self._threads, self._device = max(1, int(cpus)), "cuda:0" if gpus else "cpu"
         self._tasks: dict[Any, Task] = {}
-        self._begun: dict[int, float] = {}
+        self._begun: dict[Task, float] = {}
 
     def free(self) -> bool:
         """Whether the cluster may be given one more."""
         return len(self._tasks) < self.slots
 
     def submit(self, task: Task) -> None:
-        """Give a trial to the cluster."""
+        """Give a task to the cluster."""
         given = (self._job, task, self._device, self._threads, self._mailbox)
         self._tasks[self._evaluate.remote(*given)] = task
 
@@ -78,7 +78,7 @@ class OnRay:
             self._finish(reference)
         limit = self._job.trial_timeout
         for reference, task in list(self._tasks.items()):
-            if limit and time.monotonic() - self._begun.get(task.trial, time.monotonic()) > limit:
+            if limit and time.monotonic() - self._begun.get(task, time.monotonic()) > limit:
                 ray.cancel(reference, force=True)
 
     def close(self) -> None:
@@ -88,30 +88,30 @@ class OnRay:
         ray.shutdown()
 
     def _read_mail(self) -> None:
-        for trial, kind, *content in ray.get(self._mailbox.take.remote()):
+        for task, kind, *content in ray.get(self._mailbox.take.remote()):
             if kind == "begun":
-                self._begun[trial] = time.monotonic()
+                self._begun[task] = time.monotonic()
             elif kind == "progress":
-                self._listener.progress(trial, *content)
+                self._listener.progress(task, *content)
             else:
-                self._mailbox.answer.remote(trial, self._listener.prune(trial, *content))
+                self._mailbox.answer.remote(task, self._listener.prune(task, *content))
 
     def _finish(self, reference: Any) -> None:
         task = self._tasks.pop(reference)
-        begun = self._begun.pop(task.trial, None)
+        begun = self._begun.pop(task, None)
         try:
-            evaluation = ray.get(reference)
+            measured = ray.get(reference)
         except TaskCancelledError:
             took = f"took longer than search.trial_timeout, {self._job.trial_timeout:g} s"
-            self._listener.lost(task.trial, took)
+            self._listener.lost([task], took)
         except RayTaskError as error:
             cause = error.cause
             raise cause if isinstance(cause, OSError) else UserError(str(cause)) from None
         except RayError as error:
             reason = f"its Ray worker was lost ({type(error).__name__})"
-            self._listener.lost(task.trial, reason if begun is not None else "")
+            self._listener.lost([task], reason if begun is not None else "")
         else:
-            self._listener.ended(task.trial, evaluation)
+            self._listener.ended(task, measured)
 
 
 class _Mailbox:
@@ -119,21 +119,21 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._letters: list[tuple[Any, ...]] = []
-        self._questions: dict[int, asyncio.Future[bool]] = {}
+        self._questions: dict[Task, asyncio.Future[bool]] = {}
 
     async def post(self, *letter: Any) -> None:
         """Leave a letter."""
         self._letters.append(letter)
 
-    async def ask(self, trial: int, epoch: Epoch) -> bool:
+    async def ask(self, task: Task, epoch: Epoch) -> bool:
         """Leave an epoch, and wait whether to stop after it."""
-        self._questions[trial] = asyncio.get_running_loop().create_future()
-        self._letters.append((trial, "epoch", epoch))
-        return await self._questions[trial]
+        self._questions[task] = asyncio.get_running_loop().create_future()
+        self._letters.append((task, "epoch", epoch))
+        return await self._questions[task]
 
-    async def answer(self, trial: int, stop: bool) -> None:
+    async def answer(self, task: Task, stop: bool) -> None:
         """Answer a question."""
-        question = self._questions.pop(trial)
+        question = self._questions.pop(task)
         if not question.done():
             question.set_result(stop)
 
@@ -143,20 +143,23 @@ class _Mailbox:
         return letters
 
 
-def _evaluate(job: Job, task: Task, device: str, threads: int, mailbox: Any) -> Evaluation:
+def _evaluate(job: Job, task: Task, device: str, threads: int, mailbox: Any) -> Measured:
     """One task of the cluster."""
     torch.set_num_threads(threads)
     spec, data = _prepared(job.spec, device)
-    ray.get(mailbox.post.remote(task.trial, "begun"))
+    ray.get(mailbox.post.remote(task, "begun"))
 
     def on_progress(share: float, what: str) -> None:
-        mailbox.post.remote(task.trial, "progress", share, what)
+        mailbox.post.remote(task, "progress", share, what)
 
     def prune(epoch: Epoch) -> bool:
-        return bool(ray.get(mailbox.ask.remote(task.trial, epoch)))
+        return bool(ray.get(mailbox.ask.remote(task, epoch)))
 
-    place = torch.device(device)
-    return attempt(task.architecture, spec, data, place, job.scratch, on_progress, prune)
+    bench = Bench(spec, data, torch.device(device), job.scratch)
+    bench.add(task, on_progress, prune)
+    while not (ended := list(bench.turn())):
+        pass
+    return ended[0][1]
 
 
 @lru_cache(maxsize=1)
@@ -171,11 +174,11 @@ def connect(address: str | None, cpus: float, gpus: float) -> int:
 
     Args:
         address: as `ray.init` takes it; None: a cluster of this machine, for this process alone.
-        cpus: what a trial declares, CPUs.
+        cpus: what a task declares, CPUs.
         gpus: what it declares, GPUs.
 
     Returns:
-        How many trials it has room for at once.
+        How many tasks it has room for at once.
 
     Raises:
         UserError: there is no such cluster, or it has no room for a single trial.

@@ -19,7 +19,7 @@ from ..cost import cost
 from ..errors import UserError
 from ..figures import default_figures
 from ..reference import published
-from ..results import TRIALS, load_results, meeting_constraints
+from ..results import TABLES, TRIALS, largest_budget, load_results, meeting_constraints
 from ..spec import Spec, figure_columns
 from .findings import Effect, answer, effects
 from .wording import heading, number, remark
@@ -110,6 +110,7 @@ def gather(folder: Path) -> Content:
     axes = [axis.field for axis in spec.design_space.axes]
     trials = trials.reindex(columns=[*dict.fromkeys([*trials, *axes])])
     seeds, throughput = (_optional(folder, name) for name in ("seeds", "throughput"))
+    seeds = largest_budget(seeds)
     front = _front(spec, trials)
     data = _data(spec, trials, front)
     shown = {*data["columns"]} | {"state"}
@@ -397,7 +398,7 @@ def _origins(trials: pd.DataFrame, throughput: pd.DataFrame) -> list[Origin]:
                     trained,
                     [
                         *("data", "data_sha256", "train_input_size", "recipe", "precision"),
-                        *("epochs", "seeds", "device", "device_name", "threads"),
+                        *("epochs", "seeds", "device", "device_name", "train_threads"),
                         *("torch_version", "sqzexplore_version", "git_commit"),
                     ],
                 ),
@@ -447,7 +448,7 @@ def _provenance(folder: Path) -> dict[str, Any]:
 def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of the files that the report was made from, as they were."""
     names = ["spec.yaml", "provenance.json", "study.journal"]
-    names += [f"{table}.parquet" for table in ("trials", "seeds", "history", "throughput")]
+    names += [f"{table}.parquet" for table in TABLES]
     sums = {}
     for name in names:
         if (folder / name).is_file():
