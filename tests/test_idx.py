@@ -165,7 +165,7 @@ def test_a_large_set_of_signs_is_not_mirrored(
     assert (images[:, 0, 0, 0].tolist(), labels.tolist()) == ([63, 64], [0, 1])
 
 
-shapes = st.lists(st.integers(0, 6), min_size=1, max_size=4).map(tuple)
+shapes = st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
 
 
 @in_the_same_folder
@@ -273,7 +273,23 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
             write(r / TRAIN, np.zeros((0, 8, 6), np.uint8)),
             write(r / LABELS, np.zeros(0, np.uint8)),
         ),
-        [TRAIN, "found no image"],
+        [TRAIN, "an array of 0x8x6, expected images"],
+    ),
+    "no dimension": (
+        lambda r: (r / TRAIN).write_bytes(b"\0\0\x08\0\x07"),
+        [TRAIN, "0 dimensions in 5 bytes, expected 1 to 4"],
+    ),
+    "a hundred dimensions": (
+        lambda r: (r / TRAIN).write_bytes(b"\0\0\x08\x64" + bytes(400)),
+        [TRAIN, "100 dimensions in 404 bytes"],
+    ),
+    "a huge array of nothing": (
+        lambda r: (r / TRAIN).write_bytes(b"\0\0\x08\x04" + b"\xff" * 12 + bytes(4)),
+        [TRAIN, "array of 4294967295x4294967295x4294967295x0"],
+    ),
+    "two spellings": (
+        lambda r: shutil.copy(r / "t10k-images-idx3-ubyte.gz", r / "test-images.idx3-ubyte"),
+        ["test-images.idx3-ubyte and t10k-images-idx3-ubyte.gz, expected one"],
     ),
     "a label left out": (
         lambda r: write(r / LABELS, np.where(THREES == 2, np.uint8(200), THREES)),

@@ -31,7 +31,7 @@ _SPLITS = {
 }
 _NAME = re.compile(
     rf"(?P<set>.*[-_.])?(?P<split>{'|'.join(_SPLITS)})[-_](?P<what>images|labels)"
-    r"[-.]idx\d-ubyte(?P<packed>\.gz)?",
+    r"[-.]idx\d-ubyte(\.gz)?",
     re.IGNORECASE,
 )
 _EXPECTED = "train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz]"
@@ -90,7 +90,7 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
 
     Raises:
         UserError: the file cannot be read or unpacked, is of another length than its header says,
-            or holds something else than unsigned bytes.
+            or holds something else than unsigned bytes in 1 to 4 dimensions, or none of them.
     """
     content = _unpacked(file)
     if len(content) < 4 or content[:2] != b"\0\0":
@@ -105,12 +105,14 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
             f"{_UNSIGNED_BYTES:#04x} (unsigned bytes)"
         )
     start = 4 + 4 * dimensions
-    if len(content) < start:
+    if not 1 <= dimensions <= 4 or len(content) < start:
         raise UserError(
-            f"{file}: found {len(content)} bytes, expected {start} of header for "
-            f"{dimensions} dimensions"
+            f"{file}: found {dimensions} dimensions in {len(content)} bytes, expected 1 to 4, of "
+            "four bytes each"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:start])
+    if 0 in shape:
+        raise UserError(f"{file}: found an array of {_times(shape)}, expected images or labels")
     if len(content) != start + math.prod(shape):
         raise UserError(
             f"{file}: found {len(content)} bytes, expected {start + math.prod(shape)}: {start} of "
@@ -143,7 +145,9 @@ def _by_split(folder: Path) -> dict[str, dict[str, Path]]:
     for file in sorted(folder.iterdir(), key=lambda file: (len(file.name), file.name)):
         if name := _NAME.fullmatch(file.name):
             key = (name["set"] or "", _SPLITS[name["split"].lower()], name["what"].lower())
-            found.setdefault(key, file)
+            first = found.setdefault(key, file)
+            if file.name not in (first.name, f"{first.name}.gz"):
+                raise UserError(f"{folder}: found {first.name} and {file.name}, expected one")
     sets = sorted({key[0] for key in found})
     if len(sets) > 1:
         raise UserError(
@@ -170,8 +174,6 @@ def _images(file: Path) -> IdxImages:
             f"{file}: found an array of {_times(pixels.shape)}, expected images: N x height x "
             "width, or N x height x width x 3"
         )
-    if not len(pixels):
-        raise UserError(f"{file}: found no image, expected at least one")
     return IdxImages(pixels, str(file))
 
 
@@ -217,4 +219,4 @@ def _check_labels(labels: NDArray[np.uint8], classes: tuple[str, ...], file: Pat
 
 
 def _times(shape: Iterable[int]) -> str:
-    return "x".join(map(str, shape)) or "a single number"
+    return "x".join(map(str, shape))
