@@ -36,6 +36,7 @@ extensions = ["myst_nb", "sphinx_external_toc", "sphinx.ext.autodoc", "sphinx.ex
 root_doc = START
 external_toc_path = "docs/_toc.yml"
 include_patterns = ["*.md", "docs/**", "results/README.md", "results/*.ipynb"]
+include_patterns += ["src/sqzexplore/data/*/README.md"]  # data cards
 exclude_patterns = [".venv", ".git", "build"]
 
 html_theme = "furo"

@@ -8,6 +8,7 @@ import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from sqzexplore.data import images as images_module
-from sqzexplore.data import load, open_data
+from sqzexplore.data import load, open_data, stream
 from sqzexplore.errors import UserError
 
 CLASSES = ("cat", "dog", "eel")
@@ -239,6 +240,48 @@ def test_streamed_images_are_those_in_memory(
             assert torch.equal(b, d)
 
 
+@pytest.mark.parametrize(
+    ("device", "threads", "cores", "expected"),
+    [("cpu", 1, 8, 0), ("cpu", 4, 8, 4), ("cpu", 8, 2, 2), ("cuda", 1, 8, 8), ("cuda", 8, 64, 16)],
+)
+def test_a_stream_takes_no_more_processes_than_its_training_has_cores(
+    device: str, threads: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    assert stream._workers(torch.device(device)) == expected
+
+
+def test_a_stream_gives_the_same_with_and_without_worker_processes(
+    parquet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, seen = load(open_data(str(parquet)), 8, "crop_flip"), []
+    for workers in (0, 1, 2):
+        monkeypatch.setattr(stream, "_workers", lambda device, workers=workers: workers)
+        generator = torch.Generator().manual_seed(0)
+        batches = list(data.train.batches(torch.arange(54), 10, "crop_flip", generator))
+        seen.append([torch.cat(part) for part in zip(*batches, strict=True)])
+    for images, labels in seen[1:]:
+        assert torch.equal(images, seen[0][0])
+        assert torch.equal(labels, seen[0][1])
+
+
+def _stream_in_a_process(folder: str, results) -> None:
+    torch.set_num_threads(1)
+    data = load(open_data(folder), 8, "crop_flip")
+    results.put([labels.tolist() for _, labels in data.test.batches(torch.arange(4), 2)])
+
+
+def test_a_stream_in_a_process_that_may_have_no_children(parquet: Path) -> None:
+    """As a training on one thread may be: a daemonic process, which may not start others."""
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    worker = context.Process(target=_stream_in_a_process, args=(str(parquet), results), daemon=True)
+    worker.start()
+    assert results.get(timeout=60) == [[0, 1], [2, 0]]
+    worker.join()
+
+
 def test_random_crops_are_parts_of_the_image_and_repeatable(tmp_path: Path) -> None:
     """Red rises to the right and green to the bottom, so that a crop tells where it was cut."""
     ramp = np.zeros((64, 64, 3), np.uint8)
@@ -401,6 +444,7 @@ def test_a_damaged_image_in_a_stream_is_said_with_its_file(tmp_path: Path) -> No
     ("name", "expected"),
     [
         ("digit", "did you mean 'digits'"),
+        ("fashion-mnist", "expected digits, fashion, a folder .* did you mean 'fashion'"),
         ("/nonexistent", "no such folder"),
         ("./nonexistent", "no such folder"),
         (__file__, "found a file, expected the folder"),

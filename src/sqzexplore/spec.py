@@ -167,8 +167,8 @@ class AccuracySpec(_Model):
 
     data: str = Field(
         "digits",
-        description="digits; a folder of images, where ${NAME} is an environment variable; "
-        "or the owner/name of a Hugging Face data set",
+        description="digits; fashion; a folder of images, where ${NAME} is an environment "
+        "variable; or the owner/name of a Hugging Face data set",
     )
     image_size: int = Field(32, ge=8, le=1024, description="side of the training images, pixels")
     epochs: Epochs | list[Epochs] = Field(
@@ -186,7 +186,9 @@ class AccuracySpec(_Model):
         0.0, ge=0, lt=1, description="probability given to all classes alike"
     )
     augmentation: Augmentation | None = Field(
-        None, description="left out, shift for digits and shift_flip for photographs"
+        None,
+        description="left out, shift for digits and IDX files, shift_flip for fashion and "
+        "photographs",
     )
     precision: Precision = Field("float32", description="of the convolutions in training")
     threads: int = Field(

@@ -40,8 +40,8 @@ class Training:
 
 def natural_size(source: Source) -> int:
     """The side to train at when none is asked for: 32 for digits, small images' own, else 224."""
-    if source.name == "digits":
-        return 32
+    if source.image_size is not None:
+        return source.image_size
     first = source.train
     width, height = open_image(first.read(0), first.where(0), source.channels).size
     return min(width, height) if min(width, height) <= _SMALL else _CROP

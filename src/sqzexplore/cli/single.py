@@ -92,7 +92,7 @@ def train_(
     preset_name: Preset = "squeezenet1_0",
     set_: Set = None,
     data: Annotated[
-        str, typer.Option(help="digits, a folder of images, or a Hugging Face owner/name.")
+        str, typer.Option(help="digits, fashion, a folder of images, or a Hugging Face owner/name.")
     ] = "digits",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,

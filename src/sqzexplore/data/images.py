@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import filelock
+import joblib
 import numpy as np
 import torch
 from platformdirs import user_cache_path
@@ -112,7 +112,8 @@ def load(source: Source, image_size: int, augmentation: Augmentation | None = No
         source: what `open_data` found.
         image_size: the shorter side is resized to it, the centre cut out.
         augmentation: how training images are changed; None is what suits the data: `shift` for
-            digits, `shift_flip` for photographs in memory, `crop_flip` for larger sets.
+            digits and IDX files, whose mirror images are other signs, `shift_flip` for fashion and
+            photographs in memory, `crop_flip` for larger sets.
 
     Raises:
         UserError: an image is damaged, or too small; the message names the file.
@@ -120,8 +121,8 @@ def load(source: Source, image_size: int, augmentation: Augmentation | None = No
     count = len(source.train) + len(source.validation) + len(source.test)
     large = count * image_size**2 * source.channels > RESIDENT_BYTES
     if augmentation is None:
-        augmentation = "shift" if source.name == "digits" else "shift_flip"
-        augmentation = "crop_flip" if large else augmentation
+        mirrored = source.augmentation == "shift_flip"
+        augmentation = "crop_flip" if large and mirrored else source.augmentation
     parts: dict[str, Split | StreamedSplit]
     if large or augmentation == "crop_flip":
         parts = {
@@ -132,8 +133,7 @@ def load(source: Source, image_size: int, augmentation: Augmentation | None = No
         if source.channels == 1:
             mean, std = mean.mean(0, True), std.mean(0, True)
     else:
-        keep = source.name != "digits"
-        tensors = _cached(source, image_size) if keep else _decode(source, image_size)
+        tensors = (_cached if source.cached else _decode)(source, image_size)
         parts = {
             split: Split(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in SPLITS
         }
@@ -222,7 +222,7 @@ def _decode_part(
         pixels[number] = fit(image, size)
         return image.size, where
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside of Python's lock
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:  # Pillow decodes outside of Python's lock
         for shape, where in pool.map(decode, range(len(part))):
             if shape not in shapes:
                 shapes[shape] = where

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from ..augment import Augmentation
 from ..errors import UserError, nearest, shown
 
 #: Seed of every split that a set does not bring itself. It is part of the data set, not of an
@@ -25,7 +26,7 @@ _VALIDATION, _TEST = 0.1, 0.2
 #: Sets up to this size are identified by every byte; above it, by the files' names and sizes.
 _HASHED_BYTES = 4 * 2**30
 
-BUILT_IN = ("digits",)
+BUILT_IN = ("digits", "fashion")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -71,7 +72,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was found. `name` is no path; `classes` are the labels' names in order."""
+    """A data set that was found. `name` is no path; `classes` are the labels' names in order.
+
+    `augmentation` suits its images while they are small, `image_size` is the side to train at
+    where none is asked for (None: their own, if small), and `cached` whether decoded images are
+    worth a file.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -80,6 +86,9 @@ class Source:
     validation: Part
     test: Part
     stored_bytes: int
+    augmentation: Augmentation = "shift_flip"
+    image_size: int | None = None
+    cached: bool = True
 
     @cached_property
     def sha256(self) -> str:
@@ -122,9 +131,9 @@ def open_data(text: str) -> Source:
     """The data set that `text` names.
 
     Args:
-        text: `digits`; or a folder of image parquet files or class folders, in which `${NAME}`
-            stands for an environment variable and `~` for the home folder; or the `owner/name` of
-            a Hugging Face data set.
+        text: `digits` or `fashion`; or a folder of image parquet files, IDX files or class
+            folders, in which `${NAME}` stands for an environment variable and `~` for the home
+            folder; or the `owner/name` of a Hugging Face data set.
 
     Raises:
         UserError: there is no such set, or it is not usable; the message names the file.
@@ -134,6 +143,10 @@ def open_data(text: str) -> Source:
         from .digits import digits_source
 
         return digits_source()
+    if text == "fashion":
+        from .fashion import fashion_source
+
+        return fashion_source()
     path = Path(_expand(text)).expanduser()
     if path.is_dir():
         return _open_folder(path)
@@ -161,10 +174,13 @@ def _expand(text: str) -> str:
 
 def _open_folder(path: Path) -> Source:
     from .folders import open_image_folder
+    from .idx import is_idx, open_idx
     from .parquet import open_parquet
 
     if any(path.glob("*.parquet")):
         return open_parquet(path)
+    if any(map(is_idx, path.iterdir())):
+        return open_idx(path)
     return open_image_folder(path)
 
 
@@ -206,7 +222,13 @@ def assemble(
         parts["train"], parts["validation"] = carved
     _check_classes(classes, parts["train"], place)
     return Source(
-        name, tuple(classes), channels(parts["train"]), **parts, stored_bytes=stored_bytes
+        name,
+        tuple(classes),
+        channels(parts["train"]),
+        parts["train"],
+        parts["validation"],
+        parts["test"],
+        stored_bytes,
     )
 
 

@@ -1,11 +1,13 @@
-"""A split that is read while training: decoded and cropped by worker processes."""
+"""A split that is read while training: decoded and cropped, by worker processes where there are
+cores for them.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import joblib
 import numpy as np
 import torch
 from PIL import Image
@@ -50,13 +52,16 @@ class StreamedSplit:
         augmentation: Augmentation = "none",
         generator: torch.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `Split.batches`; `crop_flip` is done by the workers, what else on the device."""
+        """As `Split.batches`; `crop_flip` is done in decoding, what else on the device.
+
+        The same images come with any number of worker processes.
+        """
         crop = augmentation == "crop_flip"
         seed = int(torch.randint(2**31, (1,), generator=generator)) if crop else 0
         loader = DataLoader(
             _Images(self.part, self.channels, self.size, crop, seed),
             batch_sampler=[index.tolist() for index in order.split(batch_size)],
-            num_workers=min(_MOST_WORKERS, len(os.sched_getaffinity(0))),
+            num_workers=_workers(self.device),
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
         )
@@ -69,6 +74,18 @@ class StreamedSplit:
                 every = torch.arange(len(images), device=self.device)
                 images = shifted(images, every, shifts and shifts.to(self.device))
             yield images, labels.to(self.device, non_blocking=True)
+
+
+def _workers(device: torch.device) -> int:
+    """Processes that decode: as many as the process may use cores, by its affinity and its
+    container's limit. A training on the CPU shares its cores with others: it takes no more than it
+    has threads, and with one thread it decodes by itself.
+    """
+    cores = min(_MOST_WORKERS, joblib.cpu_count())
+    if device.type != "cpu":
+        return cores
+    threads = torch.get_num_threads()
+    return min(cores, threads) if threads > 1 else 0
 
 
 class _Images(Dataset[tuple[np.ndarray, int, str]]):
