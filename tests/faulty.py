@@ -1,6 +1,6 @@
-"""The command line, with trials that misbehave: `python faulty.py sweep SPEC ...`.
+"""The command line, with tasks that misbehave: `python faulty.py sweep SPEC ...`.
 
-FAULTS is JSON: squeeze ratio -> what happens to its trial. FAULTS_MACHINE is the name of another
+FAULTS is JSON: squeeze ratio -> what happens to its tasks. FAULTS_MACHINE is the name of another
 machine, whose lock files cannot be seen and whose heartbeats are old after two seconds. Worker
 processes import this file too.
 """
@@ -17,11 +17,12 @@ from pathlib import Path
 
 from sqzexplore import claims, evaluate
 
-_real = evaluate.evaluate
+_real = evaluate.Bench.perform
 
 
-def faulty(architecture, spec, data, device, scratch, *rest):
-    """`evaluate`, unless the architecture's squeeze ratio has a fault."""
+def faulty(bench, task, *rest):
+    """`perform`, unless the architecture's squeeze ratio has a fault."""
+    architecture = task.architecture
     what = json.loads(os.environ["FAULTS"]).get(str(architecture.squeeze_ratio), "")
     log = Path(os.environ["FAULTS_LOG"])
     with log.open("a") as file:
@@ -49,7 +50,7 @@ def faulty(architecture, spec, data, device, scratch, *rest):
             bytearray(1 << 50)
         case ["eat"]:
             eat()
-    return _real(architecture, spec, data, device, scratch, *rest)
+    yield from _real(bench, task, *rest)
 
 
 def eat():
@@ -66,7 +67,7 @@ def eat():
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
-evaluate.evaluate = faulty
+evaluate.Bench.perform = faulty
 if machine := os.environ.get("FAULTS_MACHINE"):
     claims._machine = lambda: machine
     claims.STALE, claims.HEARTBEAT_S = timedelta(seconds=2), 0.3

@@ -128,9 +128,9 @@ def test_the_shares_of_the_processes_cover_every_batch(monkeypatch: pytest.Monke
         parts = []
         for rank in range(world):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-            parts.append(distributed.share(order, 4))
-        assert len({len(part) for part, _ in parts}) == 1
-        assert set(torch.cat([part for part, _ in parts]).tolist()) == set(range(10))
-        size = parts[0][1]
-        first = torch.cat([part[:size] for part, _ in parts]).tolist()
+            parts.append(distributed.mine(order))
+            images, size = distributed.share(len(order), 4)
+            assert images == len(parts[-1])
+        assert set(torch.cat(parts).tolist()) == set(range(10))
+        first = torch.cat([part[:size] for part in parts]).tolist()
         assert sorted(first) == sorted(order[: size * world].tolist())

@@ -13,10 +13,9 @@ import torch
 
 import servers
 from sqzexplore import claims as claims_
-from sqzexplore import evaluate
 from sqzexplore.candidates import Candidates
 from sqzexplore.claims import OWNER, Claims, alive
-from sqzexplore.evaluate import Evaluation, describe_row
+from sqzexplore.evaluate import Bench, Evaluation, describe_row
 from sqzexplore.record import Record
 from sqzexplore.results import load_results
 from sqzexplore.spec import Spec
@@ -88,16 +87,16 @@ def test_another_sweep_of_the_storage_is_reused(
     url, cpu = f"sqlite:///{tmp_path / 'study.db'}", torch.device("cpu")
     run_sweep(trained("one", [0.25, 0.5]), tmp_path / "one", cpu, Quiet(), url)
     measured: list[float] = []
-    real = evaluate.evaluate
+    real = Bench.perform
 
-    def counted(architecture, *rest):
-        measured.append(architecture.squeeze_ratio)
-        return real(architecture, *rest)
+    def counted(bench, task, *rest):
+        measured.append(task.architecture.squeeze_ratio)
+        yield from real(bench, task, *rest)
 
-    monkeypatch.setattr(evaluate, "evaluate", counted)
+    monkeypatch.setattr(Bench, "perform", counted)
     two = trained("two", [0.5, 0.75], '["top1 > 99.9"]')
     run_sweep(two, tmp_path / "two", cpu, Quiet(), url)
-    assert measured == [0.75]
+    assert measured == [0.75, 0.75], "a training a seed"
     first, second = (
         load_results(tmp_path / name).set_index("squeeze_ratio") for name in ("one", "two")
     )
@@ -112,7 +111,7 @@ def test_another_sweep_of_the_storage_is_reused(
     assert seeds[0] == seeds[1]
     third = trained("three", [0.5]).source.replace("epochs: 1", "epochs: 2")
     run_sweep(Spec.parse(third), tmp_path / "three", cpu, Quiet(), url)
-    assert measured == [0.75, 0.5], "another recipe is another measurement"
+    assert measured == [0.75, 0.75, 0.5, 0.5], "another recipe is another measurement"
 
 
 class Process:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sqzexplore import evaluate as evaluate_
 from sqzexplore.cli import app
 from sqzexplore.errors import UserError
+from sqzexplore.evaluate import Bench
 from sqzexplore.spec import Spec
 from sqzexplore.status import _rate, status
 from sqzexplore.study import run_sweep
@@ -30,14 +30,14 @@ search: {objectives: {params: minimize, images_per_s: maximize}}
 
 def swept(folder: Path, monkeypatch: pytest.MonkeyPatch, at: float, error: BaseException) -> None:
     """A sweep in which the evaluation of one squeeze ratio ends with an error."""
-    real = evaluate_.evaluate
+    real = Bench.perform
 
-    def evaluate(architecture, *rest):
-        if architecture.squeeze_ratio == at:
+    def perform(bench, task, *rest):
+        if task.architecture.squeeze_ratio == at:
             raise error
-        return real(architecture, *rest)
+        yield from real(bench, task, *rest)
 
-    monkeypatch.setattr(evaluate_, "evaluate", evaluate)
+    monkeypatch.setattr(Bench, "perform", perform)
     run_sweep(Spec.parse(SPEC), folder, torch.device("cpu"), Quiet())
 
 

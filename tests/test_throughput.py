@@ -586,13 +586,13 @@ def test_a_trial_shows_the_same_settings_whatever_was_measured() -> None:
         return made
 
     asked = Spec.parse(text.replace("BATCH", "[1, 8]"))
-    shown = evaluate._of_trial(rows("measured"), asked)
+    shown = evaluate.of_trial(rows("measured"), asked)
     assert (shown["batch"], shown["form"], shown["images_per_s"]) == (8, "module", 1792.0)
     assert "state" not in shown
-    shown = evaluate._of_trial(rows("out_of_memory"), asked)
+    shown = evaluate.of_trial(rows("out_of_memory"), asked)
     assert (shown["batch"], shown["images_per_s"], shown["state"]) == (8, None, "failed")
     assert shown["error"] == "throughput: out_of_memory: 8 GB"
-    shown = evaluate._of_trial(rows("out_of_memory"), Spec.parse(text.replace("BATCH", "auto")))
+    shown = evaluate.of_trial(rows("out_of_memory"), Spec.parse(text.replace("BATCH", "auto")))
     assert (shown["batch"], shown["images_per_s"]) == (1, 224.0)
 
 
@@ -619,9 +619,16 @@ def test_a_sweep_over_modes_goes_out_of_memory_and_resumes(
 
     monkeypatch.setattr(evaluate, "measure", once)
     architecture = next(iter(map(spec.design_space.architecture, spec.design_space.indices())))
+    task = evaluate.Task(0, architecture, "throughput")
+
+    def measured_by_a_new_process() -> evaluate.Evaluation:
+        bench = evaluate.Bench(spec, None, CPU, tmp_path / "partial")
+        bench.add(task)
+        return evaluate.assembled(architecture, spec, None, dict(bench.turn()))
+
     with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(architecture, spec, None, CPU, tmp_path / "partial")
-    done = evaluate.evaluate(architecture, spec, None, CPU, tmp_path / "partial")
+        measured_by_a_new_process()
+    done = measured_by_a_new_process()
     assert len(measured) == 9  # the sixth twice
     assert len(set(measured)) == 8
     keys = [(row["input_size"], row["form"], row["batch"]) for row in done.throughput]

@@ -17,12 +17,8 @@ import pytest
 import torch
 
 from sqzexplore.engine import places
-from sqzexplore.errors import UserError
 from sqzexplore.results import load_results
-from sqzexplore.spec import Spec
 from sqzexplore.status import status
-from sqzexplore.study import run_sweep
-from test_sweep import Quiet
 
 RATIOS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 #: Trials that cost nothing, drawn at random so that each goes through an engine.
@@ -211,13 +207,6 @@ def test_processes_share_a_folder(sweeps: Sweeps, sampler: str) -> None:
     attempts = dict(zip(rows["squeeze_ratio"], rows["attempts"], strict=True))
     assert attempts == dict.fromkeys(RATIOS, 1) | {0.1: 2}
     assert Counter(ratio for ratio, _ in sweeps.begun()) == attempts
-
-
-def test_neighbours_would_disturb_throughput(tmp_path: Path) -> None:
-    spec = Spec.parse(QUICK + "measure: {throughput: {}}\n")
-    with pytest.raises(UserError, match=r"--workers: found 2, expected at most 1, one a device"):
-        run_sweep(spec, tmp_path / "out", torch.device("cpu"), Quiet(), workers=2)
-    assert not (tmp_path / "out").exists()
 
 
 def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -380,7 +380,7 @@ class Bench:
             prune: asked after every epoch of the first seed, where the spec has a pruner; if it
                 says so, the training ends there.
         """
-        self._running[task] = self._perform(task, on_progress, prune)
+        self._running[task] = self.perform(task, on_progress, prune)
 
     def turn(self) -> Iterator[tuple[Task, Measured]]:
         """A turn of each task; those that ended.
@@ -403,7 +403,7 @@ class Bench:
                 del self._running[task]
                 yield task, measured
 
-    def _perform(
+    def perform(
         self, task: Task, on_progress: OnProgress, prune: Prune
     ) -> Iterator[Measured | None]:
         """A task, a turn at a time; what it found, last."""

@@ -29,6 +29,7 @@ from .architecture import Architecture
 from .checkpoint import Unfinished
 from .cuda_graph import CapturedStep
 from .data import Feed, ImageData, Split, StreamedSplit
+from .malloc import keep_freed_memory
 from .model import Dropout, SqueezeNet, build
 from .recipe import Recipe, initialise, optimizer, rate
 
@@ -110,6 +111,8 @@ class Training:
         self.device = data.mean.device
         cuda = self.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.device) if cuda else None
+        if not cuda:
+            keep_freed_memory()
         self.history: list[Epoch] = []
         self._stopped, self._spent_before = False, 0.0
         with self._settings():
