@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -10,6 +13,7 @@ from torch import nn
 
 import sqzexplore as sqz
 from sqzexplore.inference import EXPANDS, InferenceForm, can_fuse, fastest_form
+from sqzexplore.prepare import Settings, network_for
 from strategies import architectures
 from test_cost import fits
 
@@ -53,7 +57,7 @@ def test_the_inference_form_computes_what_the_module_does(
     kept = images.clone(), {name: value.clone() for name, value in net.state_dict().items()}
     with torch.inference_mode():
         expected = net(images)
-        form = InferenceForm(net, expand, fused and can_fuse(CPU), layout)
+        form = InferenceForm(net, expand, fused and can_fuse(CPU, torch.float32), layout)
         logits = form(images)
         assert torch.equal(form(images), logits)  # nothing is kept from one pass to the next
     scale = max(1.0, expected.abs().max().item())
@@ -70,9 +74,50 @@ def test_the_presets_in_half_precision(name: str, bypass: str) -> None:
     images = torch.randn(2, 3, 96, 96).to(torch.bfloat16, memory_format=torch.channels_last)
     with torch.inference_mode():
         expected = net(images).float()
+        fused = can_fuse(CPU, torch.bfloat16)
         for expand in EXPANDS:
-            logits = InferenceForm(net, expand, can_fuse(CPU))(images).float()
+            logits = InferenceForm(net, expand, fused)(images).float()
             assert (logits - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "question"),
+    [
+        (torch.bfloat16, "_is_mkldnn_bf16_supported"),
+        (torch.float16, "_is_mkldnn_fp16_supported"),
+    ],
+)
+@pytest.mark.parametrize("bypass", ["simple", "complex"])
+def test_a_processor_without_instructions_for_a_type(
+    dtype: torch.dtype, question: str, bypass: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bfloat16 without AVX-512: torch says so if asked, and raises if not. Nothing is fused."""
+
+    def refused(*arguments: object) -> None:
+        raise AssertionError(f"a fused convolution of {arguments[0].dtype}")
+
+    onednn = torch.ops.mkldnn
+    monkeypatch.setattr(onednn, question, lambda: False)
+    monkeypatch.setattr(onednn, "_convolution_pointwise", refused)
+    monkeypatch.setattr(onednn, "_convolution_pointwise_", SimpleNamespace(binary=refused))
+    assert not can_fuse(CPU, dtype)
+    assert can_fuse(CPU, torch.float32) == torch.backends.mkldnn.is_available()
+
+    architecture = sqz.Architecture(width_multiplier=0.25, bypass=bypass, batch_norm=True)
+    net = trained(architecture).to(dtype)
+    images = torch.randn(2, 3, 64, 64).to(dtype, memory_format=torch.channels_last)
+    in_float32 = copy.deepcopy(net).float()
+    at = Settings("cpu", 2, str(dtype).removeprefix("torch."), 64, form="inference", mode="compile")
+    with torch.inference_mode():
+        expected = in_float32(images.float())
+        forms = [InferenceForm(net, expand, can_fuse(CPU, dtype)) for expand in EXPANDS]
+        forms.append(fastest_form(net, images, torch.channels_last, lambda form: 1.0))
+        forms.append(network_for(net, at, images))
+        for form in forms:
+            assert not form.fused
+            logits = form(images)
+            assert logits.dtype == dtype
+            assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 def test_the_split_form_never_concatenates(monkeypatch: pytest.MonkeyPatch) -> None:

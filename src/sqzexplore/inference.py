@@ -228,13 +228,24 @@ def _folded(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
 
-def can_fuse(device: torch.device) -> bool:
-    """Whether torch has a library with fused operations for this device."""
-    if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and hasattr(
-            torch.ops.mkldnn, "_convolution_pointwise"
-        )
-    return device.type == "cuda" and torch.backends.cudnn.is_available()
+def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch has fused operations for numbers of this type on this device.
+
+    On a CPU they are oneDNN's. Of bfloat16 and float16 they need a processor that has the right
+    instructions; this is the question that torch asks before it raises.
+    """
+    if device.type == "cuda":
+        return torch.backends.cudnn.is_available()
+    onednn = torch.ops.mkldnn
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(onednn, "_convolution_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(onednn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(onednn._is_mkldnn_fp16_supported())
+    return dtype == torch.float32
 
 
 def fastest_form(
@@ -261,7 +272,7 @@ def fastest_form(
     expands: tuple[Expand, ...] = EXPANDS if branched else ("concatenated",)
     expected = net(images[:2])
     best: tuple[float, InferenceForm] | None = None
-    for fused in (True, False) if can_fuse(images.device) else (False,):
+    for fused in (True, False) if can_fuse(images.device, images.dtype) else (False,):
         if not fused and best is not None and images.device.type == "cpu":
             break  # where oneDNN fuses, it is never slower
         for expand in expands:

@@ -162,7 +162,7 @@ def network_for(net: nn.Module, settings: Settings, images: Tensor) -> nn.Module
         # faster one, with the compiler's copy; on a GPU the compiler writes both itself.
         if not net.architecture.batch_norm:
             return net
-        fused = images.device.type == "cpu" and can_fuse(images.device)
+        fused = images.device.type == "cpu" and can_fuse(images.device, images.dtype)
         return InferenceForm(net, "concatenated", fused, memory_format)
     form = fastest_form(net, images, memory_format, partial(_quick, settings.mode, images))
     passes = [_latency(settings.mode, images, each) for each in (net, form)]

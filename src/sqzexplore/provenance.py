@@ -13,6 +13,11 @@ import torch
 
 PACKAGES = ("torch", "numpy", "pandas", "optuna", "scikit-learn", "matplotlib", "pillow")
 
+_CPUINFO = Path("/proc/cpuinfo")
+_NUMBERS = {"family": "cpu family", "model": "model", "stepping": "stepping"}
+#: Instructions that multiply bfloat16, as Linux names them: two of x86, one of ARM.
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
@@ -53,13 +58,45 @@ def device_name(device: str) -> str:
     """The processor's or GPU's own name."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
+    return str(processor()["name"])
+
+
+def processor() -> dict[str, str | int | None]:
+    """Vendor, family, model and stepping, that tell processors of one name apart, and the name.
+
+    As Linux's `/proc/cpuinfo` says; what that does not know is None, and the name then the
+    platform's own.
+    """
+    said = _cpuinfo()
+    numbers = {key: said.get(name, "") for key, name in _NUMBERS.items()}
+    return {
+        "vendor": said.get("vendor_id"),
+        **{key: int(text) if text.isdecimal() else None for key, text in numbers.items()},
+        "name": said.get("model name") or platform.processor() or platform.machine(),
+    }
+
+
+def native_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself, and oneDNN lets it.
+
+    By AVX512-BF16, AMX or ARM's BF16; elsewhere torch emulates it, by float32 and conversions.
+    Where nothing lists the instructions (no Linux), oneDNN's word is taken for it.
+    """
+    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    said = _cpuinfo()
+    instructions = said.get("flags", said.get("Features"))  # x86, ARM
+    return instructions is None or not _BFLOAT16.isdisjoint(instructions.split())
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor; nothing elsewhere."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        first = _CPUINFO.read_text().strip().partition("\n\n")[0]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def of_trial(device: str, started_at: datetime, duration_s: float) -> dict[str, str | float | int]:
@@ -69,6 +106,7 @@ def of_trial(device: str, started_at: datetime, duration_s: float) -> dict[str, 
         "git_commit": git_commit(),
         "torch_version": torch.__version__,
         "device_name": device_name(device),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "started_at": started_at.astimezone(UTC).isoformat(timespec="seconds"),
         "duration_s": round(duration_s, 3),
     }
@@ -84,6 +122,8 @@ def of_sweep(device: str) -> dict[str, object]:
         "platform": platform.platform(),
         "device": device,
         "device_name": device_name(device),
+        "processor": processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "cudnn": torch.backends.cudnn.version() if device.startswith("cuda") else None,

@@ -122,6 +122,9 @@ _PROVENANCE = {
     "git_commit": Column("string", "", "commit of its checkout, empty if installed"),
     "torch_version": Column("string", "", "version of PyTorch"),
     "device_name": Column("string", "", "the processor's or GPU's own name"),
+    "cpu_capability": Column(
+        "string", "", "vector instructions of the processor that torch uses: AVX2, AVX512, ..."
+    ),
     "started_at": Column("string", "", "when the trial started, UTC"),
     "duration_s": Column("Float64", "s", "how long it took"),
 }

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import optuna
+import torch
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
@@ -22,6 +23,7 @@ from typer.core import TyperGroup
 from ..architecture import PRESETS
 from ..errors import UserError
 from ..prepare import CHOICES
+from ..provenance import native_bfloat16
 
 
 class _Terminal(Console):
@@ -115,6 +117,17 @@ def fail(message: str, code: int) -> NoReturn:
     """End with one message and an exit code."""
     print(f"sqzexplore: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def warn_of_emulation(precision: str, device: torch.device) -> None:
+    """Say in a line where trainings in this precision will be slow."""
+    if precision == "bfloat16" and device.type == "cpu" and not native_bfloat16():
+        err.print(
+            "warning: bfloat16 is emulated on this processor, expect a tenth to a fifth of the "
+            "speed of float32, or about three quarters with AVX-512",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @contextmanager

@@ -24,7 +24,19 @@ from ..evaluate import recipe_of
 from ..spec import AccuracySpec
 from ..throughput import resolve_device
 from ..train_one import Training, for_images, natural_size, train_one
-from .base import Device, InputSize, Json, Preset, Set, app, err, listed, out, resumable
+from .base import (
+    Device,
+    InputSize,
+    Json,
+    Preset,
+    Set,
+    app,
+    err,
+    listed,
+    out,
+    resumable,
+    warn_of_emulation,
+)
 
 
 @app.command()
@@ -142,6 +154,8 @@ def train_(
     folder = out_dir or Path("checkpoints") / name
     size = image_size or natural_size(source)
     training = Training(architecture, recipe_of(asked), seed, folder, threads)
+    if not distributed.rank_of_launch():
+        warn_of_emulation(precision, place)
     with resumable(folder):
         notes = train_one(training, source, size, place, out)
     if distributed.rank_of_launch():

@@ -31,7 +31,19 @@ from ..spec import Spec
 from ..study import MakeEngine, run_sweep, workers_for
 from ..throughput import check_choices, resolve_device
 from ..training import follow
-from .base import Device, Folder, Json, SpecFile, Storage, app, err, fail, out, resumable
+from .base import (
+    Device,
+    Folder,
+    Json,
+    SpecFile,
+    Storage,
+    app,
+    err,
+    fail,
+    out,
+    resumable,
+    warn_of_emulation,
+)
 
 #: Trainings by turns on a GPU, if nothing else is asked for: of one, launches leave it idle.
 _PACKED = 8
@@ -91,6 +103,8 @@ def sweep(
         with distributed.group(place) as joined:
             if distributed.rank():
                 return _follow(spec, joined)
+            if spec.measure.accuracy and not quiet and not cluster:
+                warn_of_emulation(spec.measure.accuracy.precision, joined)
             with display:
                 outcome = run_sweep(
                     spec,
@@ -145,6 +159,8 @@ def validate(spec_file: SpecFile) -> None:
         for name, text in _expected_cost(spec, trials).items():
             table.add_row(name, text)
     out.print(table)
+    if spec.measure.accuracy:
+        warn_of_emulation(spec.measure.accuracy.precision, resolve_device("auto"))
 
 
 @app.command()

@@ -398,7 +398,8 @@ def _origins(trials: pd.DataFrame, throughput: pd.DataFrame) -> list[Origin]:
                     trained,
                     [
                         *("data", "data_sha256", "train_input_size", "recipe", "precision"),
-                        *("epochs", "seeds", "device", "device_name", "train_threads"),
+                        *("epochs", "seeds", "device", "device_name", "cpu_capability"),
+                        "train_threads",
                         *("torch_version", "sqzexplore_version", "git_commit"),
                     ],
                 ),
@@ -439,8 +440,9 @@ def _provenance(folder: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(file.read_text())
-        packages = content.pop("packages", {})
-        return {str(name): value for name, value in (content | packages).items() if value != ""}
+        packages, processor = content.pop("packages", {}), content.pop("processor", {})
+        content |= {f"processor {key}": value for key, value in processor.items()} | packages
+        return {str(name): value for name, value in content.items() if value != ""}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{file}: cannot be read as JSON ({error})") from None
 
