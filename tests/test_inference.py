@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sqzexplore as sqz
+from sqzexplore import inference
 from sqzexplore.inference import EXPANDS, InferenceForm, can_fuse, fastest_form
 from strategies import architectures
 from test_cost import fits
@@ -53,7 +54,7 @@ def test_the_inference_form_computes_what_the_module_does(
     kept = images.clone(), {name: value.clone() for name, value in net.state_dict().items()}
     with torch.inference_mode():
         expected = net(images)
-        form = InferenceForm(net, expand, fused and can_fuse(CPU), layout)
+        form = InferenceForm(net, expand, fused and can_fuse(CPU, torch.float32), layout)
         logits = form(images)
         assert torch.equal(form(images), logits)  # nothing is kept from one pass to the next
     scale = max(1.0, expected.abs().max().item())
@@ -70,8 +71,9 @@ def test_the_presets_in_half_precision(name: str, bypass: str) -> None:
     images = torch.randn(2, 3, 96, 96).to(torch.bfloat16, memory_format=torch.channels_last)
     with torch.inference_mode():
         expected = net(images).float()
+        fused = can_fuse(CPU, torch.bfloat16)
         for expand in EXPANDS:
-            logits = InferenceForm(net, expand, can_fuse(CPU))(images).float()
+            logits = InferenceForm(net, expand, fused)(images).float()
             assert (logits - expected).abs().max() < 0.02 * expected.abs().max()
 
 
@@ -125,6 +127,55 @@ def test_a_form_that_fails_or_is_wrong_is_no_candidate(monkeypatch: pytest.Monke
 
     with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError):
         fastest_form(net, images, torch.channels_last, out_of_memory)
+
+
+def test_a_fused_convolution_that_reads_its_output_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stand-ins for cuDNN's, one of which multiplies what its output's memory held by 0."""
+
+    def right(x, weight, bias, stride, padding, dilation, groups) -> torch.Tensor:
+        return torch.conv2d(x, weight, bias, stride, padding).relu()
+
+    def reading(x, weight, *rest) -> torch.Tensor:
+        out = right(x, weight, *rest)
+        held = torch.full_like(out, float("nan"))
+        return out if weight.shape[2] == 1 else out + 0 * held
+
+    def refusing(*arguments) -> torch.Tensor:
+        raise RuntimeError("no engine")
+
+    for fused, expected in (
+        (right, True),
+        (reading, False),
+        (lambda *a: reading(*a).nan_to_num(0.0), False),  # ReLU may make 0 of NaN
+        (refusing, True),
+    ):
+        inference._ignores_old_output.cache_clear()
+        monkeypatch.setattr(torch, "cudnn_convolution_relu", fused)
+        for dtype in (torch.float32, torch.bfloat16):
+            assert inference._ignores_old_output(CPU, dtype, False) == expected
+    inference._ignores_old_output.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_fused_on_a_gpu_ignores_what_its_memory_held(dtype: torch.dtype) -> None:
+    """The chosen form, in memory full of NaN, gives the module's logits."""
+    device = torch.device("cuda:0")
+    net = trained(sqz.Architecture(width_multiplier=0.25, bypass="simple")).to(device, dtype)
+    net = net.to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 64, 64, device=device).to(dtype, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = net(images).float()
+        for expand in EXPANDS:
+            form = InferenceForm(net, expand, can_fuse(device, dtype))
+            for _ in range(5):
+                torch.cuda.empty_cache()
+                nans = [torch.full((2**n,), float("nan"), device=device) for n in range(10, 24)]
+                del nans
+                error = (form(images).float() - expected).abs().max()
+                assert error < 0.02 * expected.abs().max()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])

@@ -235,6 +235,7 @@ def _throughput(
     origin = {
         "device_name": provenance.device_name(str(device)),
         "torch_version": torch.__version__,
+        "git_commit": provenance.git_commit(),
     }
     return [row | origin for row in rows]
 

@@ -19,13 +19,17 @@ whole space), in bfloat16 and float16 by a few units of their last place.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .memory import is_out_of_memory
 from .model import Fire, SqueezeNet
 
 Expand = Literal["concatenated", "embedded", "split"]
@@ -228,13 +232,61 @@ def _folded(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
 
-def can_fuse(device: torch.device) -> bool:
-    """Whether torch has a library with fused operations for this device."""
-    if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and hasattr(
-            torch.ops.mkldnn, "_convolution_pointwise"
+def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch has fused operations for numbers of this type on this device.
+
+    On a CPU they are oneDNN's. Of bfloat16 and float16 they need a processor that has the right
+    instructions; this is the question that torch asks before it raises.
+    """
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn
+        return cudnn.is_available() and _ignores_old_output(device, dtype, cudnn.allow_tf32)
+    onednn = torch.ops.mkldnn
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(onednn, "_convolution_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(onednn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(onednn._is_mkldnn_fp16_supported())
+    return dtype == torch.float32
+
+
+#: Channels in, kernel, stride, padding of the convolutions that are tried.
+_TRIED = ((16, 1, 1, 0), (16, 3, 1, 1), (3, 7, 2, 0))
+
+
+@lru_cache(maxsize=16)
+def _ignores_old_output(device: torch.device, dtype: torch.dtype, allow_tf32: bool) -> bool:
+    """Whether a fused convolution of cuDNN leaves alone what its output's memory held before.
+
+    torch hands it its output, not yet written, as an addend with the factor 0: an algorithm that
+    multiplies makes NaN of the NaN that may stand there (and ReLU perhaps 0 of that). The flag
+    `allow_tf32`, which is set already, is an argument because the algorithms are others with it.
+    """
+    layouts = (torch.channels_last, torch.contiguous_format)
+    generator = torch.Generator(device).manual_seed(0)
+    for (channels, kernel, stride, padding), layout in itertools.product(_TRIED, layouts):
+        x, weight = (
+            torch.randn(shape, device=device, generator=generator).to(dtype, memory_format=layout)
+            for shape in ((4, channels, 24, 24), (32, channels, kernel, kernel))
         )
-    return device.type == "cuda" and torch.backends.cudnn.is_available()
+        bias = torch.zeros(32, device=device, dtype=dtype)
+        strides, paddings = [stride] * 2, [padding] * 2
+        expected = F.conv2d(x, weight, bias, strides, paddings).relu()
+        for _ in range(3):  # the first one also chooses the algorithm
+            nans = [torch.full_like(expected, math.nan) for _ in range(8)]
+            del nans  # whose memory the next tensor of the size is given
+            try:
+                out = torch.cudnn_convolution_relu(x, weight, bias, strides, paddings, [1, 1], 1)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                break  # no such operation: `fastest_form` finds out too
+            if not _agrees(out, expected):
+                return False
+    return True
 
 
 def fastest_form(
@@ -261,7 +313,7 @@ def fastest_form(
     expands: tuple[Expand, ...] = EXPANDS if branched else ("concatenated",)
     expected = net(images[:2])
     best: tuple[float, InferenceForm] | None = None
-    for fused in (True, False) if can_fuse(images.device) else (False,):
+    for fused in (True, False) if can_fuse(images.device, images.dtype) else (False,):
         if not fused and best is not None and images.device.type == "cpu":
             break  # where oneDNN fuses, it is never slower
         for expand in expands:
@@ -270,10 +322,10 @@ def fastest_form(
                 if not _agrees(form(images[:2]), expected):
                     continue
                 took = seconds(form)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:  # no such operation for this type or device
-                continue
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                continue  # no such operation for this type or device
             if best is None or took < best[0]:
                 best = (took, form)
     if best is None:
