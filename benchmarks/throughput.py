@@ -233,7 +233,7 @@ def measure(
     rounds = alternate(list(passes.values()), seconds)
     latencies = dict(zip(passes, rounds.latencies, strict=True))
     medians = dict(zip(passes, rounds.medians, strict=True))
-    rates = sustained(chosen, runners, seconds / 4)
+    rates = sustained(chosen, runners, seconds / 2)
     rows = []
     for number, variant in enumerate(chosen):
         row = {"network": network, **variant.row, "outcome": failed.get(number, "measured")}
