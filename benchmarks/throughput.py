@@ -1,40 +1,55 @@
 """torchvision's SqueezeNet against ours, in every mode, in one run and round by round.
 
-    python benchmarks/throughput.py [--device auto] [--batch 1,16,256] [--out DIR]
+    python benchmarks/throughput.py [--device auto] [--network squeezenet1_0,squeezenet1_1]
+        [--batch 1,16,256] [--dtype ...] [--mode ...] [--seconds 60] [--out DIR]
 
 Each round runs one block of every variant; ratios are paired by round. The baseline is
 torchvision's definition as users run it: eager, float32, contiguous, torch's defaults (which on a
-GPU means TF32 convolutions, and no search for algorithms). Where torchvision is missing or does not
+GPU means TF32 convolutions, and no search for algorithms). It comes first and once more last: how
+far the second differs from the first is the noise. Where torchvision is missing or does not
 import, the same network written below in plain modules stands in; column `definition` says which.
+
+A network and batch is one measurement, written to DIR when it is done. Run again, what DIR holds
+is skipped, unless more dtypes or modes are asked for.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import random
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 import pandas as pd
+import rich.table
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 import sqzexplore as sqz
-from sqzexplore import provenance, timing
+from sqzexplore import bench, provenance, timing
+from sqzexplore.clock import least_warm_up_s
 from sqzexplore.errors import UserError
-from sqzexplore.files import write_atomically, write_json
-from sqzexplore.prepare import Runner, Settings, cudnn_as, is_out_of_memory
+from sqzexplore.files import check_writable, write_atomically, write_json
+from sqzexplore.memory import is_lost, is_out_of_memory
+from sqzexplore.prepare import Runner, Settings, cudnn_as, on_device
 from sqzexplore.rounds import Rounds, alternate, summary, warm_up
 from sqzexplore.throughput import resolve_device
 
 NETWORKS = ("squeezenet1_0", "squeezenet1_1")
 BASELINE = "eager float32, contiguous, torch's defaults"
+DTYPES = {"cpu": "float32,bfloat16", "cuda": "float32,tf32,float16,bfloat16"}
+MODES = {"cpu": "eager,compile", "cuda": "eager,cuda_graph,compile,compile_graph"}
+#: What a table may hold only one of, and what tells two rows of a network and batch apart.
+MACHINE = ("device_name", "threads", "input_size")
+VARIANT = ("definition", "dtype", "autocast", "memory_format", "mode", "again")
+SUSTAINED_S = 0.1  # of a turn of a variant
 
 
 class StandInFire(nn.Module):
@@ -114,6 +129,17 @@ class Variant:
     build: Callable[[], nn.Module] | None = None  # ours if None
     autocast: str = ""
     defaults: bool = False  # cuDNN as torch sets it up
+    again: bool = False  # the baseline once more
+
+    @property
+    def row(self) -> dict[str, object]:
+        at = {name: value for name, value in asdict(self.settings).items() if name != "form"}
+        return {
+            "definition": self.definition,
+            **at,
+            "autocast": self.autocast,
+            "again": self.again,
+        }
 
     @property
     def mode(self) -> tuple[str, ...]:
@@ -125,85 +151,101 @@ class Variant:
 
 
 def variants(
-    network: str, batch: int, device: torch.device, input_size: int, compiled: bool
+    network: str,
+    batch: int,
+    device: torch.device,
+    input_size: int,
+    dtypes: Sequence[str],
+    modes: Sequence[str],
 ) -> list[Variant]:
-    """The baseline first, then every mode that pays on this kind of device."""
+    """The baseline, the asked dtypes and modes of the peer's definition and ours, the baseline."""
     name, build = peer()
     cuda = device.type == "cuda"
     at = partial(Settings, str(device), batch, input_size=input_size)
     made = partial(build, network)
     half = "float16" if cuda else "bfloat16"
-    chosen = [
-        Variant(name, at("tf32" if cuda else "float32", memory_format="contiguous"), made, "", True)
-    ]
-    if compiled:
+    plain = at("tf32" if cuda else "float32", memory_format="contiguous")
+    baseline = Variant(name, plain, made, defaults=True)
+    chosen = [baseline]
+    if "compile" in modes:
 
         def casted() -> nn.Module:
             return Autocast(made(), device.type, getattr(torch, half))
 
         chosen.append(Variant(name, at("float32", mode="compile"), casted, half))
-    modes = ["eager", *(["cuda_graph"] if cuda else []), *(["compile"] if compiled else [])]
-    dtypes = ["float32", "tf32", "float16", "bfloat16"] if cuda else ["float32", "bfloat16"]
     for dtype, mode in itertools.product(dtypes, modes):
         here = at(dtype, mode=mode)
         chosen.append(Variant(name, here, made))
         chosen.append(Variant("ours, module", here))
-        chosen.append(Variant("ours, inference", at(dtype, mode=mode, form="inference")))
-    return chosen
+        chosen.append(Variant("ours, inference", replace(here, form="inference")))
+    return [*chosen, replace(baseline, again=True)]
 
 
-@contextmanager
-def on(device: torch.device):
-    with torch.inference_mode():
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                yield
-        else:
-            yield
-
-
-def measure(network: str, chosen: list[Variant], seconds: float) -> list[dict[str, object]]:
-    """A row for each variant, ratios against the first and against the peer in the same mode."""
-    architecture = sqz.preset(network)
+def prepared(
+    network: str, chosen: list[Variant], device: torch.device
+) -> tuple[dict[int, Runner], dict[int, str]]:
+    """A runner for each variant by its number, or why there is none."""
     runners: dict[int, Runner] = {}
     failed: dict[int, str] = {}
     for number, variant in enumerate(chosen):
         module = variant.build() if variant.build else None
         try:
             with variant.flags():
-                runners[number] = Runner(architecture, variant.settings, module)
-                warm_up(runners[number].latency_ms, seconds / len(chosen) / 4)
+                runners[number] = Runner(sqz.preset(network), variant.settings, module)
         except (RuntimeError, MemoryError) as error:
+            if number == 0 or is_lost(device):
+                raise
             kind = "out_of_memory" if is_out_of_memory(error) else "failed"
             failed[number] = f"{kind}: {' '.join(str(error).split())[:200]}"
-            if number == 0:
-                raise
+    return runners, failed
+
+
+def sustained(
+    chosen: list[Variant], runners: dict[int, Runner], seconds: float
+) -> dict[int, list[float]]:
+    """Images a second without a pause, by turns: as many as an interval needs, if there is time."""
+    rates: dict[int, list[float]] = {number: [] for number in runners}
+    started = time.perf_counter()
+    for turn in range(timing.LEAST_ROUNDS):
+        if turn and time.perf_counter() - started > seconds:
+            break
+        for number in random.Random(turn).sample(list(runners), len(runners)):
+            with chosen[number].flags():
+                passes, took = runners[number].run_for(SUSTAINED_S)
+            rates[number].append(passes * chosen[number].settings.batch / took)
+    return rates
+
+
+def measure(
+    network: str, chosen: list[Variant], device: torch.device, seconds: float
+) -> list[dict[str, object]]:
+    """A row for each variant, ratios against the first and against the peer in the same mode."""
+    runners, failed = prepared(network, chosen, device)
 
     def timed(number: int) -> float:
         with chosen[number].flags():
             return runners[number].latency_ms()
 
-    order = list(runners)
-    rounds = alternate([partial(timed, number) for number in order], seconds)
-    medians = dict(zip(order, rounds.medians, strict=True))
+    passes = {number: partial(timed, number) for number in runners}
+    for one in passes.values():  # after all of them are compiled, while a GPU idles
+        share = 1 / len(passes)
+        warm_up(one, seconds * share / 4, least_warm_up_s(device) * share)
+    rounds = alternate(list(passes.values()), seconds)
+    latencies = dict(zip(passes, rounds.latencies, strict=True))
+    medians = dict(zip(passes, rounds.medians, strict=True))
+    rates = sustained(chosen, runners, seconds / 2)
     rows = []
     for number, variant in enumerate(chosen):
-        at = variant.settings
-        row: dict[str, object] = {
-            "network": network,
-            "definition": variant.definition,
-            **{k: v for k, v in asdict(at).items() if k != "form"},
-            "autocast": variant.autocast,
-            "outcome": failed.get(number, "measured"),
-        }
-        if number in medians:
+        row = {"network": network, **variant.row, "outcome": failed.get(number, "measured")}
+        if number in runners:
             row["expand"] = runners[number].expand
-            peak = runners[number].peak_memory_bytes
-            row["peak_memory_bytes"] = peak
-            own = Rounds([rounds.latencies[order.index(number)]], [medians[number]])
-            statistics = summary(own, at.batch)
-            row |= {"images_per_s": at.batch / statistics["latency_ms_p50"] * 1e3, **statistics}
+            row["peak_memory_bytes"] = runners[number].peak_memory_bytes
+            found = summary(Rounds([latencies[number]], [medians[number]]), variant.settings.batch)
+            speed = variant.settings.batch / found["latency_ms_p50"] * 1e3
+            row |= {"images_per_s": speed, **found}
+            row["sustained_images_per_s"] = timing.median(rates[number]).value
             row |= ratio("vs_baseline", medians[0], medians[number])
+            row |= ratio("sustained_vs_baseline", rates[number], rates[0])
             twins = [n for n in medians if chosen[n].build and chosen[n].mode == variant.mode]
             if twins:
                 row |= ratio("vs_same_mode", medians[twins[0]], medians[number])
@@ -211,12 +253,68 @@ def measure(network: str, chosen: list[Variant], seconds: float) -> list[dict[st
     return rows
 
 
-def added(frame: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
-    """`frame`, and of `before` the networks and batches that are not in it."""
-    keys = ["network", "batch"]
-    kept = before.merge(frame[keys].drop_duplicates(), on=keys, how="left", indicator=True)
-    kept = kept[kept.pop("_merge") == "left_only"]
-    return pd.concat([frame, kept]).sort_values(keys, kind="stable", ignore_index=True)
+class Table:
+    """The table of a folder, written after every measurement.
+
+    Raises:
+        UserError: the folder cannot be written to, or holds another machine's table.
+    """
+
+    def __init__(self, folder: Path | None, device: torch.device, input_size: int) -> None:
+        self.folder, self.device, self.frame = folder, device, pd.DataFrame()
+        self.machine = {
+            "device_name": provenance.device_name(str(device)),
+            "threads": torch.get_num_threads(),
+            "input_size": input_size,
+        }
+        if not folder:
+            return
+        check_writable(folder, "--out")
+        if (folder / "benchmark.parquet").exists():
+            frame = pd.read_parquet(folder / "benchmark.parquet")
+            # What an older version measured has fewer columns, and is measured anew.
+            self.frame = frame if {*VARIANT} <= {*frame} else self.frame
+        if len(self.frame):
+            for found in self.frame[[*MACHINE]].drop_duplicates().to_dict("records"):
+                if found != self.machine:
+                    raise UserError(
+                        f"--out {folder}: found measurements with {found}, expected "
+                        f"{self.machine}; choose another folder"
+                    )
+
+    def of(self, network: str, batch: int) -> pd.Series:
+        """Which rows are of a network and batch."""
+        return (self.frame["network"] == network) & (self.frame["batch"] == batch)
+
+    def holds(self, network: str, batch: int, chosen: list[Variant]) -> bool:
+        """Whether every variant of a network and batch is there."""
+        if self.frame.empty:
+            return False
+        rows = self.frame.loc[self.of(network, batch), [*VARIANT]]
+        there = set(rows.itertuples(index=False, name=None))
+        return {tuple(variant.row[name] for name in VARIANT) for variant in chosen} <= there
+
+    def add(self, network: str, batch: int, rows: list[dict[str, object]]) -> None:
+        """Rows of a network and batch, in the place of those that were there."""
+        origin = provenance.of_sweep(str(self.device))
+        new = pd.DataFrame(rows).assign(
+            threads=self.machine["threads"],
+            device_name=self.machine["device_name"],
+            torch_version=str(torch.__version__),
+            git_commit=origin["git_commit"],
+        )
+        if len(self.frame):
+            new = pd.concat([self.frame[~self.of(network, batch)], new], ignore_index=True)
+        self.frame = new
+        if not self.folder:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, content in (
+            ("benchmark.csv", self.frame.to_csv(index=False).encode()),
+            ("benchmark.parquet", self.frame.to_parquet(index=False)),
+        ):
+            write_atomically(self.folder / name, content)
+        write_json(self.folder / "provenance.json", origin | {"arguments": sys.argv[1:]})
 
 
 def ratio(name: str, theirs: list[float], ours: list[float]) -> dict[str, float]:
@@ -227,30 +325,19 @@ def ratio(name: str, theirs: list[float], ours: list[float]) -> dict[str, float]
 def report(frame: pd.DataFrame, console: Console) -> None:
     """The table, and how the goals stand."""
     for (network, batch), rows in frame.groupby(["network", "batch"], sort=False):
-        table = Table(title=f"{network}, batch {batch}", title_justify="left")
-        for heading in ("definition", "dtype", "layout", "mode", "expand"):
-            table.add_column(heading)
-        for heading in ("images/s", "95% interval", "vs baseline", "vs peer, same mode"):
-            table.add_column(heading, justify="right")
-        for _, row in rows.iterrows():
-            dtype = f"{row['autocast']} autocast" if row["autocast"] else row["dtype"]
-            cells = [row["definition"], dtype, row["memory_format"], row["mode"]]
-            cells.append(row["expand"] if isinstance(row["expand"], str) else "")
-            if row["outcome"] != "measured":
-                table.add_row(*cells, row["outcome"][:24])
-                continue
-            cells += [f"{row['images_per_s']:,.1f}", f"+-{row['precision']:.1%}"]
-            cells += [interval(row, "vs_baseline"), interval(row, "vs_same_mode")]
-            table.add_row(*cells)
-        console.print(table)
+        console.print(shown(rows, f"{network}, batch {batch}"))
+        again = rows[rows["again"] & (rows["outcome"] == "measured")]
+        for _, row in again.iterrows():
+            console.print(f"noise, the baseline against itself: {interval(row, 'vs_baseline')}")
     console.print(f"baseline: {BASELINE}, the first row of each table")
     ours = frame[frame["definition"].str.startswith("ours") & (frame["outcome"] == "measured")]
     for (network, batch), rows in ours.groupby(["network", "batch"], sort=False):
-        best = rows.loc[rows["vs_baseline"].idxmax()]
-        console.print(
-            f"best of ours, {network}, batch {batch}: {interval(best, 'vs_baseline')} the baseline "
-            f"({best['definition']}, {best['dtype']}, {best['mode']})"
-        )
+        for column, what in (("vs_baseline", "alone"), ("sustained_vs_baseline", "sustained")):
+            best = rows.loc[rows[column].idxmax()]
+            console.print(
+                f"best of ours, {network}, batch {batch}, {what}: {interval(best, column)} the "
+                f"baseline ({best['definition']}, {best['dtype']}, {best['mode']})"
+            )
     slower = ours[ours["vs_same_mode_high"] < 1]
     for _, row in slower.iterrows():
         console.print(
@@ -259,6 +346,29 @@ def report(frame: pd.DataFrame, console: Console) -> None:
         )
     if slower.empty:
         console.print("nothing of ours is slower than the peer in the same mode")
+
+
+def shown(rows: pd.DataFrame, title: str) -> rich.table.Table:
+    """A network and batch: images a second of passes alone, and of passes without a pause."""
+    table = rich.table.Table(title=title, title_justify="left")
+    for heading in ("definition", "dtype", "layout", "mode", "expand"):
+        table.add_column(heading)
+    for heading in ("images/s", "95% interval", "vs baseline", "vs peer, same mode"):
+        table.add_column(heading, justify="right")
+    for heading in ("sustained", "vs baseline"):
+        table.add_column(heading, justify="right")
+    for _, row in rows.iterrows():
+        dtype = f"{row['autocast']} autocast" if row["autocast"] else row["dtype"]
+        cells = [row["definition"], dtype, row["memory_format"], row["mode"]]
+        cells.append(row["expand"] if isinstance(row["expand"], str) else "")
+        if row["outcome"] != "measured":
+            table.add_row(*cells, row["outcome"][:24])
+            continue
+        cells += [f"{row['images_per_s']:,.1f}", f"+-{row['precision']:.1%}"]
+        cells += [interval(row, "vs_baseline"), interval(row, "vs_same_mode")]
+        cells += [f"{row['sustained_images_per_s']:,.1f}", interval(row, "sustained_vs_baseline")]
+        table.add_row(*cells)
+    return table
 
 
 def interval(row: pd.Series, name: str) -> str:
@@ -270,47 +380,45 @@ def interval(row: pd.Series, name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--network", default=",".join(NETWORKS))
     parser.add_argument("--batch", default="1,16,256")
-    parser.add_argument("--input-size", type=int, default=224)
+    parser.add_argument("--dtype", help="of ours, and of the peer's definition beside it")
+    parser.add_argument("--mode", help="the same")
+    parser.add_argument("--input-size", default="224")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each network and batch")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--out", type=Path, default=None, help="folder for the tables")
-    parser.add_argument(
-        "--add", action="store_true", help="keep what --out has of other networks and batches"
-    )
-    options = parser.parse_args()
     try:
-        device = resolve_device(options.device)
+        run(parser.parse_args())
     except UserError as error:
-        sys.exit(_fail(str(error)))
-    rows: list[dict[str, object]] = []
-    for network in NETWORKS:
-        for batch in map(int, options.batch.split(",")):
-            chosen = variants(network, batch, device, options.input_size, not options.no_compile)
-            with on(device):
-                rows += measure(network, chosen, options.seconds)
-            print(f"{network}, batch {batch}: done", file=sys.stderr)
-    origin = provenance.of_sweep(str(device))
-    frame = pd.DataFrame(rows).assign(
-        threads=torch.get_num_threads(),
-        device_name=provenance.device_name(str(device)),
-        torch_version=str(torch.__version__),
-        git_commit=origin["git_commit"],
-    )
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        if options.add:
-            frame = added(frame, pd.read_parquet(options.out / "benchmark.parquet"))
-        content = frame.to_csv(index=False).encode()
-        write_atomically(options.out / "benchmark.csv", content)
-        write_atomically(options.out / "benchmark.parquet", frame.to_parquet(index=False))
-        write_json(options.out / "provenance.json", origin | {"arguments": sys.argv[1:]})
-    report(frame, Console(width=None if sys.stdout.isatty() else 160))
+        print(f"throughput.py: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
-def _fail(message: str) -> int:
-    print(f"throughput.py: {message}", file=sys.stderr)
-    return 2
+def run(options: argparse.Namespace) -> None:
+    device = resolve_device(options.device)
+    networks = options.network.split(",")
+    if unknown := set(networks) - set(NETWORKS):
+        raise UserError(f"--network: found {min(unknown)!r}, expected {' or '.join(NETWORKS)}")
+    lists = {
+        "batch": options.batch,
+        "dtype": options.dtype or DTYPES[device.type],
+        "mode": options.mode or MODES[device.type],
+        "input_size": options.input_size,
+    }
+    asked = bench.parse(lists, options.seconds, device)
+    if asked.batch == "auto" or not asked.input_size or len(asked.input_size) > 1:
+        raise UserError("expected numbers as --batch, and one as --input-size")
+    size = asked.input_size[0]
+    table = Table(options.out, device, size)
+    for network, batch in itertools.product(networks, asked.batch):
+        chosen = variants(network, batch, device, size, asked.dtype, asked.mode)
+        if table.holds(network, batch, chosen):
+            print(f"{network}, batch {batch}: there already", file=sys.stderr)
+            continue
+        with torch.inference_mode(), on_device(device):
+            table.add(network, batch, measure(network, chosen, device, options.seconds))
+        print(f"{network}, batch {batch}: done", file=sys.stderr)
+    report(table.frame, Console(width=None if sys.stdout.isatty() else 200))
 
 
 if __name__ == "__main__":

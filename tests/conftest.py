@@ -39,6 +39,15 @@ measure:
      proxy: {width_multiplier: 0.1, bypass: complex}}
 """
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked `gpu` needs a CUDA device."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -16,11 +16,14 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
 import children
+
+if TYPE_CHECKING:  # every test imports this module, and few have a database
+    import psycopg
 
 USER = "sqz"
 #: Of a form that must be encoded in a URL, and that Optuna would take for a template.
@@ -87,6 +90,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        psycopg = pytest.importorskip("psycopg")
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
         settings += ["max_connections=60", "shared_buffers=16MB", "dynamic_shared_memory_type=mmap"]
         command = [self._bin / "postgres", "-D", self._folder / "data"]
@@ -115,6 +119,8 @@ class Postgres:
 
     def connect(self) -> psycopg.Connection:
         """A connection as the owner of all."""
+        import psycopg
+
         return psycopg.connect(
             host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname="postgres"
         )

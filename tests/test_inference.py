@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sqzexplore as sqz
+from sqzexplore import inference
 from sqzexplore.inference import EXPANDS, InferenceForm, can_fuse, fastest_form
 from sqzexplore.prepare import Settings, network_for
 from strategies import architectures
@@ -170,6 +171,55 @@ def test_a_form_that_fails_or_is_wrong_is_no_candidate(monkeypatch: pytest.Monke
 
     with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError):
         fastest_form(net, images, torch.channels_last, out_of_memory)
+
+
+def test_a_fused_convolution_that_reads_its_output_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stand-ins for cuDNN's, one of which multiplies what its output's memory held by 0."""
+
+    def right(x, weight, bias, stride, padding, dilation, groups) -> torch.Tensor:
+        return torch.conv2d(x, weight, bias, stride, padding).relu()
+
+    def reading(x, weight, *rest) -> torch.Tensor:
+        out = right(x, weight, *rest)
+        held = torch.full_like(out, float("nan"))
+        return out if weight.shape[2] == 1 else out + 0 * held
+
+    def refusing(*arguments) -> torch.Tensor:
+        raise RuntimeError("no engine")
+
+    for fused, expected in (
+        (right, True),
+        (reading, False),
+        (lambda *a: reading(*a).nan_to_num(0.0), False),  # ReLU may make 0 of NaN
+        (refusing, True),
+    ):
+        inference._ignores_old_output.cache_clear()
+        monkeypatch.setattr(torch, "cudnn_convolution_relu", fused)
+        for dtype in (torch.float32, torch.bfloat16):
+            assert inference._ignores_old_output(CPU, dtype, False) == expected
+    inference._ignores_old_output.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_fused_on_a_gpu_ignores_what_its_memory_held(dtype: torch.dtype) -> None:
+    """The chosen form, in memory full of NaN, gives the module's logits."""
+    device = torch.device("cuda:0")
+    net = trained(sqz.Architecture(width_multiplier=0.25, bypass="simple")).to(device, dtype)
+    net = net.to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 64, 64, device=device).to(dtype, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = net(images).float()
+        for expand in EXPANDS:
+            form = InferenceForm(net, expand, can_fuse(device, dtype))
+            for _ in range(5):
+                torch.cuda.empty_cache()
+                nans = [torch.full((2**n,), float("nan"), device=device) for n in range(10, 24)]
+                del nans
+                error = (form(images).float() - expected).abs().max()
+                assert error < 0.02 * expected.abs().max()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])

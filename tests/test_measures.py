@@ -162,7 +162,7 @@ def test_too_small_images_are_refused() -> None:
         fit(TINY, digits(16), Recipe(epochs=1), seed=0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_training_on_a_gpu() -> None:
     data = digits(32).to(torch.device("cuda:0"))
     _, run = fit(TINY, data, Recipe(epochs=1), seed=0)

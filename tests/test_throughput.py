@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import itertools
 import json
@@ -9,9 +10,13 @@ import math
 import re
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,9 +28,22 @@ from typer.testing import CliRunner
 
 import sqzexplore as sqz
 from conftest import ROOT
-from sqzexplore import evaluate, layer_times, prepare, roofline, sensors, throughput, timing
+from sqzexplore import (
+    evaluate,
+    layer_times,
+    memory,
+    prepare,
+    provenance,
+    roofline,
+    rounds,
+    sensors,
+    throughput,
+    timing,
+)
 from sqzexplore.cli import app
+from sqzexplore.clock import least_warm_up_s
 from sqzexplore.errors import FeatureMapVanishes, UserError
+from sqzexplore.memory import is_out_of_memory
 from sqzexplore.prepare import Settings
 from sqzexplore.results import THROUGHPUT, to_frame
 from sqzexplore.rounds import Rounds, alternate, summary, warm_up
@@ -37,7 +55,6 @@ from test_cost import fits
 TINY = sqz.Architecture(width_multiplier=0.1, num_classes=10)
 CPU = torch.device("cpu")
 SMALL = Settings("cpu", 2, input_size=40)
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +120,23 @@ def test_a_warm_up_gives_up_when_its_time_is_over() -> None:
     assert next(growing) == 3  # two passes at least
 
 
+def test_a_warm_up_lasts_as_long_as_a_clock_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stable after ten passes of 10 ms each; a GPU's clock asks for 0.3 s."""
+    now = [0.0]
+    monkeypatch.setattr(rounds.time, "perf_counter", lambda: now[0])
+
+    def latency_ms() -> float:
+        now[0] += 0.01
+        return 10.0
+
+    for least_s, took_s in ((0.0, 0.10), (0.3, 0.30)):
+        now[0] = 0.0
+        assert warm_up(latency_ms, 0.25, least_s)  # the least is more than the budget
+        assert now[0] == pytest.approx(took_s)
+    assert least_warm_up_s(torch.device("cuda", 0)) == 0.3
+    assert least_warm_up_s(CPU) == 0.0
+
+
 def test_rounds_change_their_order_and_end_when_the_median_is_known() -> None:
     calls: list[str] = []
 
@@ -110,14 +144,14 @@ def test_rounds_change_their_order_and_end_when_the_median_is_known() -> None:
         calls.append(name)
         return latency
 
-    rounds = alternate([lambda: one("a", 10.0), lambda: one("b", 30.0)], 1e9)
+    made = alternate([lambda: one("a", 10.0), lambda: one("b", 30.0)], 1e9)
     # To size its blocks each ran once; then two passes of 10 ms after one that is not counted.
     rounds_of = "".join(calls[2:])
     assert calls[:2] == ["a", "b"]
     assert re.fullmatch("(aaab|baaa){6}", rounds_of)
     assert len(set(re.findall("....", rounds_of))) == 2
-    assert rounds == Rounds([[10.0] * 12, [30.0] * 6], [[10.0] * 6, [30.0] * 6])
-    row = summary(rounds, batch=4)
+    assert made == Rounds([[10.0] * 12, [30.0] * 6], [[10.0] * 6, [30.0] * 6])
+    row = summary(made, batch=4)
     assert row["relative_to_reference"] == 3.0
     assert row["relative_to_reference_low"] == row["relative_to_reference_high"] == 3.0
     assert row["reference_images_per_s"] == pytest.approx(4 / 0.030)
@@ -201,6 +235,7 @@ def test_a_measurement_says_what_it_is_of(changes: dict) -> None:
     # Speed and its ratio to the reference's are of the same rounds.
     assert row.relative_to_reference > 1  # v1.1 at full width does 90 times the arithmetic
     assert row.reference_drift >= 0
+    assert row.sustained_images_per_s > 0
     assert row.peak_memory_bytes is row.clock_mhz_before is row.energy_mj_per_image is None
 
 
@@ -238,6 +273,26 @@ def test_several_buffers_are_used_by_turns_and_exceed_a_cache() -> None:
     for _ in range(runner.buffers + 1):
         runner.latency_ms()
     assert seen == [*range(runner.buffers), 0]
+
+
+def test_passes_without_a_pause_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten passes of 50 ms are half a second, whatever the number of buffers."""
+    runner = prepare.Runner(TINY, SMALL)
+    now, made = [0.0], []
+    monkeypatch.setattr(prepare.time, "perf_counter", lambda: now[0])
+
+    def work(buffer: int) -> None:
+        made.append(buffer)
+        now[0] += 0.05
+
+    runner._passes, runner.buffers = [lambda b=b: work(b) for b in range(4)], 4
+    blocks: list[int] = []
+    passes, took = runner.run_for(0.49, blocks.append)
+    assert (passes, took) == (10, pytest.approx(0.5))
+    assert made == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    assert blocks == [4, 8]
+    assert runner.run_for(0.0)[0] == 1
+    assert throughput._sustained(runner, 10.0) == pytest.approx(SMALL.batch / 0.05)
 
 
 def test_the_callers_random_state_stays() -> None:
@@ -323,6 +378,51 @@ def test_out_of_memory_is_an_outcome(error: Exception, monkeypatch: pytest.Monke
     assert not throughput._references  # given up for a second attempt
 
 
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", True),
+        ("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("[enforce fail] DefaultCPUAllocator: can't allocate memory", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED", False),
+        ("a bug", False),
+    ],
+)
+def test_the_words_of_a_memory_that_is_out(words: str, out: bool) -> None:
+    assert is_out_of_memory(RuntimeError(words)) == out
+    assert not is_out_of_memory(ValueError(words))
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_cudnn_says_the_same_of_no_memory_and_of_no_algorithm(
+    full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (gib if full else 40 * gib, 80 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 30 * gib)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 29 * gib)
+    error = RuntimeError("FIND was unable to find an engine to execute this computation")
+    assert is_out_of_memory(error) == full
+
+
+def test_a_roof_that_does_not_fit_costs_only_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def of(self: roofline.Roofs, device: torch.device, dtype: str) -> roofline.Roof:
+        tried.append(dtype)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(roofline.Roofs, "of", of)
+    row = measure(TINY, SMALL, seconds=0.02)
+    assert (row.outcome, row.roofline_share, row.bound) == ("measured", None, None)
+    assert row.images_per_s > 0
+    assert len(tried) == 2  # again without the reference
+    assert not throughput._references
+
+
 def test_a_batch_that_the_machine_cannot_hold_is_not_tried() -> None:
     """Really: 65,536 images of 2,000 pixels a side are 3 TB; nothing of it is allocated."""
     row = measure(TINY, Settings("cpu", 65536, input_size=2000))
@@ -354,10 +454,27 @@ def test_a_compiler_that_is_missing_is_an_outcome(monkeypatch: pytest.MonkeyPatc
     assert "No working C++ compiler" in str(row.reason)
 
 
-def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    fail_at(1, RuntimeError("a bug"), monkeypatch)
-    with pytest.raises(RuntimeError, match="a bug"):
+def test_another_error_of_torch_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at(4, RuntimeError("GET was unable to find an engine"), monkeypatch)
+    monkeypatch.setattr(memory, "_is_full", lambda: False)
+    row = measure(TINY, replace(SMALL, batch=4), seconds=0.02)
+    assert (row.outcome, row.images_per_s) == ("failed", None)
+    assert row.reason == "RuntimeError: GET was unable to find an engine"
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at(1, KeyError("a bug"), monkeypatch)
+    with pytest.raises(KeyError, match="a bug"):
         measure(TINY, SMALL)
+
+
+def test_a_gpu_that_is_lost_is_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every later measurement of this process would fail too."""
+    fail_at(1, RuntimeError("CUDA error: unspecified launch failure"), monkeypatch)
+    monkeypatch.setattr(throughput, "is_lost", lambda device: True)
+    with pytest.raises(throughput.DeviceLost, match="launch failure"):
+        measure(TINY, SMALL)
+    assert not memory.is_lost(CPU)
 
 
 def test_what_a_cpu_cannot_do_names_the_key() -> None:
@@ -365,7 +482,9 @@ def test_what_a_cpu_cannot_do_names_the_key() -> None:
         check_choices(["float32"], ["eager", "cuda_graph"], CPU, "--")
     with pytest.raises(UserError, match=r"throughput.dtype: found 'tf32'.*expected float32, float"):
         check_choices(["tf32"], ["eager"], CPU, "measure.throughput.")
-    check_choices(["tf32"], ["cuda_graph"], torch.device("cuda", 0), "")
+    with pytest.raises(UserError, match=r"'compile_graph', which.*expected eager, compile on cpu"):
+        check_choices(["float32"], ["compile_graph"], CPU, "--")
+    check_choices(["tf32"], ["cuda_graph", "compile_graph"], torch.device("cuda", 0), "")
     with pytest.raises(UserError, match="mode"):
         measure(TINY, replace(SMALL, mode="cuda_graph"))
 
@@ -491,27 +610,82 @@ def test_readings_of_nvml() -> None:
     assert (fake.clock_mhz(), fake.temperature_c(), fake.energy_mj()) == (1980.0, 41.0, None)
 
 
-def test_energy_is_of_the_images_that_it_was_measured_over() -> None:
+def test_energy_is_between_two_changes_of_the_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 W; 8 images a pass, 8 ms; the counter shows what it was at its last step of 100 ms."""
+    now = [0.0]
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+
     class Runner:
         settings = replace(SMALL, batch=8)
 
-        def run_for(self, seconds: float) -> tuple[int, float]:
-            return 50, 0.5
+        def run_for(self, seconds: float, after_block: Callable[[int], object]) -> None:
+            assert seconds >= 2
+            for passes in range(1, int(seconds / 0.008)):
+                now[0] = passes * 0.008
+                after_block(passes)
 
     class Meter:
-        readings = iter([1000.0, 101_000.0])
-
         def energy_mj(self) -> float:
-            return next(self.readings)
+            return 1e6 + 200e3 * 0.1 * int((now[0] + 0.033) / 0.1)
 
     row = throughput._power(Runner(), Meter())
-    assert row == {"power_w": 200.0, "energy_mj_per_image": 250.0}
+    # 0.5 s would be up to 20% off; from change to change two steps of 8 ms in 1.9 s may be.
+    assert row["power_w"] == pytest.approx(200, rel=0.005)
+    assert row["energy_mj_per_image"] == pytest.approx(200e3 * 0.008 / 8, rel=0.005)
+
+    class Still:
+        def energy_mj(self) -> float:
+            return 5.0
+
+    assert throughput._power(Runner(), Still()) == {}
+    assert throughput._power(Runner(), sensors.Sensors(CPU)) == {}
+
+
+# --- a stand-in for CUDA -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def pretended_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA graphs on a CPU: a capture notes nothing, and a replay reads no tensor."""
+
+    class Graph:
+        def pool(self) -> tuple[int, int]:
+            return (0, 1)
+
+        def replay(self) -> None: ...
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in {
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda stream: nullcontext(),
+        "synchronize": lambda device=None: None,
+        "CUDAGraph": Graph,
+        "graph": lambda graph, pool=None: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+
+def test_a_graph_keeps_what_it_reads(pretended_graphs: None) -> None:
+    """A graph knows addresses only: freed, another tensor or nothing would stand there."""
+    net = sqz.build(TINY).eval()
+    images = [torch.randn(1, 3, 40, 40) for _ in range(2)]
+    with torch.inference_mode():
+        passes = prepare.captured(net, images)
+    kept = [weakref.ref(net), *map(weakref.ref, images)]
+    del net, images
+    gc.collect()
+    assert all(ref() is not None for ref in kept)
+    passes[0]()
+    del passes
+    gc.collect()
+    assert all(ref() is None for ref in kept)
 
 
 # --- on a GPU ----------------------------------------------------------------------------------
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "float16", "bfloat16"])
 @pytest.mark.parametrize("mode", ["eager", "cuda_graph"])
 @pytest.mark.parametrize("form", ["module", "inference"])
@@ -521,9 +695,63 @@ def test_measurements_on_a_gpu(dtype: str, mode: str, form: str) -> None:
     assert row.outcome == "measured"
     assert row.peak_memory_bytes > 0
     assert row.relative_to_reference > 0
+    assert row.sustained_images_per_s > 0
 
 
-@gpu
+@pytest.mark.gpu
+def test_a_graph_of_the_compiled_network_computes_what_the_network_does() -> None:
+    at = Settings("cuda:0", 4, "float32", 64, mode="compile_graph")
+    logits: list[torch.Tensor] = []
+    with torch.inference_mode(), prepare.cudnn_as(at):
+        images = prepare.images_for(TINY, at)
+        net = prepare.network_for(prepare.built(TINY), at, images[0])
+        run = prepare.compiled(net)
+        for image in images:
+            run(image)
+        passes = prepare.captured(lambda x: logits.append(run(x)), images)
+        for one, out, image in zip(passes, logits[-len(images) :], images, strict=True):
+            one()
+            torch.cuda.synchronize()
+            torch.testing.assert_close(out, net(image), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_graph_outlives_the_names_of_what_it_reads() -> None:
+    """Memory that was let go is given back to the driver when the next graph is captured."""
+    runner = prepare.Runner(TINY, Settings("cuda:0", 4, "float32", 64, mode="cuda_graph"))
+    with torch.inference_mode():
+        prepare.Runner(TINY, Settings("cuda:0", 64, "float32", 224, mode="cuda_graph"))
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert runner.run_for(0.05)[0] > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["eager", "cuda_graph"])
+def test_layers_on_a_gpu(mode: str) -> None:
+    rows = layer_times.measure_layers(TINY, Settings("cuda:0", 4, "float32", 64, mode=mode), 0.2)
+    assert [row.layer for row in rows] == [layer.name for layer in sqz.cost(TINY, 64).layers]
+    assert all(row.latency_ms_p50 > 0 for row in rows)
+
+
+@pytest.mark.gpu
+def test_a_roof_on_a_gpu_is_plausible() -> None:
+    roof = roofline.measure_roof(torch.device("cuda:0"), "float16")
+    assert 1e11 < roof.macs_per_s < 1e16
+    assert 1e10 < roof.bytes_per_s < 1e14
+
+
+@pytest.mark.gpu
+def test_provenance_of_a_gpu() -> None:
+    said = provenance.of_sweep("cuda:0")
+    assert said["cuda"] == torch.version.cuda
+    assert str(said["cudnn"]).isdecimal()
+    if (driver := sensors.Sensors(torch.device("cuda:0")).driver()) is not None:
+        assert said["gpu_driver"] == driver
+        assert 0 < said["gpu_clock_mhz"] <= said["gpu_clock_mhz_max"]
+
+
+@pytest.mark.gpu
 def test_a_captured_graph_computes_what_the_network_does() -> None:
     net = sqz.build(TINY).eval().cuda()
     images = [torch.randn(4, 3, 40, 40, device="cuda") for _ in range(3)]
@@ -538,7 +766,7 @@ def test_a_captured_graph_computes_what_the_network_does() -> None:
             torch.testing.assert_close(out, right, atol=1e-4, rtol=1e-4)
 
 
-@gpu
+@pytest.mark.gpu
 def test_out_of_memory_on_a_gpu() -> None:
     row = measure(TINY, Settings("cuda:0", 65536, input_size=2000))
     assert row.outcome == "out_of_memory"

@@ -6,6 +6,7 @@ from .checkpoint import load
 from .cost import cost, cost_table
 from .export import export
 from .model import build
+from .provenance import __version__ as __version__
 from .results import load_results
 
 __all__ = [

@@ -8,20 +8,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from rich.table import Table
 
 from . import provenance
 from .architecture import PRESETS, Architecture, preset
 from .errors import UserError, nearest, shown
-from .files import write_json
+from .files import check_writable, write_json
 from .layer_times import measure_layers
 from .prepare import CHOICES, Settings
-from .results import write_tables
+from .results import load_results, write_tables
 from .spec import Spec, ThroughputSpec
-from .throughput import MAX_BATCH, check_choices, measure, over_batches
+from .throughput import (
+    MAX_BATCH,
+    DeviceLost,
+    Throughput,
+    blank,
+    check_choices,
+    forget_references,
+    measure,
+    over_batches,
+)
 
 _SETTINGS = ("device", "dtype", "input_size", "memory_format", "form", "mode")
+#: What `table` shows of a measurement, and `bound by` after it.
+_COLUMNS = ("images/s", "sustained", "p50 (ms)", "95% interval", "p99 (ms)", "vs v1.1", "roofline")
 #: Architectures of a spec that are measured one after the other.
 MAX_TARGETS = 1000
 #: Called with what is being measured.
@@ -74,37 +86,114 @@ def parse(options: Mapping[str, str], seconds: float, device: torch.device) -> T
     return asked
 
 
+class Kept:
+    """The table `throughput` of a folder, which is written after every measurement.
+
+    What it holds is not measured again: an architecture at the same settings, on a device of the
+    same name, with as many threads.
+
+    Args:
+        folder: where the table is; None keeps nothing.
+        sweep: what column `sweep` says of new rows.
+        device: where new rows are measured.
+
+    Raises:
+        UserError: the folder cannot be written to, is a sweep's, or its table cannot be read.
+    """
+
+    def __init__(self, folder: Path | None, sweep: str, device: torch.device) -> None:
+        self.folder = folder
+        self._origin = {
+            "sweep": sweep,
+            "device_name": provenance.device_name(str(device)),
+            "torch_version": torch.__version__,
+            "git_commit": provenance.git_commit(),
+        }
+        self._rows: list[dict[str, Any]] = []
+        #: How many measurements were asked for that the table held.
+        self.found = 0
+        if folder:
+            check_writable(folder, "--out")
+            if (folder / "trials.parquet").exists():
+                raise UserError(f"--out {folder}: found a sweep's folder, expected one of its own")
+            if (folder / "throughput.parquet").exists():
+                self._rows = _plain(load_results(folder, "throughput"))
+
+    def get(
+        self, architecture: Architecture, settings: Settings, measure: Callable[[], Throughput]
+    ) -> dict[str, Any]:
+        """The row of a measurement: the one that is there, or a new one, which is written."""
+        known = {"arch_id": architecture.arch_id, "device_name": self._origin["device_name"]}
+        known |= asdict(settings) | {"threads": torch.get_num_threads()}
+        for row in self._rows:
+            if all(row[name] == value for name, value in known.items()):
+                self.found += 1
+                return row
+        try:
+            return self._add(known, measure())
+        except DeviceLost as error:
+            self._add(known, replace(blank(settings), outcome="failed", reason=str(error)))
+            raise
+
+    def _add(self, known: dict[str, Any], measured: Throughput) -> dict[str, Any]:
+        row = known | self._origin | asdict(measured)
+        self._rows.append(row)
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_tables(self.folder, {"throughput": self._rows})
+            write_json(self.folder / "provenance.json", provenance.of_sweep(measured.device))
+        return row
+
+
+def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with the values of Python, None where there is none."""
+    plain = table.astype(object).where(table.notna(), None)
+    names = [str(name) for name in plain]
+    return [dict(zip(names, row, strict=True)) for row in plain.itertuples(index=False)]
+
+
 def run(
     architectures: Mapping[str, Architecture],
     asked: ThroughputSpec,
     device: torch.device,
-    folder: Path | None = None,
+    kept: Kept,
     on_start: OnStart = lambda what: None,
 ) -> list[dict[str, Any]]:
-    """Every measurement of every architecture: rows of `Throughput`, with its `architecture`."""
+    """Every measurement of every architecture: rows of `throughput`, with its `architecture`.
+
+    All architectures at one combination before the next: the reference network of a combination is
+    made once, and what was measured when the time is over compares.
+
+    Raises:
+        FeatureMapVanishes: an architecture does not fit an input size; nothing was measured.
+        DeviceLost: as `measure`; the row says so.
+    """
     rows: list[dict[str, Any]] = []
     for size in asked.input_size or []:
         for architecture in architectures.values():  # before minutes are spent on the others
             architecture.check_input_size(size)
-    for name, architecture in architectures.items():
-        for settings in asked.settings(str(device), 224):
-            at = partial(_at, architecture, settings, asked.seconds, folder, on_start, name)
-            rows += [{"architecture": name, **row} for row in over_batches(asked.batch, at)]
+    for settings in asked.settings(str(device), 224):
+        forget_references()
+        for name, architecture in architectures.items():
+            at = partial(_at, name, architecture, settings, asked.seconds, kept, on_start)
+            rows += [{"architecture": name} | row for row in over_batches(asked.batch, at)]
     return rows
 
 
 def _at(
+    name: str,
     architecture: Architecture,
     settings: Settings,
     seconds: float,
-    folder: Path | None,
+    kept: Kept,
     on_start: OnStart,
-    name: str,
     batch: int,
 ) -> dict[str, Any]:
     settings = replace(settings, batch=batch)
     on_start(f"{name}, {settings}")
-    return asdict(measure(architecture, settings, seconds, folder))
+    return kept.get(
+        architecture, settings, partial(measure, architecture, settings, seconds, kept.folder)
+    )
 
 
 def run_layers(
@@ -119,11 +208,12 @@ def run_layers(
     Raises:
         UserError: a batch, form or mode whose layers cannot be run one by one.
     """
-    for key, only in (("form", "module"), ("mode", "eager")):
-        if getattr(asked, key) != [only]:
-            raise UserError(
-                f"--{key}: found {', '.join(getattr(asked, key))}, expected {only} with --layers"
-            )
+    for key, valid in (("form", ("module",)), ("mode", ("eager", "cuda_graph"))):
+        for found in getattr(asked, key):
+            if found not in valid:
+                raise UserError(
+                    f"--{key}: found {found}, expected {' or '.join(valid)} with --layers"
+                )
     if asked.batch == "auto":
         raise UserError("--batch: found auto, expected numbers with --layers")
     rows: list[dict[str, Any]] = []
@@ -161,31 +251,11 @@ def layers_table(rows: list[dict[str, Any]]) -> Table:
     return made
 
 
-def write(
-    rows: list[dict[str, Any]], architectures: Mapping[str, Architecture], name: str, folder: Path
-) -> None:
-    """Write the rows as the table `throughput` of `folder`, with their provenance."""
-    folder.mkdir(parents=True, exist_ok=True)
-    device = rows[0]["device"]
-    origin = {
-        "sweep": name,
-        "device_name": provenance.device_name(device),
-        "torch_version": torch.__version__,
-    }
-    table = []
-    for row in rows:
-        measured = {key: value for key, value in row.items() if key != "architecture"}
-        arch_id = architectures[row["architecture"]].arch_id
-        table.append(origin | {"arch_id": arch_id} | measured)
-    write_tables(folder, {"throughput": table})
-    write_json(folder / "provenance.json", provenance.of_sweep(device))
-
-
 def table(rows: list[dict[str, Any]]) -> Table:
     """What all rows share goes into the title, the rest into the columns."""
     made, differing = _titled(rows, (*_SETTINGS, "threads"))
     made.add_column("batch", justify="right")
-    for heading in ("images/s", "p50 (ms)", "95% interval", "p99 (ms)", "vs v1.1", "roofline"):
+    for heading in _COLUMNS:
         made.add_column(heading, justify="right")
     made.add_column("bound by")
     for row in rows:
@@ -196,8 +266,9 @@ def table(rows: list[dict[str, Any]]) -> Table:
             *_cells(row),
         )
     made.caption = (
-        "images/s: batch / median latency; vs v1.1: speed / that of squeezenet1_1 at the same "
-        "settings, in the same rounds; roofline: least time / median latency"
+        "images/s: batch / median latency; sustained: of passes without a pause; vs v1.1: speed / "
+        "that of squeezenet1_1 at the same settings, in the same rounds; roofline: least time / "
+        "median latency"
     )
     return made
 
@@ -214,19 +285,33 @@ def _titled(rows: list[dict[str, Any]], settings: Sequence[str]) -> tuple[Table,
     return made, differing
 
 
+def reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each row without numbers: what it is of, and why."""
+    return [
+        f"{row['architecture']}, batch {row['batch']}, {row['dtype']}, {row['form']}, "
+        f"{row['mode']}: {row['outcome']}: {row['reason']}"
+        for row in rows
+        if row["outcome"] != "measured"
+    ]
+
+
 def _cells(row: Mapping[str, Any]) -> list[str]:
     if row["outcome"] != "measured":
-        return [row["outcome"], *[""] * 5, ""]
-    precision, ratio = row["precision"], row["relative_to_reference"]
+        return [row["outcome"], *[""] * len(_COLUMNS)]
     return [
         f"{row['images_per_s']:,.1f}",
+        _shown(row["sustained_images_per_s"], "{:,.1f}"),
         f"{row['latency_ms_p50']:,.2f}",
-        "" if precision is None else f"+-{precision:.1%}",
+        _shown(row["precision"], "+-{:.1%}"),
         f"{row['latency_ms_p99']:,.2f}",
-        "" if ratio is None else f"{ratio:.2f}x",
-        f"{row['roofline_share']:.0%}",
-        row["bound"],
+        _shown(row["relative_to_reference"], "{:.2f}x"),
+        _shown(row["roofline_share"], "{:.0%}"),
+        row["bound"] or "",
     ]
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
 
 
 def _positive(text: str, option: str) -> int:

@@ -479,7 +479,7 @@ class Bench:
             rows += over_batches(asked.batch, at)
         spent = time.perf_counter() - started + kept.duration_s
         origin = self._origin(started_at, spent)
-        own = {name: origin[name] for name in ("device_name", "torch_version")}
+        own = {name: origin[name] for name in ("device_name", "torch_version", "git_commit")}
         return Measured(origin, throughput=tuple({**row, **own} for row in rows))
 
     def _origin(self, started_at: datetime, spent: float) -> dict[str, Any]:

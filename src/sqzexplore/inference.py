@@ -19,13 +19,17 @@ whole space), in bfloat16 and float16 by a few units of their last place.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .memory import is_out_of_memory
 from .model import Fire, SqueezeNet
 
 Expand = Literal["concatenated", "embedded", "split"]
@@ -235,7 +239,8 @@ def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
     instructions; this is the question that torch asks before it raises.
     """
     if device.type == "cuda":
-        return torch.backends.cudnn.is_available()
+        cudnn = torch.backends.cudnn
+        return cudnn.is_available() and _ignores_old_output(device, dtype, cudnn.allow_tf32)
     onednn = torch.ops.mkldnn
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -246,6 +251,42 @@ def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
     if dtype == torch.float16:
         return bool(onednn._is_mkldnn_fp16_supported())
     return dtype == torch.float32
+
+
+#: Channels in, kernel, stride, padding of the convolutions that are tried.
+_TRIED = ((16, 1, 1, 0), (16, 3, 1, 1), (3, 7, 2, 0))
+
+
+@lru_cache(maxsize=16)
+def _ignores_old_output(device: torch.device, dtype: torch.dtype, allow_tf32: bool) -> bool:
+    """Whether a fused convolution of cuDNN leaves alone what its output's memory held before.
+
+    torch hands it its output, not yet written, as an addend with the factor 0: an algorithm that
+    multiplies makes NaN of the NaN that may stand there (and ReLU perhaps 0 of that). The flag
+    `allow_tf32`, which is set already, is an argument because the algorithms are others with it.
+    """
+    layouts = (torch.channels_last, torch.contiguous_format)
+    generator = torch.Generator(device).manual_seed(0)
+    for (channels, kernel, stride, padding), layout in itertools.product(_TRIED, layouts):
+        x, weight = (
+            torch.randn(shape, device=device, generator=generator).to(dtype, memory_format=layout)
+            for shape in ((4, channels, 24, 24), (32, channels, kernel, kernel))
+        )
+        bias = torch.zeros(32, device=device, dtype=dtype)
+        strides, paddings = [stride] * 2, [padding] * 2
+        expected = F.conv2d(x, weight, bias, strides, paddings).relu()
+        for _ in range(3):  # the first one also chooses the algorithm
+            nans = [torch.full_like(expected, math.nan) for _ in range(8)]
+            del nans  # whose memory the next tensor of the size is given
+            try:
+                out = torch.cudnn_convolution_relu(x, weight, bias, strides, paddings, [1, 1], 1)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                break  # no such operation: `fastest_form` finds out too
+            if not _agrees(out, expected):
+                return False
+    return True
 
 
 def fastest_form(
@@ -281,10 +322,10 @@ def fastest_form(
                 if not _agrees(form(images[:2]), expected):
                     continue
                 took = seconds(form)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:  # no such operation for this type or device
-                continue
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                continue  # no such operation for this type or device
             if best is None or took < best[0]:
                 best = (took, form)
     if best is None:

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from .architecture import Architecture
+from .clock import least_warm_up_s, timer
 from .model import Fire, SqueezeNet
-from .prepare import Settings, built, cudnn_as, images_for, network_for, on_device, timer
+from .prepare import Settings, built, captured, cudnn_as, images_for, network_for, on_device
 from .roofline import Roofs, floor_of, operations
 from .rounds import alternate, warm_up
 from .throughput import check_choices
@@ -38,10 +39,11 @@ def measure_layers(
     seconds: float = 1.0,
     folder: Path | None = None,
 ) -> list[LayerTime]:
-    """The layers of the eager module one by one, in rounds; arguments as of `measure`.
+    """The layers of the module one by one, in rounds; arguments as of `measure`.
 
     A layer alone may find its input in the cache, and pays its own launch: the sum is near the
-    network's latency, and not the same.
+    network's latency, and not the same. On a GPU an eager layer is little but launches; as a CUDA
+    graph (`mode: cuda_graph`) each layer is launched once.
 
     Raises:
         FeatureMapVanishes, UserError: as `measure`.
@@ -57,10 +59,12 @@ def measure_layers(
         names, passes = [], []
         for name, part in layers(net):
             names.append(name)
-            passes.append(partial(timed, partial(part, x)))
+            graphed = settings.mode == "cuda_graph"
+            work = captured(part, [x])[0] if graphed else partial(part, x)
+            passes.append(partial(timed, work))
             x = part(x)
         for one in passes:
-            warm_up(one, seconds / len(passes) / 4)
+            warm_up(one, seconds / len(passes) / 4, least_warm_up_s(device) / len(passes))
         medians = alternate(passes, seconds).medians
         roof = Roofs(folder).of(device, settings.dtype)
     parts = list(operations(architecture, settings.input_size))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import timing
 from .architecture import Architecture
+from .clock import timer
 from .cost import cost
 from .inference import InferenceForm, can_fuse, fastest_form
 from .model import SqueezeNet, build
@@ -26,7 +27,7 @@ from .rounds import BLOCK_MS, alternate
 Dtype = Literal["float32", "tf32", "float16", "bfloat16"]
 MemoryFormat = Literal["channels_last", "contiguous"]
 Form = Literal["module", "inference"]
-Mode = Literal["eager", "cuda_graph", "compile"]
+Mode = Literal["eager", "cuda_graph", "compile", "compile_graph"]
 #: The axes of a measurement that have names for values, with those values.
 CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": get_args(Dtype),
@@ -34,6 +35,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "form": get_args(Form),
     "mode": get_args(Mode),
 }
+
+#: Modes that replay a CUDA graph, and those that compile the network.
+GRAPHED = ("cuda_graph", "compile_graph")
+COMPILED = ("compile", "compile_graph")
 
 _BUFFER_BYTES, _MOST_BUFFERS = 2**26, 16  # more than a processor's last-level cache
 _COMPARED_S, _LEAST_GAIN = 0.5, 1.02  # two forms of one network: time, and what is no accident
@@ -54,15 +59,6 @@ class Settings:
     def __str__(self) -> str:
         parts = (self.dtype, self.memory_format, self.form, self.mode)
         return f"batch {self.batch}, {self.input_size}x{self.input_size}, {', '.join(parts)}"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a GPU's or the machine's memory is out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and (
-        "DefaultCPUAllocator" in str(error) or "CUDA out of memory" in str(error)
-    )
 
 
 class Runner:
@@ -91,12 +87,12 @@ class Runner:
         self.expand: str | None = "module" if settings.form == "inference" else None
         if isinstance(net, InferenceForm):
             self.expand = net.expand
-        run = compiled(net) if settings.mode == "compile" else net
+        run = compiled(net) if settings.mode in COMPILED else net
         run(images[0])
         run(images[-1])
         if cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
-        if settings.mode == "cuda_graph":
+        if settings.mode in GRAPHED:
             self._passes = captured(run, images)
         else:
             run(images[0])
@@ -114,16 +110,50 @@ class Runner:
         self._next = (self._next + 1) % self.buffers
         return timer(self.device)(work)
 
-    def run_for(self, seconds: float) -> tuple[int, float]:
-        """Run without a pause for some time: the passes made, and the time they took, s."""
+    def run_for(
+        self, seconds: float, after_block: Callable[[int], object] = lambda passes: None
+    ) -> tuple[int, float]:
+        """Run without a pause for some time: the passes made, and the time they took, s.
+
+        A GPU always has the next block of passes queued when it ends one.
+
+        Args:
+            seconds: for how long; at least one pass is made.
+            after_block: called with the passes made so far after every block, one pass of each
+                buffer; on a GPU some of the last block may still run.
+        """
+        queue = _Queue(self.device)
         passes, started = 0, time.perf_counter()
-        while time.perf_counter() - started < seconds:
-            for work in self._passes:
-                work()
-            passes += self.buffers
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+        while not passes or time.perf_counter() - started < seconds:
+            self._passes[passes % self.buffers]()
+            passes += 1
+            if passes % self.buffers == 0:
+                queue.end_block()
+                after_block(passes)
+        queue.drain()
         return passes, time.perf_counter() - started
+
+
+class _Queue:
+    """Keeps the host at most two blocks of passes ahead of a GPU; on a CPU nothing is queued."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before: torch.cuda.Event | None = None
+        self.drain()
+
+    def end_block(self) -> None:
+        if self._device.type != "cuda":
+            return
+        queued = torch.cuda.Event()
+        queued.record()
+        if self._before is not None:
+            self._before.synchronize()
+        self._before = queued
+
+    def drain(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
 
 def images_for(architecture: Architecture, settings: Settings) -> list[Tensor]:
@@ -156,7 +186,7 @@ def network_for(net: nn.Module, settings: Settings, images: Tensor) -> nn.Module
     if settings.form == "module":
         return net
     assert isinstance(net, SqueezeNet)
-    if settings.mode == "compile":
+    if settings.mode in COMPILED:
         # Compiling three forms to compare them takes a minute. Without BatchNorm there is nothing
         # to fold, and the compiler does the rest. With it, on a CPU, oneDNN's own fusion was the
         # faster one, with the compiler's copy; on a GPU the compiler writes both itself.
@@ -207,7 +237,11 @@ def compiled(net: nn.Module) -> Callable[[Tensor], Tensor]:
 def captured(
     net: Callable[[Tensor], Tensor], images: Sequence[Tensor]
 ) -> list[Callable[[], object]]:
-    """One CUDA graph of a pass for each buffer, all in one memory pool: they run by turns."""
+    """One CUDA graph of a pass for each buffer, all in one memory pool: they run by turns.
+
+    Each pass holds `net` and its buffer: a graph knows the addresses of weights and images, and
+    does not keep them from being freed.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # a capture must not be the first pass
@@ -221,7 +255,17 @@ def captured(
         with torch.cuda.graph(graph, pool=graphs[0].pool() if graphs else None):
             net(image)
         graphs.append(graph)
-    return [graph.replay for graph in graphs]
+    return [_Replay(graph, net, image) for graph, image in zip(graphs, images, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Replay:
+    graph: torch.cuda.CUDAGraph
+    net: Callable[[Tensor], Tensor]
+    images: Tensor
+
+    def __call__(self) -> None:
+        self.graph.replay()
 
 
 _LAYOUTS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
@@ -270,24 +314,3 @@ def cudnn_as(settings: Settings) -> Iterator[None]:
         yield
     finally:
         backend.allow_tf32, backend.benchmark = before
-
-
-def timer(device: torch.device) -> Callable[[Callable[[], object]], float]:
-    """What runs a piece of work on `device` and returns how long it took, ms."""
-    return _timed_cuda if device.type == "cuda" else _timed_cpu
-
-
-def _timed_cpu(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return (time.perf_counter() - started) * 1e3
-
-
-def _timed_cuda(work: Callable[[], object]) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize()
-    start.record()
-    work()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)

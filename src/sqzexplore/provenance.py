@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -11,6 +12,12 @@ from pathlib import Path
 
 import torch
 
+from .sensors import Sensors
+
+#: The one place: pyproject.toml reads it here.
+__version__ = "0.1.0"
+#: Names the commit of a copy that carries no `.git` along.
+COMMIT_VARIABLE = "SQZEXPLORE_COMMIT"
 PACKAGES = ("torch", "numpy", "pandas", "optuna", "scikit-learn", "matplotlib", "pillow")
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -23,15 +30,19 @@ _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 def git_commit() -> str:
     """The commit of the checkout this package runs from, `-dirty` if its code was changed.
 
-    Empty when the package does not run from a git checkout of its own.
+    Where the package does not run from a git checkout of its own, what the environment variable
+    `SQZEXPLORE_COMMIT` says; else nothing.
     """
-    here = Path(__file__).resolve().parent
+    return _commit_of(Path(__file__).resolve().parent) or os.environ.get(COMMIT_VARIABLE, "")
+
+
+def _commit_of(package: Path) -> str:
     try:
-        root = _git(here, "rev-parse", "--show-toplevel")
-        if Path(root) / "src" / "sqzexplore" != here:
+        root = _git(package, "rev-parse", "--show-toplevel")
+        if Path(root) / "src" / "sqzexplore" != package:
             return ""
-        dirty = _git(here, "status", "--porcelain", "--", str(here))
-        return _git(here, "rev-parse", "HEAD") + ("-dirty" if dirty else "")
+        dirty = _git(package, "status", "--porcelain", "--", str(package))
+        return _git(package, "rev-parse", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -47,10 +58,9 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-@lru_cache(maxsize=1)
 def version() -> str:
-    """This package's version."""
-    return importlib.metadata.version("sqzexplore")
+    """This package's version, also where it is not installed."""
+    return __version__
 
 
 @lru_cache(maxsize=8)
@@ -113,7 +123,10 @@ def of_trial(device: str, started_at: datetime, duration_s: float) -> dict[str, 
 
 
 def of_sweep(device: str) -> dict[str, object]:
-    """What `provenance.json` says of a sweep's latest run."""
+    """What `provenance.json` says of a sweep's latest run.
+
+    Of a GPU also its driver, power limit and clock, as far as NVML says.
+    """
     return {
         "sqzexplore_version": version(),
         "git_commit": git_commit(),
@@ -127,4 +140,5 @@ def of_sweep(device: str) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "cudnn": torch.backends.cudnn.version() if device.startswith("cuda") else None,
+        **Sensors(torch.device(device)).state(),
     }

@@ -74,8 +74,8 @@ _SPEED = {
     "dtype": Column("string", "", "type of weights and images; tf32: float32, multiplied as TF32"),
     "memory_format": Column("string", "", "order of weights and images: channels_last, contiguous"),
     "form": Column("string", "", "module; inference: the fast form with the same outputs"),
-    "mode": Column("string", "", "how torch ran it: eager, cuda_graph, compile"),
-    "outcome": Column("string", "", "measured, out_of_memory or compile_failed"),
+    "mode": Column("string", "", "eager, cuda_graph, compile, or compile_graph: both"),
+    "outcome": Column("string", "", "measured, out_of_memory, compile_failed or failed"),
     "images_per_s": Column("Float64", "images/s", "batch / median latency"),
     "latency_ms_p50": Column("Float64", "ms", "median over the rounds of the median pass"),
     "latency_ms_p99": Column("Float64", "ms", "99th percentile of the passes"),
@@ -97,6 +97,9 @@ _MEASUREMENT = {
     "rounds": Column("Int64", "", "blocks of passes, each beside one of the reference"),
     "warm": Column("boolean", "", "whether the warm-up was stable before its time was over"),
     "buffers": Column("Int64", "", "input buffers, used by turns"),
+    "sustained_images_per_s": Column(
+        "Float64", "images/s", "of passes without a pause, after the rounds"
+    ),
     "relative_to_reference_low": Column("Float64", "", "its 95% interval, lower end"),
     "relative_to_reference_high": Column("Float64", "", "its 95% interval, upper end"),
     "reference_images_per_s": Column("Float64", "images/s", "of squeezenet1_1 in the same rounds"),
@@ -119,7 +122,9 @@ _MEASUREMENT = {
 }
 _PROVENANCE = {
     "sqzexplore_version": Column("string", "", "version of this package"),
-    "git_commit": Column("string", "", "commit of its checkout, empty if installed"),
+    "git_commit": Column(
+        "string", "", "commit of its checkout; without one what SQZEXPLORE_COMMIT says, or nothing"
+    ),
     "torch_version": Column("string", "", "version of PyTorch"),
     "device_name": Column("string", "", "the processor's or GPU's own name"),
     "cpu_capability": Column(
@@ -219,6 +224,7 @@ THROUGHPUT: dict[str, Column] = {
     **_MEASUREMENT,
     "device_name": _PROVENANCE["device_name"],
     "torch_version": _PROVENANCE["torch_version"],
+    "git_commit": _PROVENANCE["git_commit"],
 }
 TABLES: dict[str, dict[str, Column]] = {
     "trials": TRIALS,

@@ -14,18 +14,19 @@ from main memory: where the activations stay in a cache, a network can be faster
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from .architecture import Architecture, pooled_size, scaled_width, stem_output_size
+from .clock import least_warm_up_s, timer
 from .files import write_json
 from .provenance import device_name
+from .sensors import Sensors
 
 #: Bytes of an element, by dtype.
 ITEM_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
@@ -37,6 +38,7 @@ _CONVOLUTIONS = {"cpu": (8, 256, 28), "cuda": (256, 512, 28)}
 _LONGEST = 0.1  # s: a product that takes longer is large enough
 _COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}  # well beyond any cache
 _SECONDS = 0.15
+_IN_A_ROW = {"cpu": 1, "cuda": 10}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Roof:
     torch_version: str
     macs_per_s: float
     bytes_per_s: float
+    driver: str = ""  # of a GPU
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,14 @@ def _convolution(layer: str, name: str, c_in: int, c_out: int, taps: int, size: 
     return Operation(layer, name, weights * size**2, weights + c_out, (c_in + c_out) * size**2)
 
 
+#: What a roof is of: device, dtype, threads, torch, driver.
+_Key = tuple[str, str, int, str, str]
+
+
 class Roofs:
     """The roofs of this machine: measured once, kept in the process and in a result folder."""
 
-    _measured: dict[tuple[str, ...], Roof] = {}  # noqa: RUF012 - one for the process
+    _measured: dict[_Key, Roof] = {}  # noqa: RUF012 - one for the process
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = folder / FILE if folder else None
@@ -173,7 +180,7 @@ class Roofs:
     def of(self, device: torch.device, dtype: str) -> Roof:
         """The roof of `device` in `dtype`, with the threads that torch uses now."""
         threads = torch.get_num_threads()
-        key = (device_name(str(device)), dtype, str(threads), str(torch.__version__))
+        key = (device_name(str(device)), dtype, threads, str(torch.__version__), _driver(device))
         stored = self._stored()
         if key not in self._measured:
             self._measured[key] = stored.get(key) or measure_roof(device, dtype)
@@ -183,11 +190,11 @@ class Roofs:
             write_json(self._file, [asdict(roof) for roof in roofs])
         return self._measured[key]
 
-    def _stored(self) -> dict[tuple[str, ...], Roof]:
+    def _stored(self) -> dict[_Key, Roof]:
         if not self._file or not self._file.exists():
             return {}
         roofs = [Roof(**entry) for entry in json.loads(self._file.read_text())]
-        return {(r.device_name, r.dtype, str(r.threads), r.torch_version): r for r in roofs}
+        return {(r.device_name, r.dtype, r.threads, r.torch_version, r.driver): r for r in roofs}
 
 
 def measure_roof(device: torch.device, dtype: str) -> Roof:
@@ -200,7 +207,9 @@ def measure_roof(device: torch.device, dtype: str) -> Roof:
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
     size = _COPY_BYTES[device.type]
-    source, target = (torch.ones(size, dtype=torch.uint8, device=device) for _ in range(2))
+    # Random bytes: a memory may compress what is all the same.
+    source = torch.randint(256, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
     return Roof(
         device_name=device_name(str(device)),
         dtype=dtype,
@@ -208,7 +217,13 @@ def measure_roof(device: torch.device, dtype: str) -> Roof:
         torch_version=str(torch.__version__),
         macs_per_s=max(rates),
         bytes_per_s=2 * size / _best(lambda: target.copy_(source), device),
+        driver=_driver(device),
     )
+
+
+@lru_cache(maxsize=8)
+def _driver(device: torch.device) -> str:
+    return Sensors(device).driver() or ""
 
 
 def _matrix_rates(device: torch.device, kind: torch.dtype) -> list[float]:
@@ -229,17 +244,16 @@ def _matrix_rates(device: torch.device, kind: torch.dtype) -> list[float]:
 
 
 def _best(work: Callable[[], object], device: torch.device) -> float:
-    """The shortest of some repetitions, s."""
+    """The shortest of some repetitions, s; on a GPU several in a row are one, so that only the
+    first waits for its launch."""
+    took_ms, in_a_row = timer(device), _IN_A_ROW[device.type]
 
-    def once() -> float:
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - started
+    def row() -> None:
+        for _ in range(in_a_row):
+            work()
 
-    once()
+    took_ms(work)
     times: list[float] = []
-    while sum(times) < _SECONDS:
-        times.append(once())
-    return min(times)
+    while sum(times) < 1e3 * (_SECONDS + least_warm_up_s(device)):
+        times.append(took_ms(row))
+    return min(times) / in_a_row / 1e3

@@ -31,15 +31,26 @@ class Rounds:
     medians: list[list[float]]
 
 
-def warm_up(latency_ms: Callable[[], float], seconds: float) -> bool:
-    """Make passes until they are stable; false if the time was over before."""
+def warm_up(latency_ms: Callable[[], float], seconds: float, least_s: float = 0.0) -> bool:
+    """Make passes until they are stable, and for `least_s` at least.
+
+    Args:
+        latency_ms: makes a pass and returns its latency in ms.
+        seconds: time budget, of which at least `least_s` is spent.
+        least_s: what the device needs to reach its clock, s.
+
+    Returns:
+        Whether they were stable before the time was over.
+    """
     latencies: list[float] = []
     started = time.perf_counter()
-    while not timing.is_warm(latencies):
-        if len(latencies) >= _WARMUP and time.perf_counter() - started >= seconds:
-            return False
+    while True:
         latencies.append(latency_ms())
-    return True
+        spent = time.perf_counter() - started
+        if spent >= least_s and timing.is_warm(latencies):
+            return True
+        if spent >= max(seconds, least_s) and len(latencies) >= _WARMUP:
+            return False
 
 
 def alternate(networks: Sequence[Callable[[], float]], seconds: float) -> Rounds:

@@ -125,7 +125,7 @@ class ThroughputSpec(_Model):
         default=["module"], min_length=1, description="the module, or its fast inference form"
     )
     mode: list[Mode] = Field(
-        default=["eager"], min_length=1, description="how torch runs it; cuda_graph needs a GPU"
+        default=["eager"], min_length=1, description="how torch runs it; the graphs need a GPU"
     )
     input_size: list[Annotated[int, Field(ge=1, le=65536)]] | None = Field(
         None, min_length=1, description="sides of the images, pixels [default: the spec's]"

@@ -6,19 +6,22 @@ happens to the machine happens to both. A pass is timed from start to end of its
 device (CUDA events, or the clock on a CPU), and each takes the next of several input buffers.
 
 - **warm-up**: passes until the median of five is within 2% of the five before, at least 2, for
-  at most a quarter of the time budget;
+  at most a quarter of the time budget; on a GPU for 0.3 s at least, since its clock rises slowly;
 - **repetitions**: rounds until half the width of the 95% interval of the median is at most 1% of
   it (`timing`), or the time budget is spent; at least the 6 that an interval needs;
-- **relative_to_reference**: the median over the rounds of reference latency / latency.
+- **relative_to_reference**: the median over the rounds of reference latency / latency;
+- **sustained_images_per_s**: then the network alone, passes without a pause for half a second;
+- **energy**, where a GPU counts it: of two seconds more, between two changes of the counter.
 """
 
 from __future__ import annotations
 
 import gc
 import statistics
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,17 +30,22 @@ import torch
 
 from . import timing
 from .architecture import PRESETS, Architecture
+from .clock import least_warm_up_s
 from .errors import FeatureMapVanishes, UserError, shown
-from .prepare import CHOICES, Runner, Settings, cudnn_as, is_out_of_memory, on_device
-from .roofline import Roofs, floor
+from .memory import is_lost, is_out_of_memory
+from .prepare import CHOICES, COMPILED, GRAPHED, Runner, Settings, cudnn_as, on_device
+from .roofline import Roof, Roofs, floor
 from .rounds import alternate, summary, warm_up
 from .sensors import Sensors
 
 REFERENCE = "squeezenet1_1"
 MAX_BATCH = 65536
 
-_ENERGY_SECONDS = 0.5
-_KEPT_REFERENCES = 32
+Outcome = Literal["measured", "out_of_memory", "compile_failed", "failed"]
+
+_SUSTAINED_S, _ENERGY_S = 0.5, 2.0
+_KEPT_REFERENCES = 64  # a sweep goes through all its settings for each architecture
+_CUDA_ONLY = {"dtype": ("tf32",), "mode": GRAPHED}
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Throughput:
     form: str
     mode: str
     threads: int
-    outcome: Literal["measured", "out_of_memory", "compile_failed"] = "measured"
+    outcome: Outcome = "measured"
     reason: str | None = None
     measured_at: str | None = None
     expand: str | None = None
@@ -71,6 +79,7 @@ class Throughput:
     rounds: int | None = None
     warm: bool | None = None
     buffers: int | None = None
+    sustained_images_per_s: float | None = None
     relative_to_reference: float | None = None
     relative_to_reference_low: float | None = None
     relative_to_reference_high: float | None = None
@@ -125,13 +134,18 @@ def check_choices(
     """
     if device.type == "cuda":
         return
-    for key, values, cuda_only in (("dtype", dtypes, "tf32"), ("mode", modes, "cuda_graph")):
-        if cuda_only in values:
-            valid = ", ".join(choice for choice in CHOICES[key] if choice != cuda_only)
-            raise UserError(
-                f"{place}{key}: found {shown(cuda_only)}, which needs a CUDA device; "
-                f"expected {valid} on {device}"
-            )
+    for key, values in (("dtype", dtypes), ("mode", modes)):
+        valid = [choice for choice in CHOICES[key] if choice not in _CUDA_ONLY[key]]
+        for value in values:
+            if value in _CUDA_ONLY[key]:
+                raise UserError(
+                    f"{place}{key}: found {shown(value)}, which needs a CUDA device; "
+                    f"expected {', '.join(valid)} on {device}"
+                )
+
+
+class DeviceLost(RuntimeError):
+    """A GPU's error that makes every later call fail, until the process ends."""
 
 
 def measure(
@@ -149,18 +163,18 @@ def measure(
         folder: result folder, where the roofline's two numbers are kept.
 
     Returns:
-        The measurement; one that did not fit the memory, or that torch could not compile, says so
-        in `outcome` and `reason`.
+        The measurement; one that did not fit the memory, that torch could not compile, or that
+        failed otherwise, says so in `outcome` and `reason`.
 
     Raises:
         FeatureMapVanishes: the images are too small for the architecture.
         UserError: the device cannot do what the settings ask.
+        DeviceLost: nothing can be measured in this process any more.
     """
     architecture.check_input_size(settings.input_size)
     device = torch.device(settings.device)
     check_choices([settings.dtype], [settings.mode], device, "")
-    known = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    row = Throughput(**known, threads=torch.get_num_threads(), measured_at=_now())
+    row = blank(settings)
     with torch.inference_mode(), on_device(device), cudnn_as(settings):
         outcome = _attempt(architecture, settings, seconds)
         if isinstance(outcome, _Failed) and outcome.outcome == "out_of_memory" and _references:
@@ -168,20 +182,18 @@ def measure(
             outcome = _attempt(architecture, settings, seconds)
         if isinstance(outcome, _Failed):
             return replace(row, outcome=outcome.outcome, reason=outcome.reason)
-        roof = Roofs(folder).of(device, settings.dtype)
-    least = floor(architecture, settings.input_size, settings.batch, roof)
+        roof = _roof(device, settings.dtype, folder)
     latency_s = outcome["latency_ms_p50"] / 1e3
-    return replace(
-        row,
-        **outcome,
-        images_per_s=settings.batch / latency_s,
-        macs=least.macs,
-        bytes=least.bytes,
-        matrix_macs_per_s=roof.macs_per_s,
-        copy_bytes_per_s=roof.bytes_per_s,
-        floor_ms=least.seconds * 1e3,
-        roofline_share=least.seconds / latency_s,
-        bound=least.bound(latency_s),
+    row = replace(row, **outcome, images_per_s=settings.batch / latency_s)
+    return row if roof is None else _beside(roof, row, architecture)
+
+
+def blank(settings: Settings) -> Throughput:
+    """The row of a measurement that starts now, still without its numbers."""
+    return Throughput(
+        **asdict(settings),
+        threads=torch.get_num_threads(),
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
@@ -212,7 +224,7 @@ def over_batches(
 
 @dataclass(frozen=True)
 class _Failed:
-    outcome: Literal["out_of_memory", "compile_failed"]
+    outcome: Outcome
     reason: str
 
 
@@ -228,24 +240,25 @@ def _attempt(
         reason = " ".join(str(error).split())[:300]
         if is_out_of_memory(error):
             return _Failed("out_of_memory", reason)
-        if settings.mode == "compile":
-            return _Failed("compile_failed", f"{type(error).__name__}: {reason}")
-        raise
+        reason = f"{type(error).__name__}: {reason}"
+        if is_lost(torch.device(settings.device)):
+            raise DeviceLost(reason) from error
+        return _Failed("compile_failed" if settings.mode in COMPILED else "failed", reason)
 
 
 def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[str, Any]:
-    sensors = Sensors(runner.device)
-    warm = warm_up(runner.latency_ms, seconds / 4)
-    if reference is not None:
-        warm = warm_up(reference.latency_ms, seconds / 4) and warm
+    sensors, least_s = Sensors(runner.device), least_warm_up_s(runner.device)
+    runners, warm = [runner] if reference is None else [runner, reference], True
+    for each in runners:
+        warm = warm_up(each.latency_ms, seconds / 4, least_s) and warm
     clock, temperature = sensors.clock_mhz(), sensors.temperature_c()
-    runners = [runner] if reference is None else [runner, reference]
     rounds = alternate([each.latency_ms for each in runners], seconds)
     after = {
         "clock_mhz_before": clock,
         "clock_mhz_after": sensors.clock_mhz(),
         "temperature_c_before": temperature,
         "temperature_c_after": sensors.temperature_c(),
+        "sustained_images_per_s": _sustained(runner, seconds),
         **_power(runner, sensors),
     }
     if reference is not None:
@@ -264,20 +277,72 @@ def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[
     }
 
 
-def _power(runner: Runner, sensors: Sensors) -> dict[str, float | None]:
-    """Power and energy of the network alone, run without a pause; the counter moves slowly."""
-    before = sensors.energy_mj()
-    if before is None:
+def _sustained(runner: Runner, seconds: float) -> float:
+    """Images a second of the network alone, run without a pause."""
+    passes, took = runner.run_for(min(_SUSTAINED_S, seconds / 2))
+    return passes * runner.settings.batch / took
+
+
+def _power(runner: Runner, sensors: Sensors) -> dict[str, float]:
+    """Power and energy of the network alone, run without a pause.
+
+    The counter moves every 20 to 100 ms: what is taken is from one change of it to another.
+    """
+    changes = _Changes(sensors.energy_mj())
+    if changes.last is None:
         return {}
-    passes, took = runner.run_for(_ENERGY_SECONDS)
-    after = sensors.energy_mj()
-    if after is None:
+    runner.run_for(_ENERGY_S, lambda passes: changes.note(sensors.energy_mj(), passes))
+    if len(changes.seen) < 2:
         return {}
-    used = after - before
+    (start, first, before), (end, last, after) = changes.seen[0], changes.seen[-1]
+    used_mj = after - before
     return {
-        "power_w": used / took / 1e3,
-        "energy_mj_per_image": used / (passes * runner.settings.batch),
+        "power_w": used_mj / (end - start) / 1e3,
+        "energy_mj_per_image": used_mj / ((last - first) * runner.settings.batch),
     }
+
+
+class _Changes:
+    """When a counter moved: the moment (s), the passes made by then, and its reading."""
+
+    def __init__(self, reading: float | None) -> None:
+        self.last = reading
+        self.seen: list[tuple[float, int, float]] = []
+
+    def note(self, reading: float | None, passes: int) -> None:
+        if reading is not None and reading != self.last:
+            self.seen.append((time.perf_counter(), passes, reading))
+            self.last = reading
+
+
+def _roof(device: torch.device, dtype: str, folder: Path | None) -> Roof | None:
+    """The roof, which takes some GB to measure; None if they are not there, whatever is let go."""
+    for let_go in (False, True):
+        if let_go:
+            forget_references()
+        try:
+            return Roofs(folder).of(device, dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+    return None
+
+
+def _beside(roof: Roof, row: Throughput, architecture: Architecture) -> Throughput:
+    """A measurement with its share of the roofline."""
+    assert row.latency_ms_p50 is not None
+    least = floor(architecture, row.input_size, row.batch, roof)
+    latency_s = row.latency_ms_p50 / 1e3
+    return replace(
+        row,
+        macs=least.macs,
+        bytes=least.bytes,
+        matrix_macs_per_s=roof.macs_per_s,
+        copy_bytes_per_s=roof.bytes_per_s,
+        floor_ms=least.seconds * 1e3,
+        roofline_share=least.seconds / latency_s,
+        bound=least.bound(latency_s),
+    )
 
 
 # --- the reference -----------------------------------------------------------------------------
@@ -310,7 +375,3 @@ def forget_references() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

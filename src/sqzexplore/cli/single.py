@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from pydantic import ValidationError
 from rich.table import Table
@@ -21,8 +24,8 @@ from ..data import open_data
 from ..drawing import draw_all
 from ..errors import UserError, field_problem, nearest, shown
 from ..evaluate import recipe_of
-from ..spec import AccuracySpec
-from ..throughput import resolve_device
+from ..spec import AccuracySpec, ThroughputSpec
+from ..throughput import DeviceLost, resolve_device
 from ..train_one import Training, for_images, natural_size, train_one
 from .base import (
     Device,
@@ -32,6 +35,7 @@ from .base import (
     Set,
     app,
     err,
+    fail,
     listed,
     out,
     resumable,
@@ -70,7 +74,12 @@ def bench(
     input_size: Annotated[str, typer.Option(help="Sides of the input image, pixels.")] = "224",
     seconds: Annotated[float, typer.Option(help="Time budget of a measurement, s.")] = 1.0,
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Write the table, with provenance, here.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write the table, with provenance, here, after every measurement; what is there "
+            "already is not measured again.",
+        ),
     ] = None,
     by_layer: Annotated[
         bool, typer.Option("--layers", help="Measure layer by layer instead.")
@@ -87,16 +96,38 @@ def bench(
         raise UserError("--out: expected no such option with --layers, which is for the eyes")
     asked = bench_.parse(options | {"mode": mode, "input_size": input_size}, seconds, place)
     architectures = bench_.targets(target)
-    with err.status("") as status:
-        run = bench_.run_layers if by_layer else bench_.run
-        rows = run(architectures, asked, place, out_dir, status.update)
-    if out_dir:
-        bench_.write(rows, architectures, Path(target).stem, out_dir)
-        draw_all(out_dir)
+    if by_layer:
+        with err.status("") as status:
+            rows = bench_.run_layers(architectures, asked, place, None, status.update)
+    else:
+        kept = bench_.Kept(out_dir, Path(target).stem, place)
+        rows = _measured(architectures, asked, place, kept)
     if as_json:
         print(json.dumps(rows, indent=2))
-    else:
-        out.print(bench_.layers_table(rows) if by_layer else bench_.table(rows))
+        return
+    out.print(bench_.layers_table(rows) if by_layer else bench_.table(rows))
+    for reason in [] if by_layer else bench_.reasons(rows):
+        out.print(reason, soft_wrap=True)
+
+
+def _measured(
+    architectures: Mapping[str, Architecture],
+    asked: ThroughputSpec,
+    device: torch.device,
+    kept: bench_.Kept,
+) -> list[dict[str, Any]]:
+    """The rows, written and drawn where they are kept."""
+    with resumable(kept.folder) if kept.folder else nullcontext():
+        try:
+            with err.status("") as status:
+                rows = bench_.run(architectures, asked, device, kept, status.update)
+        except DeviceLost as error:
+            fail(f"this process has lost the GPU ({error}); run the same command again", 1)
+        if kept.folder:
+            draw_all(kept.folder)
+            there = f"{len(rows)} measurements, {kept.found} were there already"
+            err.print(f"{kept.folder}: {there}", soft_wrap=True)
+    return rows
 
 
 @app.command("train")
