@@ -14,6 +14,7 @@ from .architecture import OVERRIDES, parse_overrides
 from .census import Census
 from .columns import format_value, is_missing
 from .reference import published
+from .remarks import training_remarks
 from .spec import Spec
 
 _COLUMNS = (
@@ -108,8 +109,17 @@ class SweepDisplay:
         self.console.print(", ".join(parts), markup=False, highlight=False)
 
 
-def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
-    """The table of a sweep, AlexNet as the baseline below it, and how it was measured."""
+def print_results(
+    console: Console, trials: pd.DataFrame, spec: Spec, seeds: pd.DataFrame | None
+) -> None:
+    """The table of a sweep, AlexNet as the baseline below it, and how it was measured.
+
+    Args:
+        console: where to.
+        trials: its rows.
+        spec: of the sweep.
+        seeds: its trainings, of all budgets; None if there is no such table.
+    """
     alexnet = published("table 2").query("network == 'AlexNet'").iloc[0]
     params = int(published().query("network == 'AlexNet' and params.notna()")["params"].iloc[0])
     axes = [axis.field for axis in spec.design_space.axes]
@@ -158,7 +168,8 @@ def print_results(console: Console, trials: pd.DataFrame, spec: Spec) -> None:
             f"the first {MOST_ROWS} of {len(trials):,} trials; the table's file holds all",
             highlight=False,
         )
-    for line in _footnotes(trials, spec, float(alexnet["size_mb"])):
+    lines = _footnotes(trials, spec, float(alexnet["size_mb"]))
+    for line in [*lines, *training_remarks(trials, seeds)]:
         console.print(line, highlight=False, markup=False)
 
 
@@ -171,7 +182,9 @@ def _accuracy_cells(row: pd.Series) -> tuple[str, str]:
         return str(row["state"]), ""
     if pd.isna(row["top1_ci_low"]):
         return f"{row['top1']:.2f}", "one seed"
-    return f"{row['top1']:.2f}", f"{row['top1_ci_low']:.2f} to {row['top1_ci_high']:.2f}"
+    learning = not pd.isna(row["still_learning"]) and row["still_learning"]
+    top1 = f"{row['top1']:.2f}{' (still learning)' if learning else ''}"
+    return top1, f"{row['top1_ci_low']:.2f} to {row['top1_ci_high']:.2f}"
 
 
 def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]:

@@ -21,7 +21,9 @@ def draw_all(folder: Path) -> tuple[list[Path], list[str]]:
     if (folder / "trials.parquet").exists() or not (folder / "throughput.parquet").exists():
         trials, spec = load_results(folder), Spec.load(folder / SPEC_FILE)
         files += write_figures(spec, trials, folder)
-        drawn, left_out = write_analysis_figures(spec, trials, seeds_of(folder), folder)
+        seeds = seeds_of(folder)
+        largest = None if seeds is None else largest_budget(seeds)
+        drawn, left_out = write_analysis_figures(spec, trials, largest, folder)
         files += drawn
     if (folder / "throughput.parquet").exists():
         files += write_throughput_figures(load_results(folder, "throughput"), folder)
@@ -29,7 +31,5 @@ def draw_all(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def seeds_of(folder: Path) -> pd.DataFrame | None:
-    """The trainings of a sweep; None if it made none."""
-    if not (folder / "seeds.parquet").exists():
-        return None
-    return largest_budget(load_results(folder, "seeds"))
+    """The trainings of a sweep, of all budgets; None if it made none."""
+    return load_results(folder, "seeds") if (folder / "seeds.parquet").exists() else None

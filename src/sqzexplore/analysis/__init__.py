@@ -17,12 +17,13 @@ from .front import (
 )
 from .pairs import Difference, compare, welch
 from .populations import Comparison, compare_populations, edf
-from .ranking import Correlation, correlation, early_ranking, rank_correlation
+from .ranking import Correlation, budget_ranking, correlation, early_ranking, rank_correlation
 
 __all__ = [
     "Comparison",
     "Correlation",
     "Difference",
+    "budget_ranking",
     "compare",
     "compare_populations",
     "correlation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,6 +86,7 @@ def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     final = trials[trials["state"] == "complete"].set_index(["sweep", "arch_id"])["top1"].dropna()
     if len(final) < 4:
         raise UserError(f"early_ranking: found {len(final)} complete architectures, expected >= 4")
+    history = _longest(history)
     early = history.groupby(["sweep", "arch_id", "epoch"])["val_top1"].mean().unstack("epoch")
     early = early.loc[final.index]
     target = final.to_numpy(dtype=float)
@@ -105,6 +107,56 @@ def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def budget_ranking(seeds: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Whether architectures rank alike at each budget and at the largest (Kendall's tau-b).
+
+    For each budget but the largest: the mean validation accuracy over the seeds of each
+    architecture that has one at both, against that at the largest.
+
+    Args:
+        seeds: the table `seeds` of a sweep with several numbers of epochs.
+        resamples: of the architectures, with replacement.
+        seed: of the resampling.
+
+    Returns:
+        A row a budget: `epochs`, `against` (the largest), `architectures`, `kendall`, and its 95%
+        percentile bootstrap interval `ci_low`, `ci_high`, without the resamples in which one side
+        is constant.
+
+    Raises:
+        UserError: one budget only, or fewer than 4 architectures with both.
+    """
+    means = seeds.groupby(["sweep", "arch_id", "epochs"])["val_top1"].mean().unstack("epochs")
+    budgets: list[Any] = sorted(means)
+    if len(budgets) < 2:
+        raise UserError(f"budget_ranking: found {len(budgets)} numbers of epochs, expected several")
+    rng, rows = np.random.default_rng(seed), []
+    for budget in budgets[:-1]:
+        both = means[[budget, budgets[-1]]].dropna().to_numpy(dtype=float)
+        require_rows("budget_ranking", len(both), 4, "architectures with both budgets")
+        drawn = both[rng.integers(0, len(both), (resamples, len(both)))]
+        taus = [stats.kendalltau(*each.T).statistic for each in drawn]
+        low, high = np.nanpercentile(taus, [2.5, 97.5])
+        rows.append(
+            {
+                "epochs": int(budget),
+                "against": int(budgets[-1]),
+                "architectures": len(both),
+                "kendall": float(stats.kendalltau(*both.T).statistic),
+                "ci_low": float(low),
+                "ci_high": float(high),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _longest(history: pd.DataFrame) -> pd.DataFrame:
+    """The trainings of the largest budget, where there are several."""
+    if "epochs" not in history or history["epochs"].isna().all():
+        return history
+    return history[history["epochs"] == history["epochs"].max()]
 
 
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

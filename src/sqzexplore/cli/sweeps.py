@@ -25,7 +25,7 @@ from ..export import check_ready, export, train_picked
 from ..files import exclusive
 from ..programs import ExportMismatch
 from ..report import write_report
-from ..results import load_results
+from ..results import largest_budget, load_results
 from ..space import Space
 from ..spec import Spec
 from ..study import MakeEngine, run_sweep, workers_for
@@ -120,7 +120,7 @@ def sweep(
         with exclusive(folder):
             files, _ = draw_all(folder)
     if not quiet:
-        print_results(out, load_results(folder), spec)
+        print_results(out, load_results(folder), spec, seeds_of(folder))
         _print_files(folder, files)
     if outcome.failures:
         for failure in outcome.failures:
@@ -171,8 +171,10 @@ def results(folder: Folder, as_json: Json = False) -> None:
         print(rows.to_json(orient="records", indent=2))
         return
     spec = Spec.load(folder / SPEC_FILE)
-    print_results(out, rows, spec)
-    for line in [*choices(spec, rows, seeds_of(folder)), f"in the table: {completeness(folder)}"]:
+    seeds = seeds_of(folder)
+    print_results(out, rows, spec, seeds)
+    largest = None if seeds is None else largest_budget(seeds)
+    for line in [*choices(spec, rows, largest), f"in the table: {completeness(folder)}"]:
         out.print(line, highlight=False, markup=False)
     _print_files(folder, sorted((folder / "figures").glob("*.p*")))
 

@@ -19,6 +19,7 @@ from ..cost import cost
 from ..errors import UserError
 from ..figures import default_figures
 from ..reference import published
+from ..remarks import training_remarks
 from ..results import TABLES, TRIALS, largest_budget, load_results, meeting_constraints
 from ..spec import Spec, figure_columns
 from .findings import Effect, answer, effects
@@ -110,6 +111,7 @@ def gather(folder: Path) -> Content:
     axes = [axis.field for axis in spec.design_space.axes]
     trials = trials.reindex(columns=[*dict.fromkeys([*trials, *axes])])
     seeds, throughput = (_optional(folder, name) for name in ("seeds", "throughput"))
+    remarks = training_remarks(trials, None if seeds.empty else seeds)
     seeds = largest_budget(seeds)
     front = _front(spec, trials)
     data = _data(spec, trials, front)
@@ -121,7 +123,7 @@ def gather(folder: Path) -> Content:
         planned=planned(spec),
         states={str(name): int(n) for name, n in trials["state"].value_counts().items()},
         last_started=str(trials["started_at"].max()) if trials["started_at"].notna().any() else "",
-        answer=answer(spec, trials, seeds, throughput),
+        answer=[*answer(spec, trials, seeds, throughput), *remarks],
         effects=effects(spec, trials),
         front=_front_table(spec, front),
         throughput=None if throughput.empty else _throughput_table(spec, trials, throughput),

@@ -1,0 +1,222 @@
+"""Trainings beside each other: the same numbers in any number of processes, packed, and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import sqzexplore as sqz
+from sqzexplore.data import load, open_data
+from sqzexplore.engine import usable_cores
+from sqzexplore.errors import UserError
+from sqzexplore.recipe import Recipe
+from sqzexplore.results import load_results
+from sqzexplore.spec import Spec
+from sqzexplore.study import run_sweep, workers_for
+from sqzexplore.training import Training, fit
+from test_sweep import Quiet
+
+CPU = torch.device("cpu")
+SPEC = """\
+name: beside
+base: {{width_multiplier: 0.1, fires: 3, pool_after: [1, 3], bypass: complex}}
+space: {{squeeze_ratio: [0.25, 0.5, 1.0], fraction_3x3: [0.5, 1.0]}}
+input_size: 32
+search: {{sampler: {sampler}}}
+measure:
+  accuracy: {{data: digits, epochs: 1, batch_size: 32, learning_rate: 0.01, seeds: 3}}
+"""
+#: What says when and how fast, not what came out.
+OF_TIME = ("duration_s", "started_at")
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """All rows of a sweep, in a fixed order."""
+    found = {}
+    for name in ("trials", "seeds", "history", "images"):
+        table = load_results(folder, name)
+        keys = [key for key in ("trial", "seed", "epoch", "split") if key in table]
+        columns = [column for column in table if column not in OF_TIME]
+        found[name] = table[columns].sort_values(keys, ignore_index=True)
+    return found
+
+
+def same(a: Path, b: Path) -> None:
+    for name, table in tables(a).items():
+        pd.testing.assert_frame_equal(table, tables(b)[name])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each sampler's sweep in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for sampler in SAMPLERS:
+        run_sweep(spec_of(sampler), folder / sampler, CPU, Quiet())
+    return folder
+
+
+SAMPLERS = {"grid": "grid", "random": "random, trials: 4, seed: 1", "qmc": "qmc, trials: 4"}
+
+
+def spec_of(sampler: str) -> Spec:
+    return Spec.parse(SPEC.format(sampler=SAMPLERS[sampler]))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "workers"), [("grid", 2), ("grid", 4), ("random", 2), ("qmc", 4)]
+)
+def test_the_whole_table_in_any_number_of_processes(
+    sampler: str, workers: int, alone: Path, tmp_path: Path
+) -> None:
+    run_sweep(spec_of(sampler), tmp_path / "out", CPU, Quiet(), workers=workers)
+    same(tmp_path / "out", alone / sampler)
+    assert not (tmp_path / "out" / "partial").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_whole_table_packed(workers: int, alone: Path, tmp_path: Path) -> None:
+    """Three trainings by turns in each process."""
+    run_sweep(spec_of("grid"), tmp_path / "out", CPU, Quiet(), workers=workers, pack=3)
+    same(tmp_path / "out", alone / "grid")
+
+
+def test_killed_and_resumed_with_other_numbers_of_processes(alone: Path, tmp_path: Path) -> None:
+    """SIGKILL at moments between trainings of one architecture; what is done is not done again."""
+    spec, folder = tmp_path / "spec.yaml", tmp_path / "out"
+    spec.write_text(spec_of("grid").source)
+    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
+    for workers, wanted in (("2", 2), ("1", 5), ("4", 9)):
+        process = subprocess.Popen(
+            [*command, "--device", "cpu", "--workers", workers], stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 120
+        while len(done_in(folder)) < wanted:
+            assert process.poll() is None, "it ended before it was killed"
+            assert time.monotonic() < deadline, "it trains nothing"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        before = done_in(folder)
+    run_sweep(spec_of("grid"), folder, CPU, Quiet(), workers=2)
+    same(folder, alone / "grid")
+    after = done_in(folder)
+    assert {key: after[key] for key in before} == before, "a finished training was done again"
+
+
+def done_in(folder: Path) -> dict[tuple[str, int], float]:
+    """Finished trainings with the time that each took, which no second one would repeat."""
+    found = {}
+    if (folder / "seeds.parquet").exists():
+        for row in load_results(folder, "seeds").itertuples():
+            found[row.arch_id, row.seed] = row.duration_s
+    for file in (folder / "partial").glob("*-seed*.json"):
+        try:
+            run = json.loads(file.read_text())["run"]
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        found[file.name.partition("-")[0], run["seed"]] = run["duration_s"]
+    return found
+
+
+def test_trainings_by_turns_change_nothing() -> None:
+    """Two of other sizes, step by step in turns, against each alone; dropout included."""
+    data = load(open_data("digits"), 32)
+    nets = [
+        sqz.Architecture(width_multiplier=w, fires=3, pool_after=(1, 3), batch_norm=norm).replace(
+            in_channels=1, num_classes=10
+        )
+        for w, norm in ((0.1, False), (0.15, True))
+    ]
+    recipe = Recipe(epochs=2, batch_size=48)
+    expected = [fit(net, data, recipe, 7) for net in nets]
+    together = [Training(net, data, recipe, 7) for net in nets]
+    running = list(together)
+    while running:
+        torch.rand(3)  # someone else's random numbers
+        running = [training for training in running if training.turn()]
+    for training, (net, run) in zip(together, expected, strict=True):
+        ours = training.run()
+        assert ours.history == run.history
+        assert (ours.top1, ours.right) == (run.top1, run.right)
+        for name, tensor in net.state_dict().items():
+            assert torch.equal(training.net.state_dict()[name], tensor), name
+
+
+def test_throughput_is_measured_when_no_training_runs(tmp_path: Path) -> None:
+    """After all trainings, of every architecture, in a process that has all cores."""
+    text = SPEC.format(sampler="grid").replace("[0.25, 0.5, 1.0]", "[0.25, 1.0]")
+    text += "  throughput: {batch: [1, 2], seconds: 0.02}\n"
+    seen: list[str] = []
+
+    class Order(Quiet):
+        def advance(self, units: float, what: str) -> None:
+            super().advance(units, what)
+            seen.append("throughput" if "throughput" in what else "training" if what else "")
+
+    run_sweep(Spec.parse(text), tmp_path, CPU, Order(), workers=2)
+    trials, rows = load_results(tmp_path), load_results(tmp_path, "throughput")
+    kinds = [kind for kind in seen if kind]
+    assert kinds.index("throughput") == kinds.count("training"), "not one training after it"
+    assert trials["images_per_s"].notna().all()
+    assert trials["train_threads"].tolist() == [1] * 4
+    assert rows.groupby("trial").size().tolist() == [2] * 4
+    assert set(rows["threads"]) == {torch.get_num_threads()}
+    before = trials["images_per_s"].tolist()
+    run_sweep(Spec.parse(text), tmp_path, CPU, Quiet(), workers=2)
+    assert load_results(tmp_path)["images_per_s"].tolist() == before, "it is not measured again"
+
+
+def test_a_search_that_goes_by_speed_measures_it_in_between(tmp_path: Path) -> None:
+    """The objective's value is there when the trial ends."""
+    text = SPEC.format(
+        sampler="random, trials: 3, objectives: {images_per_s: maximize, top1: maximize}"
+    )
+    text = text.replace("seeds: 3", "seeds: 2") + "  throughput: {batch: [1], seconds: 0.02}\n"
+    ended: list[float] = []
+
+    class Rows(Quiet):
+        def trial(self, row: dict, number: int, trials: int) -> None:
+            ended.append(row["images_per_s"])
+
+    run_sweep(Spec.parse(text), tmp_path, CPU, Rows(), workers=2)
+    trials = load_results(tmp_path)
+    assert sorted(ended) == sorted(trials["images_per_s"])
+    assert len(ended) == 3
+
+
+@pytest.mark.parametrize(("threads", "trials", "expected"), [(1, 6, 4), (2, 6, 2), (3, 6, 1)])
+def test_the_workers_fill_the_machine(
+    threads: int, trials: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert len(usable_cores()) == 4
+    text = SPEC.format(sampler="grid").replace("seeds: 3", f"seeds: 3, threads: {threads}")
+    assert workers_for(Spec.parse(text), CPU) == expected
+    few = text.replace("[0.25, 0.5, 1.0], fraction_3x3: [0.5, 1.0]", "[0.25]")
+    assert workers_for(Spec.parse(few.replace("seeds: 3", "seeds: 1")), CPU) == 1
+    assert workers_for(Spec.parse("name: s\nspace: {squeeze_ratio: [0.5, 1.0]}\n"), CPU) == 1
+
+
+@pytest.mark.parametrize("workers", ["none", "0", "-1", "1.5"])
+def test_numbers_of_workers_that_are_none(workers: str, tmp_path: Path, small_spec: Path) -> None:
+    from typer.testing import CliRunner
+
+    from sqzexplore.cli import app
+
+    out = tmp_path / "out"
+    done = CliRunner().invoke(
+        app, ["sweep", str(small_spec), "--out", str(out), f"--workers={workers}"]
+    )
+    assert isinstance(done.exception, UserError)
+    assert "--workers: found" in str(done.exception)
+    assert "expected auto, or a number from 1 on" in str(done.exception)
+    assert not out.exists()
