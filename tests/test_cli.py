@@ -69,6 +69,7 @@ def test_set_changes_a_metaparameter() -> None:
         (["bench", "--batch", "auto,4"], "--batch: found 'auto'"),
         (["bench", "--input-size", "16"], "vanishes"),
         (["bench", "--layers", "--form", "inference"], "--form: found inference, expected module"),
+        (["bench", "--layers", "--mode", "compile"], "--mode: found compile, expected eager or"),
         (["bench", "--layers", "--batch", "auto"], "--batch: found auto"),
         (["bench", "--layers", "--out", "x"], "--out: expected no such option with --layers"),
         (["bench", "--seconds", "0"], "--seconds: found 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -150,6 +151,12 @@ def test_what_is_unfinished_has_the_time_that_is_left(
     assert order == ["long", "short", "long"]
     assert set(runs.record.done) == {"long", "short"}
     assert (tmp_path / "n").read_text() == "." * 20
+    # Done at one commit, the second is to be done at another too.
+    monkeypatch.setattr(gpu.provenance, "git_commit", lambda: "another")
+    steps = [steps[0], dataclasses.replace(steps[1], each_commit=True)]
+    assert [step.name for step in steps if gpu.Runs(options(gpu, tmp_path)).is_wanted(step)] == [
+        "short"
+    ]
     # Of a new call whose time is over nothing is begun.
     late = gpu.Runs(options(gpu, tmp_path / "late", minutes=0.01))
     assert late.all(steps) == []

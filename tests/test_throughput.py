@@ -687,15 +687,28 @@ def test_a_graph_keeps_what_it_reads(pretended_graphs: None) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "float16", "bfloat16"])
-@pytest.mark.parametrize("mode", ["eager", "cuda_graph"])
-@pytest.mark.parametrize("form", ["module", "inference"])
-def test_measurements_on_a_gpu(dtype: str, mode: str, form: str) -> None:
+@pytest.mark.parametrize(("mode", "form"), [("eager", "module"), ("cuda_graph", "inference")])
+def test_measurements_on_a_gpu(
+    dtype: str, mode: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput, "_ENERGY_S", 0.1)
     at = Settings("cuda:0", 16, dtype, 64, form=form, mode=mode)
     row = measure(TINY, at, seconds=0.2)
     assert row.outcome == "measured"
     assert row.peak_memory_bytes > 0
     assert row.relative_to_reference > 0
     assert row.sustained_images_per_s > 0
+
+
+@pytest.mark.gpu
+def test_power_on_a_gpu_is_plausible() -> None:
+    runner = prepare.Runner(TINY, Settings("cuda:0", 64, "float16", 64, mode="cuda_graph"))
+    with torch.inference_mode():
+        row = throughput._power(runner, sensors.Sensors(runner.device))
+    if row:  # there is a counter
+        assert 10 < row["power_w"] < 3000
+        images_per_s = row["power_w"] * 1e3 / row["energy_mj_per_image"]
+        assert images_per_s == pytest.approx(throughput._sustained(runner, 1.0), rel=0.3)
 
 
 @pytest.mark.gpu
