@@ -16,7 +16,7 @@ SWEEPS := sr fraction_3x3 pooling bypass
 
 # The committed outcome under results/ stays as it is: the demo writes elsewhere.
 demo: $(READY)
-	$(PY) -m sqzexplore sweep sweeps/sr.yaml --out $(DEMO)
+	$(PY) -m sqzexplore sweep sweeps/demo.yaml --out $(DEMO)
 
 test: $(READY)
 	$(PY) -m pytest -n auto

@@ -1,149 +1,173 @@
-"""Why the recipe is what it is: its rivals on the same architectures, seeds and epochs.
+"""Why the recipe is what it is: its rivals on the same architectures, budgets and seeds.
 
-    python benchmarks/recipes.py [--data digits] [--epochs 20] [--seeds 3] [--out FILE.csv]
+    python benchmarks/recipes.py [--data fashion] [--epochs 8,24] [--seeds 3] [--methods adamw,sgd]
 
-Everything but the optimiser is the default recipe's: warm-up, linear decay, clipping, initial
-weights. SGD has Nesterov momentum 0.9 and weight decay 5e-4, at four peak rates; `average` is the
-default's exponential moving average of the weights (decay 0.99 a step), evaluated in the place of
-the weights themselves. The accuracy is the validation split's after the last epoch: the test split
-is not looked at. An architecture that ends within twice of chance counts as dead.
+Every training is a row of the table; the same command goes on where it stopped. Each has one
+thread, as many at once as there are cores. Rivals share what is not theirs: images and their
+order, the initial weights, warm-up, linear decay and clipping of the default (but `paper`).
+The accuracy is the validation split's after the last epoch: nothing is chosen on the test split. A
+network that diverged counts with the accuracy of chance, one that died with its own, and both are
+counted. `--report` shows the table that there is.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import multiprocessing
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from unittest.mock import patch
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TimeRemainingColumn
 from rich.table import Table
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from scipy import stats
 
 import sqzexplore as sqz
-from sqzexplore import provenance, training
+from sqzexplore import provenance
 from sqzexplore.data import ImageData, load, open_data
+from sqzexplore.engine import usable_cores
 from sqzexplore.files import write_atomically
-from sqzexplore.recipe import Recipe
+from sqzexplore.recipe import METHODS, Recipe
+from sqzexplore.training import fit
 
-SMALL = {"width_multiplier": 0.25, "stem_kernel": 3, "stem_stride": 2, "stem_padding": 1}
+#: A map of 2x2 pixels is the smallest; no weight is dead.
+SMALL = {"stem_kernel": 3, "stem_stride": 2, "stem_padding": 1}
 ARCHITECTURES = {
     "SR 0.125": {},
     "SR 1.0": {"squeeze_ratio": 1.0},
-    "4 Fires": {"fires": 4, "pool_after": (1, 3)},
-    "16 Fires": {"fires": 16, "expand_increment": 64},
-    "16 Fires, simple bypass": {"fires": 16, "expand_increment": 64, "bypass": "simple"},
     "complex bypass": {"bypass": "complex"},
-    "BatchNorm": {"batch_norm": True},
 }
-RATES = (0.02, 0.05, 0.1, 0.2)
+IMAGE_SIZE = 32
+DEFAULT = METHODS["default"]
+NESTEROV = replace(
+    DEFAULT, optimizer="sgd", betas=(0.9, 0.0), nesterov=True, weight_decay=5e-4, rate_batch=None
+)
+RIVALS = {
+    "adamw": {
+        f"AdamW {rate:g}, decay {decay:g}": replace(DEFAULT, rate=rate, weight_decay=decay)
+        for rate, decay in itertools.product((0.001, 0.003, 0.006, 0.01, 0.02), (0.0, 0.05))
+    },
+    "sgd": {f"SGD {rate:g}": replace(NESTEROV, rate=rate) for rate in (0.02, 0.05, 0.1, 0.2)},
+    "paper": {"paper": METHODS["paper"]},
+}
+KEYS = ["recipe", "architecture", "width", "batch_norm", "batch_size", "epochs", "seed"]
 
 
-def sgd(rate: float) -> Callable[[nn.Module, Recipe], torch.optim.Optimizer]:
-    def made(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            net.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4
+def trainings(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every training that is asked for, by its keys; the first seed of all comes first."""
+    methods = [name for kind in asked.methods.split(",") for name in RIVALS[kind]]
+    numbers = [[int(n) for n in text.split(",")] for text in (asked.epochs, asked.batch)]
+    for seed, epochs, batch in itertools.product(range(asked.seeds), *numbers):
+        for method, name, width, norm in itertools.product(
+            methods, ARCHITECTURES, (0.125, 0.25), (False, True)
+        ):
+            yield dict(zip(KEYS, (method, name, width, norm, batch, epochs, seed), strict=True))
+
+
+@lru_cache(maxsize=1)
+def images(name: str) -> ImageData:
+    return load(open_data(name), IMAGE_SIZE)
+
+
+def train(keys: dict[str, Any], data_name: str) -> dict[str, Any]:
+    """One training, in a process of its own."""
+    torch.set_num_threads(1)
+    data = images(data_name)
+    METHODS["rival"] = next(
+        kind[keys["recipe"]] for kind in RIVALS.values() if keys["recipe"] in kind
+    )
+    architecture = sqz.Architecture(
+        **SMALL,
+        **ARCHITECTURES[keys["architecture"]],
+        width_multiplier=keys["width"],
+        batch_norm=keys["batch_norm"],
+        in_channels=data.channels,
+        num_classes=len(data.classes),
+    )
+    recipe = Recipe(recipe="rival", epochs=keys["epochs"], batch_size=keys["batch_size"])
+    _, run = fit(architecture, data, recipe, keys["seed"])
+    origin = provenance.of_sweep("cpu")
+    return keys | {
+        "val_top1": 100 / len(data.classes) if run.diverged else run.val_top1,
+        "diverged": run.diverged,
+        "dead": run.dead,
+        "duration_s": round(run.duration_s, 2),
+        "data": data.name,
+        "data_sha256": data.sha256,
+        "device_name": origin["device_name"],
+        "cpu_capability": origin["cpu_capability"],
+        "torch_version": torch.__version__,
+        "git_commit": origin["git_commit"],
+    }
+
+
+def interval(values: np.ndarray) -> str:
+    """Mean and 95% t-interval."""
+    if len(values) < 2:
+        return f"{values.mean():.1f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():.1f} ±{half:.1f}"
+
+
+def report(rows: pd.DataFrame, console: Console) -> None:
+    """A table a budget: validation top-1 of each recipe on each network, and how many died."""
+    for (epochs, batch, norm), part in rows.groupby(["epochs", "batch_size", "batch_norm"]):
+        title = (
+            f"{epochs} epochs, batch {batch}{', BatchNorm' if norm else ''}: validation top-1, %"
         )
-
-    return made
-
-
-def one(
-    architecture: sqz.Architecture, data: ImageData, way: str, epochs: int, batch: int, seed: int
-) -> dict[str, float]:
-    """The validation accuracies of one training, by recipe: that of `default` has its average."""
-    rate = float(way.split()[-1]) if way.startswith("SGD") else None
-    recipe = Recipe(epochs=epochs, batch_size=batch, learning_rate=rate)
-    if way == "paper":
-        recipe = Recipe(recipe="paper", epochs=epochs, batch_size=batch)
-    averages: list[tuple[nn.Module, AveragedModel]] = []
-
-    def follow(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
-        averages.append((net, average))
-        return real(net, recipe)
-
-    def update(images: int) -> None:
-        for net, average in averages:
-            average.update_parameters(net)
-
-    real = training.optimizer
-    other = sgd(rate) if rate else follow if way == "default" else None
-    with patch.object(training, "optimizer", other) if other else nullcontext():
-        _, run = training.fit(architecture, data, recipe, seed, on_batch=update)
-    found = {way: run.val_top1}
-    for _, average in averages:
-        if not run.diverged:
-            top1, _ = training.accuracy(average.module, data, data.validation, recipe)
-            found["default, average"] = top1
-    return found
-
-
-def report(frame: pd.DataFrame, classes: int, console: Console) -> None:
-    frame = frame.fillna({"val_top1": 100 / classes})  # diverged: as good as chance
-    dead = frame["val_top1"] < 200 / classes
-    table = Table(title="validation top-1, %, mean (least) over the seeds", title_justify="left")
-    table.add_column("recipe")
-    ways = list(frame["recipe"].unique())
-    names = list(frame["architecture"].unique())
-    for name in [*names, "mean", "dead or diverged"]:
-        table.add_column(name, justify="right")
-    for way in ways:
-        own = frame["recipe"] == way
-        cells = []
-        for name in names:
-            values = frame[own & (frame["architecture"] == name)]["val_top1"]
-            cells.append(f"{values.mean():.1f} ({values.min():.1f})")
-        cells.append(f"{frame[own]['val_top1'].mean():.2f}")
-        table.add_row(way, *cells, f"{int(dead[own].sum())} of {int(own.sum())}")
-    console.print(table)
+        table = Table(title=f"{title}, mean and 95% t-interval over seeds", title_justify="left")
+        table.add_column("recipe")
+        networks = list(part.groupby(["architecture", "width"]).groups)
+        for name, width in networks:
+            table.add_column(f"{name}\nwidth {width:g}", justify="right")
+        table.add_column("mean", justify="right")
+        table.add_column("dead", justify="right")
+        for recipe, own in part.groupby("recipe"):
+            cells = []
+            for name, width in networks:
+                mine = own[(own["architecture"] == name) & (own["width"] == width)]["val_top1"]
+                cells.append(interval(mine.to_numpy()) if len(mine) else "")
+            died = int((own["dead"] | own["diverged"]).sum())
+            mean = own.groupby(["architecture", "width"])["val_top1"].mean().mean()
+            table.add_row(recipe, *cells, f"{mean:.2f}", f"{died} of {len(own)}")
+        console.print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--data", default="fashion")
+    parser.add_argument("--epochs", default="8,24")
+    parser.add_argument("--batch", default="64")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=None, help="a CSV file")
+    parser.add_argument("--methods", default=",".join(RIVALS))
+    parser.add_argument("--report", action="store_true", help="only show the table that there is")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/recipes.csv"))
     asked = parser.parse_args()
-    data = load(open_data(asked.data), 32).to(torch.device(asked.device))
-    ways = ["default", *(f"SGD {rate}" for rate in RATES), "paper"]
-    rows = []
-    with Progress(disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("training", total=len(ways) * len(ARCHITECTURES) * asked.seeds)
-        for name, changes in ARCHITECTURES.items():
-            architecture = sqz.Architecture(
-                **SMALL, **changes, in_channels=data.channels, num_classes=len(data.classes)
-            )
-            for way in ways:
-                for seed in range(asked.seeds):
-                    found = one(architecture, data, way, asked.epochs, asked.batch, seed)
-                    rows += [
-                        {"architecture": name, "recipe": recipe, "seed": seed, "val_top1": top1}
-                        for recipe, top1 in found.items()
-                    ]
-                    progress.advance(task)
-    origin = provenance.of_sweep(asked.device)
-    frame = pd.DataFrame(rows).assign(
-        data=data.name,
-        epochs=asked.epochs,
-        batch_size=asked.batch,
-        device_name=origin["device_name"],
-        threads=origin["threads"],
-        torch_version=origin["packages"]["torch"],
-        git_commit=origin["git_commit"],
-    )
-    if asked.out:
-        write_atomically(asked.out, frame.to_csv(index=False).encode())
-    report(frame, len(data.classes), Console(width=None if sys.stdout.isatty() else 180))
+    rows = pd.read_csv(asked.out).to_dict("records") if asked.out.exists() else []
+    done = {tuple(row[key] for key in KEYS) for row in rows}
+    left = [keys for keys in trainings(asked) if tuple(keys.values()) not in done]
+    if not asked.report:
+        context = multiprocessing.get_context("spawn")
+        bar = Progress(*Progress.get_default_columns(), TimeRemainingColumn(),
+                       disable=not sys.stderr.isatty())  # fmt: skip
+        with bar, ProcessPoolExecutor(len(usable_cores()), context) as pool:
+            task = bar.add_task("training", total=len(left))
+            for future in as_completed([pool.submit(train, keys, asked.data) for keys in left]):
+                rows.append(future.result())
+                table = pd.DataFrame(rows).sort_values(KEYS)
+                asked.out.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(asked.out, table.to_csv(index=False).encode())
+                bar.advance(task)
+    report(pd.DataFrame(rows), Console(width=None if sys.stdout.isatty() else 180))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ class Method:
     """The numbers of a named recipe.
 
     `rate` is the highest learning rate, for `rate_batch` images a step and in proportion to the
-    batch; without a `rate_batch`, for all. `weight_decay` acts on the weights of convolutions, with
+    batch; without a `rate_batch`, for all. `betas` are AdamW's, the first one SGD's momentum.
+    `weight_decay` acts on the weights of convolutions, with
     `decays_vectors` on biases and BatchNorm too. `warmup` is the share of the steps over which the
     rate rises from 0, before it falls to 0, both in a line. `clip` is the largest norm that a
     gradient keeps. `logit_bias` is where the bias of the last convolution starts.
@@ -39,6 +40,7 @@ class Method:
     rate: float
     rate_batch: int | None
     betas: tuple[float, float]
+    nesterov: bool
     weight_decay: float
     decays_vectors: bool
     warmup: float
@@ -57,6 +59,7 @@ METHODS: dict[RecipeName, Method] = {
         rate_batch=None,
         # A second moment over 100 steps, since a sweep's training may have only some hundred.
         betas=(0.9, 0.99),
+        nesterov=False,
         weight_decay=0.05,
         # A decayed last bias would undo `logit_bias`, which no gradient restores.
         decays_vectors=False,
@@ -79,6 +82,7 @@ METHODS: dict[RecipeName, Method] = {
         rate=0.04,
         rate_batch=512,
         betas=(0.9, 0.0),
+        nesterov=False,
         weight_decay=2e-4,
         decays_vectors=True,
         warmup=0.0,
@@ -144,7 +148,9 @@ def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     device = weights[0].device
     lr: Tensor = torch.tensor(recipe.peak_rate, device=device)
     if method.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr, momentum=method.betas[0], fused=True)
+        return torch.optim.SGD(
+            groups, lr, momentum=method.betas[0], nesterov=method.nesterov, fused=True
+        )
     capturable = device.type == "cuda"
     return torch.optim.AdamW(groups, lr, betas=method.betas, fused=True, capturable=capturable)
 

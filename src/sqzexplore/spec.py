@@ -93,8 +93,8 @@ class Search(_Model):
     )
     trial_timeout: Duration | None = Field(
         None,
-        description="most time a trial may take, as timeout is written; its process is then ended, "
-        "and the trial retried as after any death",
+        description="most time a training or a measurement of a trial may take, as timeout is "
+        "written; its process is then ended, and it is retried as after any death",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the sampler")
     objectives: dict[str, Literal["minimize", "maximize"]] = Field(
