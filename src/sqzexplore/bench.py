@@ -175,8 +175,9 @@ def write(
     table = []
     for row in rows:
         measured = {key: value for key, value in row.items() if key != "architecture"}
-        arch_id = architectures[row["architecture"]].arch_id
-        table.append(origin | {"arch_id": arch_id} | measured)
+        architecture = architectures[row["architecture"]]
+        ids = {"arch_id": architecture.arch_id, "net_id": architecture.net_id}
+        table.append(origin | ids | measured)
     write_tables(folder, {"throughput": table})
     write_json(folder / "provenance.json", provenance.of_sweep(device))
 

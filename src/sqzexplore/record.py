@@ -69,6 +69,7 @@ class Record:
             "trial": trial.number,
             "state": row["state"],
             "arch_id": row["arch_id"],
+            "net_id": row.get("net_id"),  # what an older version measured has no such key
         }
         self._tables["trials"].append(identity | row)
         for name in ("seeds", "history", "throughput"):
