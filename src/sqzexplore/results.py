@@ -42,6 +42,9 @@ _FIELD_TYPES: dict[type, _Type] = {
 }
 _COST = {
     "params": Column("Int64", "", "weights, biases and BatchNorm's scales and shifts"),
+    "live_params": Column(
+        "Int64", "", "params without the weights whose tap meets padding alone, at the input's size"
+    ),
     "macs": Column("Int64", "", "multiply-accumulates of the convolutions, one image"),
     "flops": Column("Int64", "", "2 x MACs"),
     "size_mb": Column("Float64", "MB", "4 bytes a parameter, 1e6 bytes a MB"),
