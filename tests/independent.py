@@ -1,8 +1,8 @@
 """The design space a second time: written from its description, sharing no code with the package.
 
-`network` builds a plain PyTorch module with torchvision's key names. `peak_activation_bytes`
-lists every operation of an inference with the tensors it reads and writes, and simulates which
-are alive.
+`network` builds a plain PyTorch module with torchvision's key names. `live_params` looks at every
+position of every convolution on the maps that it really sees. `peak_activation_bytes` lists every
+operation of an inference with the tensors it reads and writes, and simulates which are alive.
 """
 
 from __future__ import annotations
@@ -134,6 +134,33 @@ def convolution_counts(net: nn.Module, channels: int, size: int) -> dict[str, tu
             module.register_forward_hook(hook(name))
     net(torch.empty(1, channels, size, size, device=next(net.parameters()).device))
     return counts
+
+
+def live_params(net: nn.Module, channels: int, size: int) -> tuple[int, set[int]]:
+    """Parameters without the weights that only ever meet padding, and the maps that 3x3 filters of
+    Fires see, by their sides."""
+    live = sum(p.numel() for p in net.parameters())
+    sides: set[int] = set()
+
+    def count(module: nn.Conv2d, args: Any, out: torch.Tensor) -> None:
+        nonlocal live
+        map_side, positions = args[0].shape[-1], range(out.shape[-1])
+        starts = [o * module.stride[0] - module.padding[0] for o in positions]
+        kernel = range(module.kernel_size[0])
+        taps = sum(any(start + tap in range(map_side) for start in starts) for tap in kernel)
+        live -= module.out_channels * module.in_channels * (len(kernel) ** 2 - taps**2)
+
+    def see(fire: Fire, args: Any) -> None:
+        if "expand3x3" in fire.names:
+            sides.add(args[0].shape[-1])
+
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+        if isinstance(module, Fire):
+            module.register_forward_pre_hook(see)
+    net(torch.empty(1, channels, size, size, device=next(net.parameters()).device))
+    return live, sides
 
 
 def peak_activation_bytes(architecture: Any, size: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from sqzexplore import Architecture
+from sqzexplore.errors import FeatureMapVanishes
 
 
 def overrides(fires: int) -> st.SearchStrategy[dict[str, object]]:
@@ -47,3 +48,47 @@ def architectures(draw: st.DrawFn, max_fires: int = 10) -> Architecture:
 
 
 input_sizes = st.integers(32, 256)
+
+
+@st.composite
+def spellings(draw: st.DrawFn) -> list[Architecture]:
+    """An architecture and some with other metaparameters, many of which are the same network."""
+    first = draw(architectures(max_fires=3))
+    change = st.sampled_from(
+        [
+            {"increment_every": first.increment_every % 4 + 1},
+            {"bypass": "none"},
+            {"bypass": "simple"},
+            {"bypass": "complex"},
+            {"squeeze_ratio": first.squeeze_ratio * 0.99},
+            {"fraction_3x3": first.fraction_3x3 * 0.99},
+            {"width_multiplier": first.width_multiplier * 0.99},
+            {"expand_increment": 0},
+            {"fire2.squeeze_ratio": first.squeeze_ratio},
+            {"fire2.expand_filters": first.base_expand},
+            {"fire2.bypass": first.bypass},
+            {"pool_after": first.pool_after[:1]},
+            {"dropout": 0.5},
+        ]
+    )
+    changes = draw(st.lists(st.tuples(change, change), min_size=1, max_size=5))
+    return [first, *(first.replace(**one).replace(**other) for one, other in changes)]
+
+
+@st.composite
+def on_small_images(draw: st.DrawFn, max_fires: int = 6) -> tuple[Architecture, int]:
+    """An architecture with any stem and an image that it fits, of few pixels: maps down to 1x1."""
+    architecture = draw(architectures(max_fires)).replace(
+        stem_kernel=draw(st.integers(1, 9)),
+        stem_stride=draw(st.integers(1, 9)),
+        stem_padding=draw(st.integers(0, 9)),
+    )
+    size = draw(st.integers(1, 40))
+    size = max(size, architecture.stem_kernel - 2 * architecture.stem_padding)
+    while True:
+        try:
+            architecture.check_input_size(size)
+        except FeatureMapVanishes:
+            architecture = architecture.replace(pool_after=architecture.pool_after[:-1])
+        else:
+            return architecture, size

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
 from pydantic import ValidationError
 
 import sqzexplore as sqz
 from sqzexplore.architecture import FIELDS
 from sqzexplore.errors import UserError
+from sqzexplore.spec import Spec
+from strategies import spellings
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -64,15 +74,37 @@ def test_frozen_and_hashable() -> None:
     assert a != sqz.Architecture(dropout=0.0)
 
 
-def test_arch_id_is_the_same_in_every_process_and_release() -> None:
-    ids = [sqz.preset(name).arch_id for name in ("squeezenet1_0", "squeezenet1_1")]
-    assert ids == ["529ab033422a", "66b1cfbcb337"]
-    code = "import sqzexplore as s; print(s.preset('squeezenet1_1').arch_id)"
+def test_ids_are_the_same_in_every_process_and_release() -> None:
+    names = ("squeezenet1_0", "squeezenet1_1", "squeezenet_cifar")
+    ids = [(sqz.preset(name).arch_id, sqz.preset(name).net_id) for name in names]
+    assert ids[:2] == [("529ab033422a", "29b986627158"), ("66b1cfbcb337", "e6055ee82cf5")]
+    assert ids[2][1] == "ca54f3d87ec1"
+    single = sqz.Architecture(**{"fire5.squeeze_ratio": 0.5, "fire9.bypass": "simple"})
+    assert (single.arch_id, single.net_id) == ("63973833d698", "62578a6cd84b")
+    code = "import sqzexplore as s; a = s.preset('squeezenet1_1'); print(a.arch_id, a.net_id)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ids[1]
+    assert done.stdout.split() == list(ids[1])
 
 
-def test_arch_id_tells_every_field() -> None:
+def built(architecture: sqz.Architecture) -> str:
+    """The network as torch sees it: every module with its settings, every tensor with its shape."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # meta tensors are not initialised
+        net = sqz.build(architecture)
+    return f"{net}\n{[(name, tensor.shape) for name, tensor in net.state_dict().items()]}"
+
+
+@settings(max_examples=100, deadline=None)
+@given(spellings())
+def test_net_id_names_the_network_that_is_built(rows: list[sqz.Architecture]) -> None:
+    """Equal names, equal modules; other names, other modules."""
+    networks = [built(architecture) for architecture in rows]
+    for a, b in itertools.combinations(range(len(rows)), 2):
+        assert (rows[a].net_id == rows[b].net_id) == (networks[a] == networks[b])
+
+
+def test_ids_tell_every_field() -> None:
+    """Where each of them changes the network."""
     changes = {
         "squeeze_ratio": 0.25,
         "fraction_3x3": 0.25,
@@ -83,12 +115,43 @@ def test_arch_id_tells_every_field() -> None:
         "dropout": 0.0,
     }
     base = sqz.Architecture()
-    ids = {base.arch_id}
+    rows = [base]
     for field in FIELDS:
         value = changes[field] if field in changes else getattr(base, field) + 1
-        changed = base.replace(**{field: value})
-        ids.add(changed.arch_id)
-    assert len(ids) == len(FIELDS) + 1
+        rows.append(base.replace(**{field: value}))
+    for name in ("arch_id", "net_id"):
+        assert len({getattr(row, name) for row in rows}) == len(FIELDS) + 1
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ({"expand_increment": 0, "increment_every": 1}, {"expand_increment": 0}),
+        ({"bypass": "simple", "increment_every": 1}, {"increment_every": 1}),
+        ({"width_multiplier": 0.5}, {"stem_width": 48, "base_expand": 64, "expand_increment": 64}),
+        ({"fire5.squeeze_ratio": 0.125}, {}),
+        ({"squeeze_ratio": 0.1251}, {}),
+    ],
+)
+def test_one_network_spelt_in_two_ways(same: tuple[dict, dict]) -> None:
+    one, other = (sqz.Architecture(**changes) for changes in same)
+    assert one.arch_id != other.arch_id
+    assert one.net_id == other.net_id
+
+
+def test_a_quarter_of_the_census_are_copies() -> None:
+    """Of its 2,851,200 feasible architectures: 2,170,080 are distinct. With one
+    `pool_after`, of which six Fires have 56 and eight have 120, that is 12,330 of 16,200."""
+    space = Spec.load(ROOT / "sweeps" / "census.yaml").design_space
+    distinct = 0
+    for fires, pools in ((6, 56), (8, 120)):
+        chosen = {"fires": (fires,), "pool_after": ((1, 4),)}
+        axes = [replace(a, values=chosen.get(a.field, a.values)) for a in space.axes]
+        part = replace(space, axes=tuple(axes))
+        ids = {part.architecture(index).net_id for index in range(part.size)}
+        assert (part.size, len(ids)) == (16_200, 12_330)
+        distinct += pools * len(ids)
+    assert distinct == 2_170_080
 
 
 def test_unknown_preset_names_the_nearest() -> None:

@@ -38,6 +38,7 @@ def test_describe_prints_a_table_like_the_papers() -> None:
     assert done.exit_code == 0
     for text in ("conv1", "maxpool8", "fire9", "conv10", "1,248,424", "818,924,576"):
         assert text in done.output
+    assert f"network {sqz.Architecture().net_id}" in done.output
 
 
 def test_set_changes_a_metaparameter() -> None:
@@ -46,6 +47,8 @@ def test_set_changes_a_metaparameter() -> None:
     expected = sqz.preset("squeezenet1_1", squeeze_ratio=0.5, pool_after=(1, 3), bypass="simple")
     described = json.loads(done.output)
     assert described["arch_id"] == expected.arch_id
+    assert described["net_id"] == expected.net_id
+    assert described["live_params"] == described["params"]
     assert described["macs"] == sqz.cost(expected, 64).macs
 
 
@@ -135,6 +138,7 @@ def test_bench_writes_its_table_with_provenance(tmp_path) -> None:
     rows = sqz.load_results(folder, "throughput")
     assert rows["form"].tolist() == ["module", "module", "inference", "inference"]
     assert set(rows["arch_id"]) == {sqz.preset("squeezenet1_1").arch_id}
+    assert set(rows["net_id"]) == {sqz.preset("squeezenet1_1").net_id}
     assert set(rows["sweep"]) == {"squeezenet1_1"}
     assert "threads" in json.loads((folder / "provenance.json").read_text())
     assert json.loads((folder / "roofline.json").read_text())[0]["dtype"] == "float32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import defaultdict
 
@@ -17,7 +18,7 @@ import independent
 import sqzexplore as sqz
 from sqzexplore.cost import COST_COLUMNS
 from sqzexplore.errors import CostOverflow, FeatureMapVanishes, UserError
-from strategies import architectures, input_sizes
+from strategies import architectures, input_sizes, on_small_images
 
 
 def fits(architecture: sqz.Architecture, size: int) -> bool:
@@ -90,6 +91,95 @@ def test_totals_and_layers_equal_the_module(architecture: sqz.Architecture, size
     assert [layer.output_shape for layer in cost.layers[:-2]] == shapes
     for total in ("params", "macs", "activations"):
         assert sum(getattr(layer, total) for layer in cost.layers) == getattr(cost, total)
+
+
+def smooth(net: torch.nn.Module) -> None:
+    """Make every derivative non-zero: no dead ReLU, no pixel that is nowhere the greatest, and no
+    bias or BatchNorm that is zero or one."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.ReLU):
+                setattr(module, name, torch.nn.Softplus())
+            if isinstance(child, torch.nn.MaxPool2d):
+                setattr(module, name, torch.nn.AvgPool2d(3, 2, ceil_mode=True))
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0.0, 0.1)
+            module.running_var.uniform_(0.5, 2.0)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+        if getattr(module, "bias", None) is not None:
+            torch.nn.init.normal_(module.bias, 0.0, 0.1)
+
+
+def weights_with_a_gradient(net: torch.nn.Module, images: torch.Tensor) -> int:
+    net.zero_grad()
+    logits = net(images)
+    (logits * torch.randn_like(logits)).sum().backward()
+    return sum(int(torch.count_nonzero(p.grad)) for p in net.parameters())
+
+
+@settings(max_examples=150, deadline=None)
+@given(on_small_images(), st.integers(0, 2**31))
+def test_living_parameters_are_those_with_a_gradient(
+    on_small_image: tuple[sqz.Architecture, int], seed: int
+) -> None:
+    """Against autograd: all of them have one in a smooth network, no other has one in any."""
+    architecture, size = on_small_image
+    torch.manual_seed(seed)
+    net = sqz.build(architecture).double().eval()
+    images = torch.rand(3, architecture.in_channels, size, size, dtype=torch.float64) + 0.1
+    live = sqz.cost(architecture, size).live_params
+    assert weights_with_a_gradient(net, images) <= live
+    smooth(net)
+    assert weights_with_a_gradient(net, images) == live
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        other = independent.network(architecture).eval()
+    assert live == independent.live_params(other, architecture.in_channels, size)[0]
+
+
+@pytest.mark.parametrize(
+    ("pools", "dead"),
+    [
+        *(((1, 2, 3), 29_696), ((1, 3, 5), 25_600), ((1, 4, 8), 8_192), ((4, 6, 8), 8_192)),
+        *(((1, 6, 9), 0), ((6, 8, 9), 0)),
+    ],
+)
+def test_dead_weights_of_the_pooling_sweep(pools: tuple[int, ...], dead: int) -> None:
+    """As counted with torch's gradients of the 48,106 parameters that are trained on the digits."""
+    trained = sqz.Architecture(
+        pool_after=pools, width_multiplier=0.25, in_channels=1, num_classes=10
+    )
+    counted = sqz.cost(trained, 32)
+    assert (counted.params, counted.params - counted.live_params) == (48_106, dead)
+
+
+def live_taps(kernel: int, stride: int, padding: int, size: int) -> int:
+    """Taps of one axis that meet a pixel at some position of the kernel."""
+    starts = range(-padding, size + padding - kernel + 1, stride)
+    return sum(any(0 <= start + tap < size for start in starts) for tap in range(kernel))
+
+
+def test_living_taps_of_every_small_stem() -> None:
+    """Any kernel, stride and padding, on any image: all of the small ones."""
+    for size in range(1, 9):
+        stems = itertools.product(range(1, 11), range(1, 10), range(9))
+        rows = [(k, s, p, live_taps(k, s, p, size)) for k, s, p in stems if k <= size + 2 * p]
+        frame = pd.DataFrame(rows, columns=["stem_kernel", "stem_stride", "stem_padding", "live"])
+        one = frame.assign(fires=1, pool_after="", fraction_3x3=0.0, stem_width=2, in_channels=3)
+        table = sqz.cost_table(one, size)
+        dead = 2 * 3 * (frame["stem_kernel"] ** 2 - frame["live"] ** 2)
+        assert (table["params"] - table["live_params"]).tolist() == dead.tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 100), st.integers(0, 150), st.integers(1, 200))
+def test_living_taps_of_a_large_stem(kernel: int, stride: int, padding: int, size: int) -> None:
+    assume(kernel <= size + 2 * padding)
+    stem = {"stem_kernel": kernel, "stem_stride": stride, "stem_padding": padding}
+    one = sqz.Architecture(fires=1, pool_after=(), fraction_3x3=0.0, stem_width=1, **stem)
+    counted = sqz.cost(one, size)
+    dead = 3 * (kernel**2 - live_taps(kernel, stride, padding, size) ** 2)
+    assert counted.params - counted.live_params == dead
 
 
 @settings(max_examples=200, deadline=None)

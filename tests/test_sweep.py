@@ -110,6 +110,9 @@ def test_costs_in_the_table_are_of_the_networks_they_name(tmp_path: Path) -> Non
     assert row["train_params"] == sum(p.numel() for p in sqz.build(trained).parameters())
     assert row["train_macs"] == sqz.cost(trained, 32).macs
     assert row["arch_id"] == deployed.arch_id
+    assert row["live_params"] == row["params"]  # at 224 pixels no tap meets padding alone
+    dead = sum(8 * f.squeeze * f.expand3x3 for f in trained.fire_stages() if f.layer == 9)
+    assert row["train_live_params"] == row["train_params"] - dead < row["train_params"]
 
 
 def test_the_same_seeds_give_the_same_numbers(tmp_path: Path) -> None:
@@ -441,6 +444,8 @@ def test_a_database_holds_the_study(tmp_path: Path) -> None:
 
 def test_every_column_is_documented_and_fixed_ones_are_there(tmp_path: Path) -> None:
     run(SMALL, tmp_path)
+    two = [sqz.Architecture(width_multiplier=0.25, squeeze_ratio=ratio) for ratio in (0.25, 1.0)]
+    networks = {architecture.arch_id: architecture.net_id for architecture in two}
     for name, columns in TABLES.items():
         frame = load_results(tmp_path, name)
         assert list(frame) == list(columns)
@@ -449,12 +454,16 @@ def test_every_column_is_documented_and_fixed_ones_are_there(tmp_path: Path) -> 
         text = pd.read_csv(tmp_path / f"{name}.csv", dtype={"pool_after": "string"})
         assert list(text) == list(columns)
         assert len(text) == len(frame)
+        assert list(text["net_id"]) == [networks[name] for name in text["arch_id"]]
     fixed = [
         "sweep",
         "trial",
         "state",
         "arch_id",
+        "net_id",
         "params",
+        "live_params",
+        "train_live_params",
         "macs",
         "flops",
         "size_mb",

@@ -171,7 +171,31 @@ class Architecture(BaseModel):
         if not self.overrides:  # the names of architectures that overrides did not change
             del fields["overrides"]
         text = json.dumps(fields, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _digest(text)
+
+    @property
+    def net_id(self) -> str:
+        """Twelve hexadecimal digits that name the network which these metaparameters give.
+
+        Other metaparameters that build the same modules, after all rounding, have the same: where
+        `expand_increment` is 0, `increment_every` means nothing.
+        """
+        network = {
+            "in_channels": self.in_channels,
+            "stem": [
+                int(scaled_width(self.stem_width, self.width_multiplier)),
+                *(self.stem_kernel, self.stem_stride, self.stem_padding),
+            ],
+            "fires": [
+                [fire.squeeze, fire.expand1x1, fire.expand3x3, fire.bypass]
+                for fire in self.fire_stages()
+            ],
+            "pool_after": self.pool_after,
+            "batch_norm": self.batch_norm,
+            "dropout": self.dropout,
+            "num_classes": self.num_classes,
+        }
+        return _digest(json.dumps(network, sort_keys=True))
 
     def replace(self, **changes: Any) -> Architecture:
         """A copy with `changes`, validated as a new Architecture is."""
@@ -309,6 +333,10 @@ def parse_overrides(value: Any) -> dict[str, Any]:
 def format_overrides(overrides: Iterable[tuple[str, Any]]) -> str | None:
     """Overrides as tables show them: `fire5.squeeze_ratio=0.5,fire7.bypass=none`; None if none."""
     return ",".join(f"{key}={value}" for key, value in overrides) or None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _scalar(text: str) -> Any:

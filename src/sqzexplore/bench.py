@@ -129,6 +129,7 @@ class Kept:
             if all(row[name] == value for name, value in known.items()):
                 self.found += 1
                 return row
+        known["net_id"] = architecture.net_id
         try:
             return self._add(known, measure())
         except DeviceLost as error:

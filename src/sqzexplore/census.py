@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from . import provenance
 from .analysis import nondominated
-from .columns import decode, encode, format_value, frame_of_columns
+from .columns import decode, encode, format_value, frame_of_columns, take_rows
 from .cost import COST_COLUMNS
 from .errors import UserError, nearest, shown
 from .expressions import NAMES, Expression
@@ -242,8 +242,7 @@ class _Block:
         return len(self.numbers)
 
     def take(self, index: Any) -> _Block:
-        columns = {k: v if np.ndim(v) == 0 else v[index] for k, v in self.columns.items()}
-        return _Block(self.numbers[index], columns)
+        return _Block(self.numbers[index], take_rows(self.columns, index))
 
     def where(self, condition: Expression | None) -> _Block:
         if condition is None:

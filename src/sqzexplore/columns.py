@@ -74,11 +74,14 @@ def of_fire(c: Columns, layer: int, name: str) -> Any:
     return override(c, f"fire{layer}.{name}", formula)
 
 
+def take_rows(columns: Columns, rows: Any) -> dict[str, Any]:
+    """Some rows of columns: a row's number, a slice or what else indexes an array."""
+    return {name: v if np.ndim(v) == 0 else v[rows] for name, v in columns.items()}
+
+
 def architecture_at(columns: Columns, row: int) -> Architecture:
     """The Architecture of one row of columns."""
-    return Architecture(
-        **{k: decode(k, v if np.ndim(v) == 0 else v[row]) for k, v in columns.items()}
-    )
+    return Architecture(**{k: decode(k, v) for k, v in take_rows(columns, row).items()})
 
 
 def frame_of_columns(columns: Columns, rows: int) -> pd.DataFrame:

@@ -1,9 +1,13 @@
-"""The cost of architectures in closed form: params, MACs, FLOPs, activations, peak memory.
+"""The cost of architectures in closed form: params, MACs, FLOPs, activations, memory.
 
 One walk over the stages of a network, written as column arithmetic, serves one architecture and a
 million rows alike. The convention, the same everywhere:
 
 - **params** - weights and biases of the convolutions; scale and shift of BatchNorm.
+- **live_params** - the parameters without the weights whose tap meets padding alone, wherever the
+  kernel stands: their gradient is zero for every image. Such are 8 of 9 taps of a 3x3 filter of a
+  Fire on a map of 1x1 pixels, and the rim of a stem whose padding is large for the image. Biases,
+  BatchNorm and 1x1 convolutions of the Fires always live.
 - **macs** - multiply-accumulates of the convolutions; every other operation counts nothing.
 - **flops** - 2 per MAC, which is what `torch.utils.flop_counter.FlopCounterMode` counts.
 - **size_mb** - 4 bytes (float32) a parameter, 1e6 bytes a MB.
@@ -40,17 +44,22 @@ from .architecture import (
     squeeze_filters,
     stem_output_size,
 )
-from .columns import Columns, architecture_at, columns_of, columns_of_frame, of_fire
+from .columns import Columns, architecture_at, columns_of, columns_of_frame, of_fire, take_rows
 from .errors import CostOverflow, UserError, field_problem, shown
 
 #: The totals that every cost has, in table order.
-COST_COLUMNS = ("params", "macs", "flops", "size_mb", "activations", "peak_activation_bytes")
+COST_COLUMNS = (
+    *("params", "live_params", "macs", "flops", "size_mb"),
+    *("activations", "peak_activation_bytes"),
+)
 
 #: Rows that one table may have.
 MAX_ROWS = 50_000_000
 
 _BLOCK = 8192  # rows at a time: the working set of one block stays in the processor's cache
 _EXACT = 2.0**53
+#: Side of the larger expand filters, pixels.
+FILTER_SIDE = 3
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class Cost:
 
     input_size: int
     params: int
+    live_params: int
     macs: int
     flops: int
     size_mb: float
@@ -98,7 +108,7 @@ def cost(architecture: Architecture, input_size: int = 224) -> Cost:
     architecture.check_input_size(input_size)
     columns = {name: values[0] for name, values in columns_of([architecture]).items()}
     stages = list(_walk(columns, float(input_size)))
-    totals = _totals(stages)
+    totals, _ = _totals(stages)
     _check_exact(totals, columns, True)
     size_mb = float(totals.pop("size_mb"))
     return Cost(
@@ -188,10 +198,11 @@ def cost_columns(
     feasible = np.ones(rows, dtype=bool)
     for start in range(0, max(rows, 1), _BLOCK):
         part = slice(start, start + _BLOCK)
-        block = {k: v if np.ndim(v) == 0 else v[part] for k, v in columns.items()}
-        stages = list(_walk(block, float(input_size)))
-        feasible[part] = _feasible(block, stages[-1])
-        totals = _totals(stages)
+        block = take_rows(columns, part)
+        walk = _walk(block, float(input_size))
+        stages = [*walk] if per_stage else []
+        totals, last = _totals(stages or walk)
+        feasible[part] = _feasible(block, last)
         _check_exact(totals, block, feasible[part])
         if per_stage:
             totals |= _by_stage(stages)
@@ -200,6 +211,24 @@ def cost_columns(
                 table[name] = np.zeros(rows, np.float64 if name == "size_mb" else np.int64)
             table[name][part] = values
     return table, feasible
+
+
+def sees_small_maps(columns: Columns, rows: int, input_size: int) -> NDArray[np.bool_]:
+    """Which of `rows` feasible architectures have a Fire whose 3x3 filters see a map below 3x3."""
+    found = np.zeros(rows, dtype=bool)
+    size = stem_output_size(
+        *(float(input_size), columns["stem_kernel"]),
+        *(columns["stem_stride"], columns["stem_padding"]),
+    )
+    smallest = np.floor(size / 2.0 ** np.bitwise_count(columns["pool_after"]))
+    some = np.flatnonzero(np.broadcast_to(smallest < FILTER_SIDE, rows))
+    for start in range(0, len(some), _BLOCK):
+        part = some[start : start + _BLOCK]
+        block = take_rows(columns, part)
+        for stage in _walk(block, float(input_size)):
+            if stage.name.startswith("fire"):
+                found[part] |= (stage.size < FILTER_SIDE) & (stage.filters[2] > 0) & stage.present
+    return found
 
 
 @dataclass
@@ -211,6 +240,7 @@ class _Stage:
     channels: Any  # of the output
     alive: Any  # most elements alive during one of its operations
     params: Any = 0.0
+    dead: Any = 0.0  # weights whose tap meets padding alone
     macs: Any = 0.0
     activations: Any = 0.0
     filters: tuple[Any, ...] = ()
@@ -226,21 +256,27 @@ def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
     size = np.maximum(size, 0.0)  # where the kernel does not fit, there is nothing to count
     channels = scaled_width(c["stem_width"], c["width_multiplier"])
     area = size * size
-    weights = channels * c["in_channels"] * c["stem_kernel"] * c["stem_kernel"]
+    filters = channels * c["in_channels"]
+    weights = filters * c["stem_kernel"] * c["stem_kernel"]
     yield _Stage(
         name="conv1",
         size=size,
         channels=channels,
         params=weights + affine * channels,
+        dead=filters * _dead_taps(c, input_size, size),
         macs=weights * area,
         activations=channels * area,
         alive=c["in_channels"] * (input_size * input_size) + channels * area,
         filters=(c["stem_kernel"], c["stem_stride"], channels),
     )
+    single = size < 2
     for layer in range(1, int(fires) + 2):
         if layer > 1:
             active = c["fires"] > layer - 2 if varying_fires else True
             fire = _fire(c, layer, channels, size, area, affine, active)
+            if np.any(single):  # of a padded 3x3 filter, the centre alone meets the one pixel
+                squeeze, _, expand3x3 = fire.filters
+                fire.dead = 8.0 * squeeze * expand3x3 * single * active
             yield fire
             channels = fire.channels
         pooled = c["pool_after"] >> layer & 1
@@ -248,7 +284,7 @@ def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
             smaller = np.where(pooled, pooled_size(size), size)
             alive = channels * (area + smaller * smaller) * pooled
             yield _Stage(f"maxpool{layer}", smaller, channels, alive, present=pooled)
-            size, area = smaller, smaller * smaller
+            size, area, single = smaller, smaller * smaller, smaller < 2
     classes = c["num_classes"]
     yield _Stage(
         name=f"conv{int(fires) + 2}",
@@ -261,6 +297,30 @@ def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
         filters=(1, 1, classes),
     )
     yield _Stage(f"avgpool{int(fires) + 2}", np.minimum(size, 1.0), classes, classes * (area + 1))
+
+
+def _dead_taps(c: Columns, input_size: float, output_size: Any) -> Any:
+    """The stem's taps, of one filter and channel, that meet padding alone.
+
+    Along one axis, tap t falls on the pixels t - padding + stride * o, for o from 0 to the output
+    size; it is live if one of them is in the image.
+    """
+    kernel, stride, padding = c["stem_kernel"], c["stem_stride"], c["stem_padding"]
+    reach = (output_size - 1) * stride - padding  # where the first tap falls at the end
+    if np.all((reach >= 0) & (kernel <= padding + input_size) & (stride <= input_size)):
+        return 0.0
+    # Those before `first` never reach the image, those from `end` on are beyond it from the start.
+    # Between them a tap is live if the pixel (t - padding) mod stride, the least that it can fall
+    # on, is in the image: `per_stride` of every `stride` taps.
+    first, end = np.maximum(0.0, -reach), np.minimum(kernel, padding + input_size)
+    per_stride = np.minimum(input_size, stride)
+
+    def live_before(tap: Any) -> Any:
+        strides = np.floor((tap - padding) / stride)
+        return strides * per_stride + np.minimum(tap - padding - strides * stride, per_stride)
+
+    live = np.maximum(0.0, live_before(end) - live_before(first))
+    return kernel * kernel - live * live
 
 
 def _fire(
@@ -301,22 +361,28 @@ def _fire(
     )
 
 
-def _totals(stages: list[_Stage]) -> dict[str, Any]:
-    """The cost columns of the walk's rows."""
-    params = sum(stage.params for stage in stages)
-    macs = sum(stage.macs for stage in stages)
-    activations = sum(stage.activations for stage in stages)
-    alive = stages[0].alive
-    for stage in stages[1:]:
+def _totals(stages: Iterable[_Stage]) -> tuple[dict[str, Any], _Stage]:
+    """The cost columns of the walk's rows, and the last stage.
+
+    Summed as the walk goes, so that a block's working set is a stage, which stays in the cache.
+    """
+    params = dead = macs = activations = alive = 0.0
+    for stage in stages:
+        params = params + stage.params
+        dead = dead + stage.dead
+        macs = macs + stage.macs
+        activations = activations + stage.activations
         alive = np.maximum(alive, stage.alive)
-    return {
+    totals = {
         "params": params,
+        "live_params": params - dead,
         "macs": macs,
         "flops": 2 * macs,
         "size_mb": params * 4 / 1e6,
         "activations": activations,
         "peak_activation_bytes": 4 * alive,
     }
+    return totals, stage
 
 
 def _check_exact(totals: Mapping[str, Any], columns: Columns, feasible: Any) -> None:

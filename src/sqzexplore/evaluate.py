@@ -250,6 +250,7 @@ def describe_row(architecture: Architecture, spec: Spec, data: ImageData | None)
     """What is known of an architecture before anything is measured."""
     row: dict[str, Any] = {
         "arch_id": architecture.arch_id,
+        "net_id": architecture.net_id,
         **architecture.model_dump(),
         "pool_after": format_value(architecture.pool_after),
         "overrides": format_overrides(architecture.overrides),

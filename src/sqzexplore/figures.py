@@ -23,6 +23,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from .analysis import pareto_front
 from .completeness import planned
+from .cost import COST_COLUMNS
 from .reference import published
 from .results import TRIALS, data_name, meeting_constraints
 from .spec import FigureSpec, Spec
@@ -31,6 +32,7 @@ from .style import BLUE, GREY, ORANGE, STYLE, own_axes, panels, save
 _NAMES = {
     "top1": "top-1 accuracy",
     "params": "parameters",
+    "live_params": "living parameters",
     "macs": "MACs",
     "flops": "FLOPs",
     "size_mb": "size",
@@ -195,9 +197,9 @@ def axis_label(frame: pd.DataFrame, column: str) -> str:
     if plain in _NAMES and plain != "top1" and size in frame and len(frame):
         pixels = frame[size].iloc[0]
         which = "trained network" if column != plain else "network"
-        per_image = plain in ("macs", "flops", "activations", "peak_activation_bytes")
-        name += f" of the {which}, {pixels}x{pixels}" if per_image else ""
-        name += " of the trained network" if plain != column and not per_image else ""
+        sized = plain in {*COST_COLUMNS} - {"params", "size_mb"}  # depends on the image's side
+        name += f" of the {which}, {pixels}x{pixels}" if sized else ""
+        name += " of the trained network" if plain != column and not sized else ""
         name += f", {pixels}x{pixels}" if plain in ("images_per_s",) else ""
     return f"{name} ({unit})" if unit else name
 

@@ -78,6 +78,7 @@ class Record:
             "trial": trial.number,
             "state": row["state"],
             "arch_id": row["arch_id"],
+            "net_id": row.get("net_id"),  # what an older version measured has no such key
         }
         self._tables["trials"].append(identity | row)
         for name in TABLES:
@@ -96,7 +97,7 @@ class Record:
             self.unmeasured.remove(number)
             row = next(row for row in self._tables["trials"] if row["trial"] == number)
             row |= content["row"]
-            identity = {name: row[name] for name in ("sweep", "trial", "state", "arch_id")}
+            identity = {name: row[name] for name in ("sweep", "trial", "state", "arch_id", "net_id")}
             self._tables["throughput"] += [identity | each for each in content["throughput"]]
             if "error" in content["row"]:
                 text = f"trial {number} ({row['arch_id']}): {row['error']}"

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .architecture import FIELDS, Architecture
-from .columns import format_value, with_overrides
+from .columns import architecture_at, columns_of_frame, format_value, with_overrides
 from .errors import UserError
 from .files import write_atomically
 
@@ -44,6 +44,9 @@ _FIELD_TYPES: dict[type, _Type] = {
 }
 _COST = {
     "params": Column("Int64", "", "weights, biases and BatchNorm's scales and shifts"),
+    "live_params": Column(
+        "Int64", "", "params without the weights whose tap meets padding alone, at the input's size"
+    ),
     "macs": Column("Int64", "", "multiply-accumulates of the convolutions, one image"),
     "flops": Column("Int64", "", "2 x MACs"),
     "size_mb": Column("Float64", "MB", "4 bytes a parameter, 1e6 bytes a MB"),
@@ -62,6 +65,9 @@ _TRIAL = {
         "from chance; pruned: ended early by the search; failed: see error",
     ),
     "arch_id": Column("string", "", "names the architecture's metaparameters"),
+    "net_id": Column(
+        "string", "", "names the network that they give; other metaparameters may give the same"
+    ),
 }
 _RUN = {
     "top1": Column("Float64", "%", "top-1 accuracy on the test split after the last epoch"),
@@ -288,13 +294,17 @@ def _read(file: Path, table: str) -> pd.DataFrame:
     try:
         # From one opening of the file: between two, a running sweep can put another in its place.
         frame = pd.read_parquet(io.BytesIO(file.read_bytes()))
-        missing = [name for name in _TRIAL if name not in frame]
+        missing = [name for name in _TRIAL if name not in frame and name != "net_id"]
         if missing:
             raise ValueError(f"it has no column {missing[0]}")
         # What an older version did not measure is missing; a metaparameter that it did not have
         # was at what is now its default.
         absent = {name: _DEFAULTS[name] for name in types if name in FIELDS and name not in frame}
-        return frame.assign(**absent).reindex(columns=[*types]).astype(types)
+        frame = frame.assign(**absent).reindex(columns=[*types]).astype(types)
+        unnamed = frame["net_id"].isna()
+        if unnamed.any():
+            frame.loc[unnamed, "net_id"] = _net_ids(frame[unnamed], file, table)
+        return frame
     except (OSError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -320,6 +330,21 @@ def right_images(row: pd.Series, count: int) -> np.ndarray:
     """
     packed = np.frombuffer(base64.b64decode(row["right"]), np.uint8)
     return np.unpackbits(packed, count=count).astype(bool)
+
+
+def _net_ids(rows: pd.DataFrame, file: Path, table: str) -> Any:
+    """`net_id` of rows that an older version wrote without: by their fields, or, where a table has
+    none, by the table of trials beside it, if there is one."""
+    if table == "trials":
+        rows = rows.dropna(subset=[*FIELDS])
+        columns = columns_of_frame(rows)
+        ids = [architecture_at(columns, row).net_id for row in range(len(rows))]
+        return pd.Series(ids, index=rows.index, dtype="string")
+    beside = file.with_name("trials.parquet")
+    if not beside.is_file():
+        return pd.NA
+    trials = _read(beside, "trials")
+    return rows["arch_id"].map(dict(zip(trials["arch_id"], trials["net_id"], strict=True)))
 
 
 def meeting_constraints(trials: pd.DataFrame) -> pd.DataFrame:

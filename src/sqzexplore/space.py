@@ -28,7 +28,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from .architecture import FIELDS, KEYS, Architecture, parse_layers
-from .columns import architecture_at, columns_of, encode, format_value
+from .columns import Columns, architecture_at, columns_of, encode, format_value
 from .cost import cost_columns
 from .errors import UserError
 from .expressions import Expression
@@ -127,6 +127,10 @@ class Variant:
 
     input_size: int
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def columns(self, columns: Columns) -> dict[str, Any]:
+        """What becomes of architectures as columns."""
+        return {**columns, **{name: encode(name, [v])[0] for name, v in self.changes.items()}}
 
 
 @dataclass(frozen=True)
@@ -259,8 +263,7 @@ class Space:
         costs: dict[str, NDArray[Any]] = {}
         keep = np.ones(rows, dtype=bool)
         for variant in self.variants:
-            changes = {name: encode(name, [value])[0] for name, value in variant.changes.items()}
-            table, feasible = cost_columns({**columns, **changes}, rows, variant.input_size)
+            table, feasible = cost_columns(variant.columns(columns), rows, variant.input_size)
             keep &= feasible
             costs = costs or table
         for constraint in self.constraints:
@@ -276,13 +279,9 @@ class Space:
         for start, keep in self.blocks():
             yield from (start + np.flatnonzero(keep)).tolist()
 
-    def count(self, looked_at: Callable[[int], None] = lambda rows: None) -> int:
-        """How many architectures are feasible, exactly; `looked_at` is told of rows as they are."""
-        feasible = 0
-        for _, keep in self.blocks():
-            feasible += int(keep.sum())
-            looked_at(len(keep))
-        return feasible
+    def count(self) -> int:
+        """How many architectures are feasible, exactly."""
+        return sum(int(keep.sum()) for _, keep in self.blocks())
 
     def ask(self, study: Study) -> Trial:
         """A new trial of the study, with a parameter for each axis that exists there."""

@@ -21,6 +21,7 @@ from pydantic import (
 from . import yamltext
 from .architecture import FIELDS, Architecture
 from .augment import Augmentation
+from .cost import COST_COLUMNS
 from .data import check_data_name
 from .errors import UserError, nearest, shown
 from .expressions import MEASURED, Expression
@@ -35,12 +36,7 @@ from .yamltext import KeyPath, Problem
 #: Columns that a search can aim at, and what each needs to be measured.
 OBJECTIVES = {
     "top1": "accuracy",
-    "params": "cost",
-    "macs": "cost",
-    "flops": "cost",
-    "size_mb": "cost",
-    "activations": "cost",
-    "peak_activation_bytes": "cost",
+    **dict.fromkeys(COST_COLUMNS, "cost"),
     "images_per_s": "throughput",
     "latency_ms_p50": "throughput",
 }
@@ -461,7 +457,7 @@ def _check_figures(spec: Spec) -> None:
 
 def figure_columns(spec: Spec) -> list[str]:
     """The numeric columns that a sweep of this spec fills."""
-    columns = ["params", "macs", "flops", "size_mb", "activations", "peak_activation_bytes"]
+    columns = [*COST_COLUMNS]
     if spec.measure.accuracy:
         columns += ["top1", *(f"train_{name}" for name in columns)]
     if spec.measure.throughput:

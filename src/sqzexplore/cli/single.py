@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from .. import bench as bench_
-from .. import distributed, yamltext
+from .. import distributed, small_maps, yamltext
 from ..architecture import FIELDS, KEYS, Architecture, preset
 from ..checkpoint import MODEL_FILE
 from ..cost import Cost, cost
@@ -55,9 +55,14 @@ def describe(
     counted = cost(architecture, input_size)
     if as_json:
         plain = {"architecture": architecture.model_dump(mode="json")} | asdict(counted)
-        print(json.dumps({"arch_id": architecture.arch_id, **plain}, indent=2))
+        ids = {"arch_id": architecture.arch_id, "net_id": architecture.net_id}
+        print(json.dumps(ids | plain, indent=2))
         return
-    _print_architecture(preset_name, counted)
+    _print_architecture(f"{preset_name}, network {architecture.net_id}", counted)
+    if small := small_maps.described(architecture, input_size):
+        err.print(
+            f"warning: 3x3 filters see a map below 3x3: {small}", highlight=False, soft_wrap=True
+        )
 
 
 @app.command()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from rich.table import Table
@@ -15,8 +17,9 @@ from rich.table import Table
 from .. import distributed
 from .. import status as status_
 from ..choices import choices
-from ..columns import format_value
+from ..columns import Columns, format_value, take_rows
 from ..completeness import SPEC_FILE, completeness
+from ..data import Source
 from ..display import RowsDisplay, SweepDisplay, print_results
 from ..drawing import draw_all, seeds_of
 from ..errors import UserError, shown
@@ -26,6 +29,7 @@ from ..files import exclusive
 from ..programs import ExportMismatch
 from ..report import write_report
 from ..results import largest_budget, load_results
+from ..small_maps import SmallMaps
 from ..space import Space
 from ..spec import Spec
 from ..study import MakeEngine, run_sweep, workers_for
@@ -49,6 +53,8 @@ from .base import (
 _PACKED = 8
 #: Combinations that `validate` goes through: less than a minute.
 _MOST_COUNTED = 10**8
+#: Architectures that it draws of a larger or a continuous space.
+_DRAWN = 100_000
 
 
 @app.command()
@@ -133,6 +139,8 @@ def validate(spec_file: SpecFile) -> None:
     """Check a spec; say how many architectures it has and what its run will cost."""
     spec = Spec.load(spec_file)
     space = spec.design_space
+    source = open_asked(spec.measure.accuracy) if spec.measure.accuracy else None
+    feasible, warnings = _look_at(spec, source)
     table = Table(title=f"{spec_file}: valid", show_header=False, title_justify="left")
     table.add_row("sweep", spec.name)
     for axis in space.axes:
@@ -147,7 +155,6 @@ def validate(spec_file: SpecFile) -> None:
     for constraint in spec.result_constraints:
         table.add_row("constraint on results", constraint.text)
     if space.enumerable:
-        feasible = _count(space)
         known = f"{feasible:,}" if feasible is not None else "an unknown number (too many to count)"
         table.add_row("architectures", f"{space.size:,}, of which {known} are feasible")
         if feasible is not None:
@@ -156,11 +163,13 @@ def validate(spec_file: SpecFile) -> None:
         table.add_row("timeout", f"{timeout:,.0f} s")
     if trials is not None:
         table.add_row("trials", f"{trials:,} ({spec.search.sampler})")
-        for name, text in _expected_cost(spec, trials).items():
+        for name, text in _expected_cost(spec, trials, source).items():
             table.add_row(name, text)
     out.print(table)
     if spec.measure.accuracy:
         warn_of_emulation(spec.measure.accuracy.precision, resolve_device("auto"))
+    for warning in warnings:
+        err.print(f"warning: {warning}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -310,16 +319,50 @@ def _follow(spec: Spec, device: torch.device) -> None:
         follow(data)
 
 
-def _count(space: Space) -> int | None:
-    """How many architectures are feasible, exactly; None where counting would take minutes."""
-    if space.size > _MOST_COUNTED:
-        return None
+def _look_at(spec: Spec, source: Source | None) -> tuple[int | None, list[str]]:
+    """How many architectures are feasible, exactly, and what to warn of in them.
+
+    Where counting would take minutes or never end, the number is None, and the warnings are of some
+    that are drawn.
+    """
+    space = spec.design_space
+    looks = {"deployed": SmallMaps(space.variants[0])}
+    if source:
+        proxy = space.variants[-1]
+        data = {"in_channels": source.channels, "num_classes": len(source.classes)}
+        looks["trained"] = SmallMaps(replace(proxy, changes={**proxy.changes, **data}))
+    feasible, whole = 0, space.enumerable and space.size <= _MOST_COUNTED
+    for columns, rows in _feasible(space) if whole else _drawn(space):
+        feasible += rows
+        for look in looks.values():
+            look.add(columns, rows)
+    axes = [axis.field for axis in space.axes]
+    texts = {
+        f"{name} at {look.input_size}x{look.input_size} pixels": look.text(axes, drawn=not whole)
+        for name, look in looks.items()
+    }
+    warnings = [f"{network}: {text}" for network, text in texts.items() if text]
+    return feasible if whole else None, warnings
+
+
+def _feasible(space: Space) -> Iterator[tuple[Columns, int]]:
+    """The feasible architectures of a space as columns, block by block."""
     with RowsDisplay(err) as display:
         display.start("counting", space.size)
-        return space.count(display.advance)
+        for start, keep in space.blocks():
+            numbers = start + np.flatnonzero(keep)
+            yield space.columns_at(numbers), len(numbers)
+            display.advance(len(keep))
 
 
-def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
+def _drawn(space: Space) -> Iterator[tuple[Columns, int]]:
+    """Those that are feasible of some drawn at random."""
+    columns = space.sample(_DRAWN, seed=0)
+    numbers = np.flatnonzero(space.feasible(columns, _DRAWN))
+    yield take_rows(columns, numbers), len(numbers)
+
+
+def _expected_cost(spec: Spec, trials: int, source: Source | None) -> dict[str, str]:
     """What a run will do: trainings, their arithmetic, measurements."""
     expected = {}
     space = spec.design_space
@@ -328,7 +371,7 @@ def _expected_cost(spec: Spec, trials: int) -> dict[str, str]:
         count = trials * accuracy.seeds * len(budgets)
         each = " or ".join(map(str, budgets))
         expected["trainings"] = f"{count:,}, of {each} epochs{' each' * (len(budgets) == 1)}"
-        source = open_asked(accuracy)
+        assert source is not None
         expected["data"] = source.description
         if spec.search.sampler == "grid" and trials <= 10_000:
             images = len(source.train) * sum(budgets) * accuracy.seeds

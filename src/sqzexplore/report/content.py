@@ -383,7 +383,7 @@ def _failures(spec: Spec, trials: pd.DataFrame) -> Table:
 def _origins(trials: pd.DataFrame, throughput: pd.DataFrame) -> list[Origin]:
     origins = [
         Origin(
-            "Counts: params, macs, flops, size_mb, activations",
+            "Counts: params, live_params, macs, flops, size_mb, activations",
             "Exact, in closed form, of the deployed network and one image; nothing is measured.",
             _distinct(trials, ["input_size", "sqzexplore_version", "git_commit"]),
         )
