@@ -74,6 +74,7 @@ def small_spec(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[servers.Postgres]:
     """A real PostgreSQL server; each process of a test run that asks has its own."""
+    servers.need_postgres()
     with servers.postgres() as server:
         yield server
 

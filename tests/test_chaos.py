@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import servers
+
 CHAOS = Path(__file__).resolve().parent.parent / "benchmarks" / "chaos.py"
 
 
@@ -21,6 +23,8 @@ CHAOS = Path(__file__).resolve().parent.parent / "benchmarks" / "chaos.py"
     ids=["journal", "postgres"],
 )
 def test_a_sweep_under_a_monkey(options: list[str], tmp_path: Path) -> None:
+    if "postgres" in options:
+        servers.need_postgres()
     out = tmp_path / "chaos.csv"
     sizes = ["--architectures", "6", "--epochs", "1", "--workers", "2", "--timeout", "10"]
     command = [*options, *sizes, "--every", "1.5", "--limit", "240", "--out", out]

@@ -35,6 +35,16 @@ def hides(text: str) -> bool:
     return not any(secret in text for secret in (*SECRETS, "p@ss", "p%40ss", "rd%", "w{o}"))
 
 
+def test_nothing_needs_a_driver_before_a_server_is_asked_for() -> None:
+    """Else no test at all is collected where there is none."""
+    code = "import sys; sys.modules['psycopg'] = None; import conftest"
+    folder = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def proxy(database: str) -> Iterator[servers.Proxy]:
     """A gRPC proxy in front of `database`, in a process of its own."""

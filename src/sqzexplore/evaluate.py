@@ -29,10 +29,11 @@ from .data import ImageData, Source, load, open_data
 from .errors import UserError
 from .expressions import MEASURED
 from .files import write_json
+from .memory import is_lost
 from .prepare import Settings
 from .recipe import Recipe
 from .spec import AccuracySpec, Spec
-from .throughput import forget_references, measure, over_batches
+from .throughput import DeviceLost, forget_references, measure, over_batches
 from .training import Epoch, identity, lead
 
 #: Called with the share of a task's work that is newly done, and what was done.
@@ -388,7 +389,7 @@ class Bench:
 
         Raises:
             OSError: the disk's trouble is not the architecture's; the trial can go on later.
-            torch.AcceleratorError: the GPU is of no more use to this process.
+            RuntimeError: the GPU is of no more use to this process.
         """
         for task, turns in list(self._running.items()):
             try:
@@ -396,8 +397,8 @@ class Bench:
             except OSError:
                 raise
             except Exception as error:
-                if is_poisoned(error):
-                    raise
+                if isinstance(error, DeviceLost) or is_lost(self.device):
+                    raise  # every later task would fail too
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
                 measured = Measured(error=reason)
             if measured is not None:
@@ -486,13 +487,6 @@ class Bench:
     def _origin(self, started_at: datetime, spent: float) -> dict[str, Any]:
         device = str(self.device)
         return {"device": device} | provenance.of_trial(device, started_at, spent)
-
-
-def is_poisoned(error: Exception) -> bool:
-    """Whether a process can do nothing more on its GPU after this error."""
-    if not isinstance(error, getattr(torch, "AcceleratorError", RuntimeError)):
-        return False
-    return "CUDA error" in str(error) and "out of memory" not in str(error)
 
 
 class _Kept:

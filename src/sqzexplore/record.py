@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from .files import write_json
-from .results import TABLES, write_tables
+from .results import IDENTITY, TABLES, write_tables
 
 #: Of what state a trial's throughput is measured once all trainings are over.
 _MEASURED = ("complete", "diverged", "dead")
@@ -97,7 +97,7 @@ class Record:
             self.unmeasured.remove(number)
             row = next(row for row in self._tables["trials"] if row["trial"] == number)
             row |= content["row"]
-            identity = {name: row[name] for name in ("sweep", "trial", "state", "arch_id", "net_id")}
+            identity = {name: row[name] for name in IDENTITY}
             self._tables["throughput"] += [identity | each for each in content["throughput"]]
             if "error" in content["row"]:
                 text = f"trial {number} ({row['arch_id']}): {row['error']}"

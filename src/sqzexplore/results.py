@@ -69,6 +69,8 @@ _TRIAL = {
         "string", "", "names the network that they give; other metaparameters may give the same"
     ),
 }
+#: The columns that every table begins with.
+IDENTITY = tuple(_TRIAL)
 _RUN = {
     "top1": Column("Float64", "%", "top-1 accuracy on the test split after the last epoch"),
     "top5": Column("Float64", "%", "share of the same whose class is among the five likeliest"),
