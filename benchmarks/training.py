@@ -4,33 +4,45 @@
 
 One run, the same networks, batch, optimiser, augmentation (shift by 4, flip) and images. The plain
 loop is what a tutorial writes: a Dataset decodes each image with PIL, shifts, flips and normalises
-it, two workers, float32, channels first. Ours is the trainer as a sweep calls it, in float32 and in
-bfloat16; its time includes building the network and evaluating 256 images. The rounds alternate;
-each line says the median and the range over them. Run nothing else on the machine.
+it, float32, channels first, on all cores, with two loader processes and with one a core. Ours is
+the trainer as a sweep uses it, its time with building the network and evaluating 256 images: on a
+CPU a training of one thread on every core at once, all images counted; on a GPU one training, and
+several by turns. The rounds alternate; the table says the median and the range of each way, and the
+median of the ratios to the first in the same round. A row is written after each measurement; run
+again, what is there is kept. Run nothing else on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
+import multiprocessing
 import random
-import statistics
+import sys
 import time
-import timeit
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageOps
+from rich.console import Console
+from rich.table import Table
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 import sqzexplore as sqz
 from sqzexplore import provenance
 from sqzexplore.data import ImageData, Source, Split, load, open_data
-from sqzexplore.recipe import Recipe, optimizer
-from sqzexplore.training import fit
+from sqzexplore.engine import usable_cores
+from sqzexplore.files import write_atomically
+from sqzexplore.recipe import Recipe
+from sqzexplore.training import Training
 
 NETWORKS = {
     "width 0.25, stem 3x3/2 (the CIFAR-10 sweeps' proxy)": sqz.Architecture(
@@ -64,10 +76,12 @@ class Encoded(Dataset[tuple[torch.Tensor, int]]):
         return torch.from_numpy(pixels.transpose(2, 0, 1)), int(self.part.labels[number])
 
 
-def plain(architecture: sqz.Architecture, images: Encoded, batch: int, device: str) -> None:
+def plain(
+    architecture: sqz.Architecture, images: Encoded, batch: int, device: str, loaders: int
+) -> None:
     net = sqz.build(architecture).to(device).train()
     optimizer = torch.optim.AdamW(net.parameters(), 0.003, weight_decay=0.05)
-    for x, y in DataLoader(images, batch, shuffle=True, num_workers=2):
+    for x, y in DataLoader(images, batch, shuffle=True, num_workers=loaders):
         loss = cross_entropy(net(x.to(device)), y.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -75,98 +89,135 @@ def plain(architecture: sqz.Architecture, images: Encoded, batch: int, device: s
         optimizer.step()
 
 
-def step_of(
-    architecture: sqz.Architecture, batch: int, device: str, compiled: bool
-) -> Callable[[], None]:
-    """One training step in bfloat16 on fixed images, made once: the first call compiles."""
-    recipe = Recipe(precision="bfloat16")
-    images = torch.randn(batch, architecture.in_channels, 32, 32, device=device)
-    images = images.to(memory_format=torch.channels_last)
-    labels = torch.randint(0, architecture.num_classes, (batch,), device=device)
-    net = sqz.build(architecture).to(device).to(memory_format=torch.channels_last).train()
-    update = optimizer(net, recipe)
-    forward = torch.compile(net) if compiled else net
-
-    def step() -> None:
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            logits = forward(images)
-        loss = cross_entropy(logits.float(), labels)
-        update.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        update.step()
-        if device != "cpu":
-            torch.cuda.synchronize()
-
-    step()
-    return step
+def ours(architecture: sqz.Architecture, data: ImageData, recipe: Recipe, pack: int) -> None:
+    """Trainings by turns."""
+    running = [Training(architecture, data, recipe, seed) for seed in range(pack)]
+    while running:
+        running = [one for one in running if one.turn()]
 
 
-def report_compiled(batch: int, device: str, rounds: int) -> None:
-    """Whether torch.compile pays in training: its time, and the step's, eager / compiled."""
-    for name, architecture in NETWORKS.items():
-        eager = step_of(architecture, batch, device, False)
-        started = time.perf_counter()
-        compiled = step_of(architecture, batch, device, True)
-        took = time.perf_counter() - started
-        times = [
-            [timeit.timeit(step, number=5) for step in (eager, compiled)] for _ in range(rounds)
-        ]
-        ratios = [a / b for a, b in times]
-        print(
-            f"{name}: compiled in {took:.0f} s, a step then is {statistics.median(ratios):.2f}x "
-            f"({min(ratios):.2f} to {max(ratios):.2f}) as fast as eager"
-        )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", default="${CIFAR10}")
-    parser.add_argument("--images", type=int, default=12800)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="torch.compile against eager only")
-    asked = parser.parse_args()
-    if asked.compile:
-        return report_compiled(asked.batch, asked.device, asked.rounds)
+def prepared(asked: argparse.Namespace) -> tuple[Encoded, ImageData]:
+    """The images, as they are stored and as ours keeps them."""
     source = open_data(asked.data)
     data = load(source, 32).to(torch.device(asked.device))
     encoded = Encoded(source, asked.images, data)
     first = Split(data.train.images[: asked.images], data.train.labels[: asked.images])
     few = Split(first.images[:128], first.labels[:128])
-    data = replace(data, train=first, validation=few, test=few)
-    print(
-        f"{provenance.device_name(asked.device)}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {data.description}, batch {asked.batch}, "
-        f"{asked.images:,} images a round, {asked.rounds} rounds"
-    )
-    for name, architecture in NETWORKS.items():
-        ways = {
-            "plain loop": lambda a=architecture: plain(a, encoded, asked.batch, asked.device),
-            **{
-                f"ours, {precision}": lambda a=architecture, p=precision: fit(
-                    a, data, Recipe(epochs=1, batch_size=asked.batch, precision=p), 0
-                )
-                for precision in ("float32", "bfloat16")
-            },
-        }
-        rates: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(asked.rounds):
-            for way, work in ways.items():
-                started = time.perf_counter()
-                work()
-                if asked.device != "cpu":
-                    torch.cuda.synchronize()
-                rates[way].append(asked.images / (time.perf_counter() - started))
-        print(name)
-        for way, values in rates.items():
-            ratios = [b / a for a, b in zip(rates["plain loop"], values, strict=True)]
-            print(
-                f"  {way:15s} {statistics.median(values):8,.0f} images/s "
-                f"({min(values):,.0f} to {max(values):,.0f}), "
-                f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+    return encoded, replace(data, train=first, validation=few, test=few)
+
+
+def serve(asked: argparse.Namespace, pipe: Connection) -> None:
+    """A process on one core that trains when it is told to."""
+    torch.set_num_threads(1)
+    _, data = prepared(asked)
+    pipe.send("ready")
+    while (job := pipe.recv()) is not None:
+        ours(NETWORKS[job[0]], data, job[1], 1)
+        pipe.send("done")
+
+
+class Processes:
+    """Trainings side by side, one a core."""
+
+    def __init__(self, asked: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipes = []
+        for _ in usable_cores():
+            mine, theirs = context.Pipe()
+            context.Process(target=serve, args=(asked, theirs), daemon=True).start()
+            self.pipes.append(mine)
+        self._wait()
+
+    def train(self, name: str, recipe: Recipe) -> None:
+        for pipe in self.pipes:
+            pipe.send((name, recipe))
+        self._wait()
+
+    def _wait(self) -> None:
+        for pipe in self.pipes:
+            pipe.recv()
+
+
+def ways_of(
+    name: str,
+    asked: argparse.Namespace,
+    encoded: Encoded,
+    data: ImageData,
+    beside: Processes | None,
+) -> dict[str, tuple[Callable[[], None], int]]:
+    """What is timed, and how many trainings each is; the first is the baseline."""
+    architecture = NETWORKS[name]
+    cores = len(usable_cores())
+    ways: dict[str, tuple[Callable[[], None], int]] = {}
+    for loaders in dict.fromkeys((2, cores)):
+        work = partial(plain, architecture, encoded, asked.batch, asked.device, loaders)
+        ways[f"plain loop, {loaders} loaders"] = (work, 1)
+    for precision in ("float32", "bfloat16") if beside else ("float32", "tf32", "bfloat16"):
+        recipe = Recipe(epochs=1, batch_size=asked.batch, precision=precision)
+        if beside:
+            way = f"ours, {precision}, {cores} trainings of one thread"
+            ways[way] = (partial(beside.train, name, recipe), cores)
+            continue
+        for pack in (1, 8):
+            way = f"ours, {precision}, {pack} by turns"
+            ways[way] = (partial(ours, architecture, data, recipe, pack), pack)
+    return ways
+
+
+def report(rows: pd.DataFrame, console: Console) -> None:
+    for name, part in rows.groupby("network", sort=False):
+        table = Table(title=f"{name}: images/s", title_justify="left")
+        for heading in ("way", "median", "least to greatest", "x the first", "least to greatest"):
+            table.add_column(heading, justify="right")
+        rounds = part.pivot(index="round", columns="way", values="images_per_s")
+        for way in part["way"].unique():
+            rates, ratios = rounds[way], rounds[way] / rounds[part["way"].iloc[0]]
+            table.add_row(
+                way,
+                f"{rates.median():,.0f}",
+                f"{rates.min():,.0f} to {rates.max():,.0f}",
+                f"{ratios.median():.2f}",
+                f"{ratios.min():.2f} to {ratios.max():.2f}",
             )
+        console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="${CIFAR10}")
+    parser.add_argument("--images", type=int, default=12800)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/training.csv"))
+    asked = parser.parse_args()
+    encoded, data = prepared(asked)
+    beside = Processes(asked) if asked.device == "cpu" else None
+    origin = provenance.of_sweep(asked.device)
+    settings = {n: origin[n] for n in ("device", "device_name", "cpu_capability", "git_commit")}
+    settings |= {"data": data.name, "images": asked.images, "batch": asked.batch}
+    rows = pd.read_csv(asked.out).to_dict("records") if asked.out.exists() else []
+    for name, turn in itertools.product(NETWORKS, range(asked.rounds)):
+        ways = ways_of(name, asked, encoded, data, beside)
+        order = list(ways)
+        for way in random.Random(turn).sample(order, len(order)):
+            key = {"network": name, "way": way, "round": turn} | settings
+            if any(all(row[column] == value for column, value in key.items()) for row in rows):
+                continue
+            work, trainings = ways[way]
+            started = time.perf_counter()
+            work()
+            if asked.device != "cpu":
+                torch.cuda.synchronize()
+            spent = time.perf_counter() - started
+            speed = round(trainings * asked.images / spent, 1)
+            rows.append(key | {"threads": torch.get_num_threads(), "images_per_s": speed})
+            rows.sort(key=lambda row: [*NETWORKS].index(row["network"]))
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(asked.out, pd.DataFrame(rows).to_csv(index=False).encode())
+            print(f"{name}, round {turn + 1}: {way}: {speed:,.0f} images/s", flush=True)
+    report(pd.DataFrame(rows), Console(width=None if sys.stdout.isatty() else 140))
+    print(f"written: {asked.out}")
 
 
 if __name__ == "__main__":

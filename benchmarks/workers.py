@@ -1,20 +1,27 @@
-"""Trials an hour with several workers at once on one device, in one run.
+"""Trainings an hour, by how the machine is used, in one run: quiet, and beside a busy neighbour.
 
-    python benchmarks/workers.py [--device cpu|cuda:0] [--workers 1,2,4,8] [--data digits]
+    python benchmarks/workers.py [--device cpu|cuda:0] [--data digits] [--rounds 3] [--neighbour]
 
-The same trials, of one training each, are swept with each number of workers by turns, `--rounds`
-times, into a new folder each time. What is timed is from the first end of a trial to the last: the
-start of the processes, which does not grow with a sweep, is not in it. On a CPU each worker has
-its share of the cores; on a GPU they share it.
+The same trials, of one training each, are swept in several ways by turns, into a new folder each
+time. On a CPU: one training at a time on all cores, which is what torch does by itself; one on one
+core; as many at once as there are cores, each on one thread, which is the default; twice as many.
+On a GPU: one process that packs 1, 4, 8 trainings, and several processes. `--neighbour`: each
+way also beside one busy process of another session of the same machine. What is timed is from the
+end of the first trials, one a slot, to the last: the start of the processes, which does not grow
+with a sweep, is not in it. A row is written after each sweep; run again, what is there is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sqzexplore import provenance
+from sqzexplore.engine import usable_cores
 from sqzexplore.files import write_atomically
 from sqzexplore.spec import Spec
 from sqzexplore.study import run_sweep
@@ -30,15 +38,45 @@ from sqzexplore.throughput import resolve_device
 
 SPEC = """
 name: workers
-base: {{width_multiplier: {width}}}
+base: {{width_multiplier: {width}, stem_kernel: 3, stem_stride: 2, stem_padding: 1}}
 space:
   squeeze_ratio: [0.125, 0.25, 0.5, 0.75]
   bypass: [none, simple]
   fraction_3x3: [0.25, 0.5, 0.75, 1.0]
+input_size: 32
 search: {{sampler: random, trials: {trials}, retries: 0}}
 measure:
-  accuracy: {{data: "{data}", epochs: {epochs}, seeds: 1, proxy: {{pool_after: [1, 3, 5]}}}}
+  accuracy: {{data: "{data}", epochs: {epochs}, seeds: 1, batch_size: {batch}, threads: {threads}}}
 """
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the machine is used: processes, threads of each training, trainings by turns in each."""
+
+    name: str
+    workers: int
+    threads: int = 1
+    pack: int = 1
+
+    @property
+    def slots(self) -> int:
+        """Trainings at once."""
+        return self.workers * self.pack
+
+
+def ways(device: str) -> list[Way]:
+    """The first is the baseline."""
+    if device != "cpu":
+        packed = [Way(f"1 process, {n} packed", 1, 1, n) for n in (1, 4, 8, 16)]
+        return [*packed, Way("4 processes", 4), Way("2 processes, 4 packed", 2, 1, 4)]
+    cores = len(usable_cores())
+    return [
+        Way(f"1 training, {cores} threads", 1, cores),
+        Way("1 training, 1 thread", 1),
+        Way(f"{cores} trainings, 1 thread each (default)", cores),
+        Way(f"{2 * cores} trainings, 1 thread each", 2 * cores),
+    ]
 
 
 class Ends:
@@ -46,67 +84,98 @@ class Ends:
 
     def __init__(self) -> None:
         self.at: list[float] = []
-        self.data = ""
 
     def start(self, trials: int, units: float, done_units: float) -> None: ...
 
     def advance(self, units: float, what: str) -> None: ...
 
     def trial(self, row: Mapping[str, Any], number: int, trials: int) -> None:
-        assert row["state"] == "complete", row
+        assert row["state"] in ("complete", "dead"), row
         self.at.append(time.perf_counter())
-        self.data = row["data"]
 
 
-def rate(spec: Spec, device: str, workers: int) -> tuple[float, str]:
-    """Trials an hour, and the name of their data."""
+@contextmanager
+def neighbour(busy: bool) -> Iterator[None]:
+    """One busy process of another session, meanwhile."""
+    if not busy:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rate(spec: Spec, device: str, way: Way) -> float:
+    """Trials an hour, once every slot has had its first."""
     ends = Ends()
     with tempfile.TemporaryDirectory() as folder:
-        run_sweep(spec, Path(folder), resolve_device(device), ends, workers=workers)
-    return 3600 * (len(ends.at) - 1) / (ends.at[-1] - ends.at[0]), ends.data
+        place = resolve_device(device)
+        run_sweep(spec, Path(folder), place, ends, workers=way.workers, pack=way.pack)
+    at = sorted(ends.at)
+    return 3600 * (len(at) - way.slots) / (at[-1] - at[way.slots - 1])
+
+
+def report(rows: pd.DataFrame, console: Console) -> None:
+    """Median, least and greatest of each way, against the baseline and against itself, quiet."""
+    grouped = rows.groupby(["way", "neighbour"], sort=False)["trials_per_h"]
+    table = grouped.agg(["median", "min", "max"]).reset_index()
+    first = table["median"].iloc[0]
+    quiet = table[~table["neighbour"]].set_index("way")["median"]
+    shown = Table(title=f"trials an hour, {rows['device_name'].iloc[0]}")
+    for name in ("way", "neighbour", "median", "least to greatest", "x the first", "of its quiet"):
+        shown.add_column(name, justify="right")
+    for _, row in table.iterrows():
+        alone = row["median"] / quiet[row["way"]] if row["way"] in quiet else float("nan")
+        shown.add_row(
+            row["way"],
+            "busy" if row["neighbour"] else "",
+            f"{row['median']:,.0f}",
+            f"{row['min']:,.0f} to {row['max']:,.0f}",
+            f"{row['median'] / first:.2f}",
+            f"{alone:.0%}",
+        )
+    console.print(shown)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--workers", default="1,2,4,8")
     parser.add_argument("--data", default="digits")
-    parser.add_argument("--trials", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--neighbour", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/workers.csv"))
     asked = parser.parse_args()
     device = str(resolve_device(asked.device))
-    counts = [int(count) for count in asked.workers.split(",")]
-    settings = {name: vars(asked)[name] for name in ("width", "trials", "epochs", "rounds")}
-    spec = Spec.parse(SPEC.format(data=asked.data, **settings))
-    rows = []
-    console = Console()
+    settings = {n: vars(asked)[n] for n in ("data", "trials", "epochs", "batch", "width")}
+    origin = provenance.of_sweep(device)
+    origin = {n: origin[n] for n in ("device", "device_name", "cpu_capability", "git_commit")}
+    rows = pd.read_csv(asked.out).to_dict("records") if asked.out.exists() else []
+    console = Console(width=None if sys.stdout.isatty() else 140)
     for turn in range(asked.rounds):
-        for workers in random.Random(turn).sample(counts, len(counts)):
-            trials_per_h, data = rate(spec, device, workers)
-            rows.append({"workers": workers, "trials_per_h": trials_per_h})
-            console.print(f"round {turn + 1}: {workers} workers, {rows[-1]['trials_per_h']:,.0f}")
-    measured = pd.DataFrame(rows)
-    grouped = measured.groupby("workers")["trials_per_h"]
-    table = grouped.agg(trials_per_h="median", least="min", greatest="max").reset_index()
-    table["relative_to_one"] = table["trials_per_h"] / table["trials_per_h"].iloc[0]
-    origin = {"device": device, "device_name": provenance.device_name(device)}
-    origin |= {"data": data, "cores": provenance.of_sweep(device)["threads"]}
-    origin |= {"sqzexplore_version": provenance.version(), "git_commit": provenance.git_commit()}
-    table = table.assign(**settings, **origin)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(asked.out, table.to_csv(index=False).encode())
-    shown = Table(title=f"trials an hour, {device} ({origin['device_name']})")
-    for name in ("workers", "trials an hour", "least", "greatest", "x one worker"):
-        shown.add_column(name, justify="right")
-    for _, row in table.iterrows():
-        numbers = (row["trials_per_h"], row["least"], row["greatest"])
-        shown.add_row(
-            str(row["workers"]), *(f"{n:,.0f}" for n in numbers), f"{row['relative_to_one']:.2f}"
-        )
-    console.print(shown)
+        plan = [(way, busy) for way in ways(device) for busy in {False, asked.neighbour}]
+        for way, busy in random.Random(turn).sample(plan, len(plan)):
+            key = {"way": way.name, "neighbour": busy, "round": turn} | settings | origin
+            if any(all(row[name] == value for name, value in key.items()) for row in rows):
+                continue
+            spec = Spec.parse(SPEC.format(**settings, threads=way.threads))
+            with neighbour(busy):
+                found = rate(spec, device, way)
+            rows.append(key | {"cores": len(usable_cores()), "trials_per_h": round(found, 1)})
+            order = {way.name: number for number, way in enumerate(ways(device))}
+            rows.sort(key=lambda row: (order.get(row["way"], 99), row["neighbour"], row["round"]))
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(asked.out, pd.DataFrame(rows).to_csv(index=False).encode())
+            console.print(
+                f"round {turn + 1}: {way.name}{', beside a neighbour' * busy}: {found:,.0f}"
+            )
+    report(pd.DataFrame(rows), console)
     console.print(f"written: {asked.out}")
 
 

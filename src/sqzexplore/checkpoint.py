@@ -94,6 +94,8 @@ class Unfinished:
             weight = weights[int(number)]
             if tensor.shape == weight.shape:  # in the weight's memory format, as kernels expect
                 tensor = torch.empty_like(weight).copy_(tensor)
+            else:  # a count of steps, which a GPU's kernels read there
+                tensor = tensor.to(weight.device)
             optimizer.state[weight][key] = tensor
         return metadata["notes"]
 
