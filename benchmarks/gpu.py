@@ -1,7 +1,7 @@
 """Everything that a GPU is wanted for, in the order of its value: `make gpu`.
 
     CIFAR10=FOLDER python benchmarks/gpu.py [--minutes 8] [--only checks,level-gpu] [--list]
-        [--device cuda:0] [--out results/throughput-gpu] [--sweeps results] [-- MORE ...]
+        [--device cuda:0] [--out results/throughput-gpu] [--sweeps results/gpu] [-- MORE ...]
 
 Each step is a process of its own, which writes as it goes, and goes on where it was when it is run
 again. First every step has its budget; then, while time is left, what is unfinished has the rest,
@@ -84,14 +84,14 @@ ALL = (
     "--mode eager,cuda_graph --seconds 3"
 )
 CHECKS = "-m pytest -m gpu -q {tests}"
-TRAINING = "benchmarks/training.py --device {device}"
+TRAINING = "benchmarks/training.py --device {device} --out {out}/training.csv"
 WORKERS = (
     "benchmarks/workers.py --device {device} --data ${{CIFAR10}} --epochs 2 --out {out}/workers.csv"
 )
 STEPS = (
     # 8 minutes
     Step("checks", 100, CHECKS, "{out}/log/checks.txt", each_commit=True),
-    Step("training", 90, TRAINING, "{out}/log/training.txt", cifar10=True),
+    Step("training", 90, TRAINING, "{out}/training.csv", cifar10=True),
     sweep("level-gpu", 180),
     against_peer(
         *("throughput", 110, "{out}"),
@@ -286,7 +286,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="for all steps together [default: no limit]")
     parser.add_argument("--only", help="steps, with commas")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "throughput-gpu")
-    parser.add_argument("--sweeps", type=Path, default=ROOT / "results", help="folder of folders")
+    parser.add_argument(
+        "--sweeps", type=Path, default=ROOT / "results" / "gpu", help="folder of folders"
+    )
     parser.add_argument("--list", action="store_true", help="say what the steps are, and end")
     parser.add_argument("more", nargs="*", help="after --: more arguments of the one step")
     options = parser.parse_args()

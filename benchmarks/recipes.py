@@ -54,7 +54,7 @@ NESTEROV = replace(
 RIVALS = {
     "adamw": {
         f"AdamW {rate:g}, decay {decay:g}": replace(DEFAULT, rate=rate, weight_decay=decay)
-        for rate, decay in itertools.product((0.001, 0.003, 0.006, 0.01, 0.02), (0.0, 0.05))
+        for rate, decay in itertools.product((0.001, 0.003, 0.005, 0.01), (0.0, 0.05))
     },
     "sgd": {f"SGD {rate:g}": replace(NESTEROV, rate=rate) for rate in (0.02, 0.05, 0.1, 0.2)},
     "paper": {"paper": METHODS["paper"]},

@@ -138,17 +138,21 @@ class Processes:
             pipe.recv()
 
 
+#: What is timed, and how many trainings it is, by name.
+Ways = dict[str, tuple[Callable[[], None], int]]
+
+
 def ways_of(
     name: str,
     asked: argparse.Namespace,
     encoded: Encoded,
     data: ImageData,
     beside: Processes | None,
-) -> dict[str, tuple[Callable[[], None], int]]:
-    """What is timed, and how many trainings each is; the first is the baseline."""
+) -> Ways:
+    """The first is the baseline."""
     architecture = NETWORKS[name]
     cores = len(usable_cores())
-    ways: dict[str, tuple[Callable[[], None], int]] = {}
+    ways: Ways = {}
     for loaders in dict.fromkeys((2, cores)):
         work = partial(plain, architecture, encoded, asked.batch, asked.device, loaders)
         ways[f"plain loop, {loaders} loaders"] = (work, 1)
