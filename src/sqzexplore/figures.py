@@ -265,8 +265,8 @@ def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:
             f"{accuracy.seeds} seed{'s' if accuracy.seeds > 1 else ''}"
             + ("\n" + fill(f"trained with {proxy}", _TITLE_WIDTH) if proxy else "")
         )
-        learning = trials["still_learning"].dropna()
-        if learning.any():
+        if "still_learning" in trials and trials["still_learning"].any():
+            learning = trials["still_learning"].dropna()
             parts.append(f"{int(learning.sum())} of {len(learning)} networks were still learning")
     if "images_per_s" in columns and len(trials):
         for _, row in (
