@@ -215,3 +215,14 @@ def peak_activation_bytes(architecture: Any, size: int) -> int:
         alive = [n for n in sizes if born[n] <= i <= last_use[n]]
         peak = max(peak, sum(sizes[n] for n in alive))
     return 4 * peak
+
+
+def accuracy_between(
+    logits: torch.Tensor, labels: torch.Tensor, rounding: float
+) -> tuple[float, float]:
+    """Percent whose class is the first guess: by more than `rounding`, and but for `rounding`."""
+    own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf).amax(1)
+    ahead = own - others
+    sure, possible = ((ahead > allowed).double().mean().item() for allowed in (rounding, -rounding))
+    return 100 * sure, 100 * possible

@@ -306,8 +306,11 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained for long enough that its trial 1 has learned something."""
     folder = tmp_path_factory.mktemp("sweeps") / "small"
-    run_sweep(Spec.parse(SMALL), folder, torch.device("cpu"), Quiet())
+    run_sweep(
+        Spec.parse(SMALL.replace("epochs: 1", "epochs: 8")), folder, torch.device("cpu"), Quiet()
+    )
     return folder
 
 
@@ -318,7 +321,7 @@ def trained(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--pick", "1", "--to", str(place / "to"), "--checkpoint", str(place / "checkpoint")]
     done = CliRunner().invoke(app, ["export", str(small), *options, "--train", "--device", "cpu"])
     assert done.exit_code == 0, done.output
-    assert "epoch 1/1" in done.output
+    assert "epoch 8/8" in done.output
     assert "UNTRAINED" not in done.output
     return place / "to"
 
@@ -335,15 +338,19 @@ def test_plain_pixels_go_in_and_the_trained_accuracy_comes_out(trained: Path) ->
     images = (data.test.images.float() / 255).permute(0, 3, 1, 2).contiguous()
     notes = checkpoint.notes(trained.parent / "checkpoint")
     program = torch.export.load(trained / "model.pt2").module()
-    for logits in (torch.from_numpy(run_onnx(trained, images.numpy())), program(images)):
-        right = (logits.argmax(1) == data.test.labels).float().mean().item() * 100
-        assert right == pytest.approx(notes["top1"], abs=0.3)  # one image of 360, at a tie
     net = sqz.load(trained.parent / "checkpoint")
     mean, std = torch.tensor(notes["mean"]), torch.tensor(notes["std"])
     with torch.no_grad():
         expected = net(((data.test.images.float() - mean) / std).permute(0, 3, 1, 2))
-    assert expected.std() > 0.01
-    torch.testing.assert_close(logits.detach(), expected, atol=1e-4, rtol=1e-4)
+        found = torch.from_numpy(run_onnx(trained, images.numpy())), program(images)
+    rounding = 1e-4 * expected.abs().max().item()
+    assert expected.std() > 100 * rounding
+    for logits in found:
+        assert (logits - expected).abs().max().item() <= rounding
+        low, high = independent.accuracy_between(logits, data.test.labels, 2 * rounding)
+        assert low - 1e-3 <= notes["top1"] <= high + 1e-3
+        assert high - low < 5, "what rounding may change is little"
+    assert notes["top1"] > 30, "far above chance, 10%"
 
 
 def test_the_card_of_a_trained_network(small: Path, trained: Path) -> None:
@@ -364,7 +371,7 @@ def test_the_card_of_a_trained_network(small: Path, trained: Path) -> None:
     props = {p.key: p.value for p in onnx.load(trained / "model.onnx").metadata_props}
     assert json.loads(props["classes"]) == list("0123456789")
     assert sqz.Architecture(**json.loads(props["architecture"])) == net.architecture
-    assert props["weights"].startswith("trained: digits at 32x32, 1 epochs, seed 0")
+    assert props["weights"].startswith("trained: digits at 32x32, 8 epochs, seed 0")
 
 
 def test_weights_of_another_network_are_refused(small: Path, trained: Path, tmp_path: Path) -> None:

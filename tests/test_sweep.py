@@ -522,11 +522,20 @@ def test_summary_statistics() -> None:
     assert math.isnan(alone["top1_ci_low"])
 
 
-def test_the_sampler_is_told_the_validation_accuracy(tmp_path: Path) -> None:
+def test_the_sampler_is_told_the_validation_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made_up(architecture, data, recipe, seed, *rest):
+        validation, test = 40 + 10 * architecture.squeeze_ratio, 80.0 + seed
+        history = (training.Epoch(1, 1.0, validation),)
+        return training.Run(seed, False, False, test, test, validation, 0.1, history)
+
+    monkeypatch.setattr(evaluate, "train", made_up)
     run(SMALL, tmp_path)
     table = load_results(tmp_path)
-    assert [t.values[0] for t in stored(tmp_path).trials] == table["val_top1"].tolist()
-    assert table["val_top1"].tolist() != table["top1"].tolist()
+    assert [t.values[0] for t in stored(tmp_path).trials] == [42.5, 50.0]
+    assert table["val_top1"].tolist() == [42.5, 50.0]
+    assert table["top1"].tolist() == [80.5, 80.5]
 
 
 def test_nobody_is_asked_without_a_pruner(tmp_path: Path) -> None:
