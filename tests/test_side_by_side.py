@@ -197,6 +197,7 @@ def test_a_search_that_goes_by_speed_measures_it_in_between(tmp_path: Path) -> N
 def test_the_workers_fill_the_machine(
     threads: int, trials: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     assert len(usable_cores()) == 4
     text = SPEC.format(sampler="grid").replace("seeds: 3", f"seeds: 3, threads: {threads}")

@@ -86,12 +86,13 @@ def refuse_endless(spec: Spec) -> None:
         )
 
 
-def refuse_neighbours(workers: int) -> None:
-    """Several workers of torchrun's processes would each want all of them."""
-    if workers > 1 and distributed.launched():
-        raise UserError(
-            f"--workers: found {workers}, expected 1: torchrun's processes train one at a time"
-        )
+def refuse_neighbours(workers: int, pack: int) -> None:
+    """Each training of torchrun's processes wants all of them."""
+    for option, count in (("--workers", workers), ("--pack", pack)):
+        if count > 1 and distributed.launched():
+            raise UserError(
+                f"{option}: found {count}, expected 1: torchrun's processes train one at a time"
+            )
 
 
 @contextmanager
@@ -119,7 +120,7 @@ def measuring_alone(spec: Spec, folder: Path) -> Iterator[None]:
 @contextmanager
 def measures_alone(folder: Path) -> Iterator[None]:
     """The processes of this machine that share a folder measure throughput one after the other."""
-    with filelock.FileLock(_measuring(folder), poll_interval=1.0):
+    with filelock.FileLock(_measuring(folder)).acquire(poll_interval=1.0):
         yield
 
 

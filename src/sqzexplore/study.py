@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import filelock
+import joblib
 import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
@@ -34,7 +35,7 @@ from .claims import Claims
 from .completeness import SPEC_FILE, planned
 from .data import ImageData
 from .elsewhere import Elsewhere
-from .engine import Engine, Inline, Job, Listener, Local, places, usable_cores
+from .engine import Engine, Inline, Job, Listener, Local, places
 from .evaluate import (
     Evaluation,
     Measured,
@@ -122,7 +123,7 @@ def run_sweep(
     refuse_another_spec(spec, folder)
     refuse_endless(spec)
     if make_engine is None:
-        refuse_neighbours(workers)
+        refuse_neighbours(workers, pack)
     check_writable(folder, "--out")
     here = make_engine is None and workers == 1 and spec.search.trial_timeout is None
     data = load_data(spec, device if here else torch.device("cpu"))
@@ -161,7 +162,7 @@ def workers_for(spec: Spec, device: torch.device) -> int:
     if device.type == "cuda":
         return 1 if device.index is not None else torch.cuda.device_count()
     trainings = (planned(spec) or _MOST_TRIALS) * accuracy.seeds * len(accuracy.budgets)
-    return max(1, min(trainings, len(usable_cores()) // accuracy.threads))
+    return max(1, min(trainings, joblib.cpu_count() // accuracy.threads))
 
 
 @dataclass
@@ -207,6 +208,8 @@ class _Sweep:
         self._write_took = self._written_at = self._looked_at = 0.0
         self._elsewhere = Elsewhere(spec, study, device, data)
         self._candidates = Candidates(spec, study, claims, self.record, in_database, self._on_row)
+        if self._speed_waits:
+            self.record.take_speeds(study.user_attrs)
 
     def run(self, engine: Engine) -> None:
         """Evaluate until nothing is left, here and in the processes that share the study."""

@@ -107,6 +107,7 @@ def sweep(
     display = SweepDisplay(spec, out, quiet)
     with resumable(folder):
         with distributed.group(place) as joined:
+            alone = distributed.world() == 1
             if distributed.rank():
                 return _follow(spec, joined)
             if spec.measure.accuracy and not quiet and not cluster:
@@ -120,7 +121,7 @@ def sweep(
                     storage,
                     count,
                     cluster,
-                    pack or (_PACKED if joined.type == "cuda" else 1),
+                    pack or (_PACKED if joined.type == "cuda" and alone else 1),
                 )
             distributed.told(None)
         with exclusive(folder):
@@ -316,6 +317,8 @@ def _cluster(
 def _follow(spec: Spec, device: torch.device) -> None:
     """What torchrun's other processes do in a sweep: help with its trainings."""
     if (data := load_data(spec, device)) is not None:
+        assert spec.measure.accuracy is not None
+        torch.set_num_threads(spec.measure.accuracy.threads)
         follow(data)
 
 
