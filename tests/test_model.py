@@ -36,7 +36,7 @@ def test_a_torchvision_state_dict_gives_the_same_logits(name: str) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(architectures(max_fires=6))
-def test_every_architecture_computes_what_the_independent_network_does(
+def test_every_architecture_computes_and_learns_what_the_independent_network_does(
     architecture: sqz.Architecture,
 ) -> None:
     assume(fits(architecture, 40))
@@ -44,9 +44,11 @@ def test_every_architecture_computes_what_the_independent_network_does(
     net, other = sqz.build(architecture).eval(), independent.network(architecture).eval()
     ours = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     theirs = dict(other.named_modules())
+    pairs: list[tuple[nn.Module, nn.Module]] = []
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
             theirs[name].load_state_dict(module.state_dict())
+            pairs.append((module, theirs[name]))
         if isinstance(module, nn.BatchNorm2d):
             for parameter in (module.weight, module.bias, module.running_mean):
                 nn.init.normal_(parameter, 0.5)
@@ -55,12 +57,20 @@ def test_every_architecture_computes_what_the_independent_network_does(
                 fire, _, conv = name.removesuffix("_norm").rpartition(".")
                 twin = f"{fire}.norms.{conv}"
             theirs[twin].load_state_dict(module.state_dict())
+            pairs.append((module, theirs[twin]))
     assert len(ours) == sum(isinstance(m, nn.Conv2d | nn.BatchNorm2d) for m in theirs.values())
     images = torch.randn(2, architecture.in_channels, 40, 40)
-    with torch.inference_mode():
-        logits = net(images)
-        assert logits.shape == (2, architecture.num_classes)
-        torch.testing.assert_close(logits, other(images), atol=1e-4, rtol=1e-4)
+    logits, expected = net(images), other(images)
+    assert logits.shape == (2, architecture.num_classes)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    logits.sum().backward()
+    expected.sum().backward()
+    for mine, twin in pairs:
+        for name, parameter in mine.named_parameters():
+            gradient = twin.get_parameter(name).grad
+            assert gradient is not None
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(parameter.grad, gradient, atol=1e-4 * scale, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("fraction", "absent"), [(0.0, "expand3x3"), (1.0, "expand1x1")])

@@ -81,16 +81,18 @@ def measure_layers(
 def layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The parts of a SqueezeNet by their name in `describe`; one after the other they are it."""
     assert isinstance(net, SqueezeNet)
-    layer, first = 1, list[nn.Module]()
+    layer, parts = 1, list[tuple[str, list[nn.Module]]]()
     for module in net.features:
-        if isinstance(module, Fire | nn.MaxPool2d):
-            if first:
-                yield "conv1", nn.Sequential(*first)
-                first = []
-            pool = isinstance(module, nn.MaxPool2d)
-            layer += not pool
-            yield f"{'maxpool' if pool else 'fire'}{layer}", module
-        else:
-            first.append(module)
+        if isinstance(module, nn.Conv2d):
+            parts.append(("conv1", [module]))
+        elif isinstance(module, Fire):
+            layer += 1
+            parts.append((f"fire{layer}", [module]))
+        elif isinstance(module, nn.MaxPool2d):
+            parts.append((f"maxpool{layer}", [module]))
+        else:  # BatchNorm and ReLU belong to what they follow
+            parts[-1][1].append(module)
+    for name, modules in parts:
+        yield name, nn.Sequential(*modules)
     yield f"conv{layer + 1}", net.classifier[:3]
     yield f"avgpool{layer + 1}", net.classifier[3]

@@ -58,12 +58,11 @@ class Fire(nn.Module):
         squeezed = self.activation(_normed(self.squeeze(x), self.squeeze_norm))
         branches = []
         if self.expand1x1 is not None:
-            out = _normed(self.expand1x1(squeezed), self.expand1x1_norm)
-            branches.append(self.activation(out))
+            branches.append(_normed(self.expand1x1(squeezed), self.expand1x1_norm))
         if self.expand3x3 is not None:
-            out = _normed(self.expand3x3(squeezed), self.expand3x3_norm)
-            branches.append(self.activation(out))
+            branches.append(_normed(self.expand3x3(squeezed), self.expand3x3_norm))
         out = torch.cat(branches, 1) if len(branches) == 2 else branches[0]
+        out = self.activation(out)  # of the whole: the backward pass keeps no second copy
         if self.bypass is None:
             return out
         shortcut = self.bypass(x)
@@ -119,12 +118,13 @@ def _trunk(architecture: Architecture, stages: list[FireStage]) -> list[nn.Modul
     modules: list[nn.Module] = [stem]
     if a.batch_norm:
         modules.append(nn.BatchNorm2d(width))
-    modules.append(nn.ReLU(inplace=True))
     for layer in range(1, a.fires + 2):
         if layer > 1:
             modules.append(Fire(stages[layer - 2], a.batch_norm))
         if layer in a.pool_after:
             modules.append(nn.MaxPool2d(3, stride=2, ceil_mode=True))
+        if layer == 1:  # after its pool: the same outputs and gradients, of a quarter of the values
+            modules.append(nn.ReLU(inplace=True))
     return modules
 
 
