@@ -86,7 +86,8 @@ ALL = (
 CHECKS = "-m pytest -m gpu -q {tests}"
 TRAINING = "benchmarks/training.py --device {device} --out {out}/training.csv"
 WORKERS = (
-    "benchmarks/workers.py --device {device} --data ${{CIFAR10}} --epochs 2 --out {out}/workers.csv"
+    "benchmarks/workers.py --device {device} --data ${{CIFAR10}} --epochs 2 --batch 512 "
+    "--trials 48 --rounds 2 --out {out}/workers.csv"
 )
 STEPS = (
     # 8 minutes

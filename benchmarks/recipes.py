@@ -1,6 +1,10 @@
 """Why the recipe is what it is: its rivals on the same architectures, budgets and seeds.
 
-    python benchmarks/recipes.py [--data fashion] [--epochs 8,24] [--seeds 3] [--methods adamw,sgd]
+    python benchmarks/recipes.py [--data fashion] [--budgets 64:8,64:24] [--seeds 3] [--methods adamw]
+
+A budget is a batch and a number of epochs. Of the default's batch, at equal time:
+
+    python benchmarks/recipes.py --methods default --budgets 32:18,64:24,128:28,256:31
 
 Every training is a row of the table; the same command goes on where it stopped. Each has one
 thread, as many at once as there are cores. Rivals share what is not theirs: images and their
@@ -45,6 +49,7 @@ ARCHITECTURES = {
     "SR 0.125": {},
     "SR 1.0": {"squeeze_ratio": 1.0},
     "complex bypass": {"bypass": "complex"},
+    "16 Fires": {"fires": 16, "expand_increment": 64},
 }
 IMAGE_SIZE = 32
 DEFAULT = METHODS["default"]
@@ -58,6 +63,7 @@ RIVALS = {
     },
     "sgd": {f"SGD {rate:g}": replace(NESTEROV, rate=rate) for rate in (0.02, 0.05, 0.1, 0.2)},
     "paper": {"paper": METHODS["paper"]},
+    "default": {"default": DEFAULT},
 }
 KEYS = ["recipe", "architecture", "width", "batch_norm", "batch_size", "epochs", "seed"]
 
@@ -65,8 +71,8 @@ KEYS = ["recipe", "architecture", "width", "batch_norm", "batch_size", "epochs",
 def trainings(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every training that is asked for, by its keys; the first seed of all comes first."""
     methods = [name for kind in asked.methods.split(",") for name in RIVALS[kind]]
-    numbers = [[int(n) for n in text.split(",")] for text in (asked.epochs, asked.batch)]
-    for seed, epochs, batch in itertools.product(range(asked.seeds), *numbers):
+    budgets = [tuple(map(int, text.split(":"))) for text in asked.budgets.split(",")]
+    for seed, (batch, epochs) in itertools.product(range(asked.seeds), budgets):
         for method, name, width, norm in itertools.product(
             methods, ARCHITECTURES, (0.125, 0.25), (False, True)
         ):
@@ -131,6 +137,7 @@ def report(rows: pd.DataFrame, console: Console) -> None:
             table.add_column(f"{name}\nwidth {width:g}", justify="right")
         table.add_column("mean", justify="right")
         table.add_column("dead", justify="right")
+        table.add_column("s each", justify="right")
         for recipe, own in part.groupby("recipe"):
             cells = []
             for name, width in networks:
@@ -138,17 +145,17 @@ def report(rows: pd.DataFrame, console: Console) -> None:
                 cells.append(interval(mine.to_numpy()) if len(mine) else "")
             died = int((own["dead"] | own["diverged"]).sum())
             mean = own.groupby(["architecture", "width"])["val_top1"].mean().mean()
-            table.add_row(recipe, *cells, f"{mean:.2f}", f"{died} of {len(own)}")
+            cells += [f"{mean:.2f}", f"{died} of {len(own)}", f"{own['duration_s'].mean():.0f}"]
+            table.add_row(recipe, *cells)
         console.print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="fashion")
-    parser.add_argument("--epochs", default="8,24")
-    parser.add_argument("--batch", default="64")
+    parser.add_argument("--budgets", default="64:8,64:24", help="batch:epochs, with commas")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default=",".join(RIVALS))
+    parser.add_argument("--methods", default="adamw,sgd,paper")
     parser.add_argument("--report", action="store_true", help="only show the table that there is")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/recipes.csv"))
     asked = parser.parse_args()

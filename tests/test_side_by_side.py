@@ -221,3 +221,55 @@ def test_numbers_of_workers_that_are_none(workers: str, tmp_path: Path, small_sp
     assert "--workers: found" in str(done.exception)
     assert "expected auto, or a number from 1 on" in str(done.exception)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_lost_gpu_is_no_failure_of_the_trial(workers: int, tmp_path: Path) -> None:
+    """The error is the process's: another one takes the task, and nothing is recorded."""
+    script = tmp_path / "script.py"
+    script.write_text(LOST)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, script, str(tmp_path), str(workers)],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert (tmp_path / "lost").exists(), "the fault did not happen"
+    if workers == 1:  # this process has no GPU any more; the next one goes on
+        assert "OSError: cpu: RuntimeError: an illegal memory access" in done.stderr
+        run_sweep(spec_of("random"), tmp_path / "out", CPU, Quiet())
+    else:
+        assert done.returncode == 0, done.stderr
+    rows = load_results(tmp_path / "out")
+    assert rows["state"].tolist() == ["complete"] * 4
+    assert sorted(rows["attempts"]) == [1, 1, 1, 1 if workers == 1 else 2]
+
+
+LOST = """\
+import sys
+from pathlib import Path
+import torch
+from sqzexplore import evaluate
+from sqzexplore.study import run_sweep
+from test_side_by_side import spec_of
+from test_sweep import Quiet
+
+folder, real = Path(sys.argv[1]), evaluate.Bench.perform
+lost = []
+
+def broken(bench, task, *rest):
+    if not (folder / "lost").exists():
+        (folder / "lost").touch()
+        lost.append(1)
+        raise RuntimeError("an illegal memory access was encountered")
+    yield from real(bench, task, *rest)
+
+evaluate.Bench.perform = broken
+evaluate.is_lost = lambda device: bool(lost)
+if __name__ == "__main__":
+    workers = int(sys.argv[2])
+    run_sweep(spec_of("random"), folder / "out", torch.device("cpu"), Quiet(), workers=workers)
+"""

@@ -389,7 +389,7 @@ class Bench:
 
         Raises:
             OSError: the disk's trouble is not the architecture's; the trial can go on later.
-            RuntimeError: the GPU is of no more use to this process.
+            DeviceLost: the GPU is of no more use to this process; later tasks would fail too.
         """
         for task, turns in list(self._running.items()):
             try:
@@ -397,9 +397,9 @@ class Bench:
             except OSError:
                 raise
             except Exception as error:
-                if isinstance(error, DeviceLost) or is_lost(self.device):
-                    raise  # every later task would fail too
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+                if isinstance(error, DeviceLost) or is_lost(self.device):
+                    raise DeviceLost(f"{self.device}: {reason}") from error
                 measured = Measured(error=reason)
             if measured is not None:
                 del self._running[task]

@@ -9,6 +9,7 @@ import torch
 from ..data import ImageData
 from ..evaluate import Bench, Measured, Task
 from ..spec import Spec
+from ..throughput import DeviceLost
 from .base import Job, Listener
 
 
@@ -49,14 +50,21 @@ class Inline:
         )
 
     def wait(self, seconds: float) -> None:
-        """Work until a task ended or `seconds` passed."""
+        """Work until a task ended or `seconds` passed.
+
+        Raises:
+            OSError: the disk is full or damaged, or the GPU was lost to this process.
+        """
         if not len(self._bench):
             time.sleep(seconds)
             return
         until = time.monotonic() + seconds
         ended: list[tuple[Task, Measured]] = []
-        while not ended and time.monotonic() < until:
-            ended = list(self._bench.turn())
+        try:
+            while not ended and time.monotonic() < until:
+                ended = list(self._bench.turn())
+        except DeviceLost as error:
+            raise OSError(str(error)) from error
         for task, measured in ended:
             self._listener.ended(task, measured)
 

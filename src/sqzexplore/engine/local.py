@@ -21,8 +21,8 @@ import torch
 
 from ..errors import UserError
 from ..evaluate import Bench, Task, load_data
-from ..memory import is_lost
 from ..spec import Spec
+from ..throughput import DeviceLost
 from ..training import Epoch
 from .base import Job, Listener
 
@@ -248,8 +248,8 @@ def _work(job: Job, place: Place, pipe: Connection) -> None:
     except OSError as error:
         pipe.send(("stopped", None, error))
     except Exception as error:
-        if is_lost(torch.device(place.device)):
-            raise  # this process's GPU is; the next worker has one that works
+        if isinstance(error, DeviceLost):
+            raise  # for this process; the next worker has a GPU that works
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         pipe.send(("stopped", None, UserError(text)))
 
