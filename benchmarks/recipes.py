@@ -1,6 +1,6 @@
 """Why the recipe is what it is: its rivals on the same architectures, budgets and seeds.
 
-    python benchmarks/recipes.py [--data fashion] [--budgets 64:8,64:24] [--seeds 3] [--methods adamw]
+    python benchmarks/recipes.py [--data fashion] [--budgets 64:8,64:24] [--methods adamw]
 
 A budget is a batch and a number of epochs. Of the default's batch, at equal time:
 

@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import sqzexplore as sqz
 from sqzexplore.data import load, open_data
@@ -205,6 +207,31 @@ def test_the_workers_fill_the_machine(
     few = text.replace("[0.25, 0.5, 1.0], fraction_3x3: [0.5, 1.0]", "[0.25]")
     assert workers_for(Spec.parse(few.replace("seeds: 3", "seeds: 1")), CPU) == 1
     assert workers_for(Spec.parse("name: s\nspace: {squeeze_ratio: [0.5, 1.0]}\n"), CPU) == 1
+
+
+def test_workers_read_images_while_they_train(tmp_path: Path) -> None:
+    """Each with processes of its own that decode, which a daemonic process could not have."""
+    colours = np.random.default_rng(0).integers(0, 256, (3, 1, 1, 3))
+    for number in range(60):
+        noise = np.random.default_rng(number).integers(-20, 20, (24, 24, 3))
+        pixels = (colours[number % 3] + noise).clip(0, 255).astype(np.uint8)
+        file = tmp_path / "set" / "abc"[number % 3] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    text = f"""
+name: streamed
+base: {{width_multiplier: 0.1, fires: 2, pool_after: [1]}}
+space: {{squeeze_ratio: [0.25, 1.0]}}
+input_size: 16
+search: {{trial_timeout: 5min}}
+measure:
+  accuracy: {{data: {tmp_path / "set"}, image_size: 16, epochs: 1, batch_size: 16, seeds: 1,
+             augmentation: crop_flip, threads: 2}}
+"""
+    run_sweep(Spec.parse(text), tmp_path / "out", CPU, Quiet(), workers=2)
+    rows = load_results(tmp_path / "out")
+    assert set(rows["state"]) <= {"complete", "dead"}, rows["error"].tolist()
+    assert rows["train_threads"].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("workers", ["none", "0", "-1", "1.5"])
