@@ -21,9 +21,10 @@ from scipy import stats
 import sqzexplore as sqz
 from sqzexplore import analysis
 from sqzexplore.reference import published
+from sqzexplore.results import largest_budget
 
 HERE = Path(__file__).parent
-DATA = {"digits": "", "CIFAR-10": "cifar10-"}
+DATA = {"fashion": "", "CIFAR-10": "cifar10-"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def runs(sweep: str) -> pd.DataFrame:
     """A row a training: its test top-1, and the architecture's metaparameters."""
     folder = HERE / sweep
     trials = sqz.load_results(folder)[["trial", "data", *FIELDS.values()]]
-    return sqz.load_results(folder, "seeds").merge(trials, on="trial")
+    return largest_budget(sqz.load_results(folder, "seeds")).merge(trials, on="trial")
 
 
 def effects() -> pd.DataFrame:

@@ -11,22 +11,18 @@ import ctypes
 import sys
 from functools import lru_cache
 
-#: mallopt(3): blocks from this size on are mapped by themselves; free memory from this size on at
-#: the heap's end is given back.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+#: mallopt(3): how many blocks may be mapped by themselves; free memory from this size on at the
+#: heap's end is given back.
+_M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1
 _GIB = 2**30
-#: The largest threshold that an older glibc takes.
-_OLDER = 2**25
 
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> bool:
-    """Ask the C library for it; whether it does."""
+    """Ask the C library for it, for what the main thread allocates; whether it does."""
     if not sys.platform.startswith("linux"):
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library
         return False
-    mapped = mallopt(_M_MMAP_THRESHOLD, _GIB) or mallopt(_M_MMAP_THRESHOLD, _OLDER)
-    return bool(mapped and mallopt(_M_TRIM_THRESHOLD, _GIB))
+    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _GIB)])
