@@ -10,7 +10,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from . import provenance
+from . import provenance, recipe
 from .architecture import Architecture
 from .data import ImageData
 from .evaluate import Evaluation, violations
@@ -38,11 +38,11 @@ class Elsewhere:
         self._storage, self._studies = study._storage, dict[str, int]()
         if spec.measure.accuracy is None and spec.measure.throughput is None:
             return
-        recipe = _fingerprint(spec, data)
-        if study.user_attrs.get(_RECIPE) != recipe:
-            study.set_user_attr(_RECIPE, recipe)
+        asked = _fingerprint(spec, data)
+        if study.user_attrs.get(_RECIPE) != asked:
+            study.set_user_attr(_RECIPE, asked)
         for other in self._storage.get_all_studies():
-            if other.user_attrs.get(_RECIPE) == recipe and other.study_name != study.study_name:
+            if other.user_attrs.get(_RECIPE) == asked and other.study_name != study.study_name:
                 self._studies[other.study_name] = other._study_id
 
     def get(self, architecture: Architecture) -> Evaluation | None:
@@ -77,6 +77,6 @@ def _fingerprint(spec: Spec, data: ImageData | None) -> str:
     measure = spec.measure.model_dump(mode="json")
     if data is not None:
         measure["accuracy"]["data"] = data.sha256
-    decides = {"measure": measure, "input_size": spec.input_size}
-    decides["version"] = provenance.version()
+    decides: dict[str, Any] = {"measure": measure, "input_size": spec.input_size}
+    decides |= {"version": provenance.version(), "recipe_version": recipe.VERSION}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
