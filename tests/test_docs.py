@@ -223,8 +223,9 @@ def test_the_reference_has_every_key_with_what_it_means() -> None:
     keys = {*_keys(Spec), *FIELDS, *(f"fireN.{name}" for name in FireOverride.model_fields)}
     assert keys <= by_key.keys()
     assert [key for key in keys if not by_key[key][1]] == []
-    epochs = by_key["measure.accuracy.epochs"]
-    assert epochs[2:] == ["`20`", "integer", "at least 1, at most 10,000"]
+    bounds = "at least 1, at most 10,000; each at least 1, at most 10,000"
+    assert by_key["search.seed"][3] == "integer"
+    assert by_key["measure.accuracy.epochs"][2:] == ["`20`", "integer or list of integer", bounds]
     assert by_key["dropout"][2:] == ["`0.5`", "number", "at least 0, below 1"]
     assert by_key["name"][2:4] == ["required", "text"]
 

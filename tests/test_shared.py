@@ -26,11 +26,12 @@ from test_workers import RATIOS, Sweeps, until, whole
 
 TRAINED = """\
 name: NAME
-base: {width_multiplier: 0.1, num_classes: 10}
+base: {width_multiplier: 0.1, num_classes: 10, bypass: complex}
 space: {squeeze_ratio: RATIOS}
 input_size: 48
 constraints: CONSTRAINTS
-measure: {accuracy: {data: digits, epochs: 1, seeds: 2}}
+measure:
+  accuracy: {data: digits, epochs: 1, seeds: 2, batch_size: 32, learning_rate: 0.01}
 """
 
 

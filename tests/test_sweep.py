@@ -525,12 +525,21 @@ def test_summary_statistics() -> None:
 def test_the_sampler_is_told_the_validation_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made_up(architecture, data, recipe, seed, *rest):
-        validation, test = 40 + 10 * architecture.squeeze_ratio, 80.0 + seed
-        history = (training.Epoch(1, 1.0, validation),)
-        return training.Run(seed, False, False, test, test, validation, 0.1, history)
+    class MadeUp:
+        def __init__(self, architecture, data, recipe, seed, *rest):
+            self.seed, self.validation = seed, 40 + 10 * architecture.squeeze_ratio
 
-    monkeypatch.setattr(evaluate, "train", made_up)
+        def turn(self) -> bool:
+            return False
+
+        def run(self) -> training.Run:
+            test, history = 80.0 + self.seed, (training.Epoch(1, 1.0, self.validation),)
+            states = (False, False, False)
+            return training.Run(
+                self.seed, 1, *states, test, test, self.validation, 0.1, history, {}
+            )
+
+    monkeypatch.setattr(evaluate, "lead", MadeUp)
     run(SMALL, tmp_path)
     table = load_results(tmp_path)
     assert [t.values[0] for t in stored(tmp_path).trials] == [42.5, 50.0]
