@@ -30,7 +30,7 @@ from .model_card import Card, card_text
 from .programs import ONNX_FILE, PROGRAM_FILE, Check, Classifier, write_programs
 from .results import load_results
 from .spec import Spec
-from .train_one import Training, train_one
+from .train_one import TrainingPlan, train_one
 
 CARD_FILE = "MODEL_CARD.md"
 #: What an export leaves; weights beyond 2 GB stand beside the ONNX file.
@@ -151,8 +151,8 @@ def train_picked(
     try:
         source = open_asked(accuracy)
         trained = spec.trained(own, source.channels, len(source.classes))
-        training = Training(trained, recipe_of(accuracy), 0, into)
-        return train_one(training, source, accuracy.image_size, device, console)
+        plan = TrainingPlan(trained, recipe_of(accuracy), 0, into, accuracy.threads)
+        return train_one(plan, source, accuracy.image_size, device, console)
     except UserError as error:  # `train` has another name for the folder
         raise UserError(f"--train: {str(error).replace('--out', '--checkpoint')}") from None
 

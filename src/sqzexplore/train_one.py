@@ -28,7 +28,7 @@ _SMALL, _CROP = 64, 224
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingPlan:
     """What to train, on what, how, and where it is kept."""
 
     architecture: Architecture
@@ -63,7 +63,7 @@ def for_images(architecture: Architecture, source: Source, classes: int | None) 
 
 
 def train_one(
-    training: Training,
+    plan: TrainingPlan,
     source: Source,
     image_size: int,
     device: torch.device,
@@ -77,34 +77,34 @@ def train_one(
     Raises:
         UserError: the folder holds another training, or an image is damaged.
     """
-    training.architecture.check_input_size(image_size)
-    if training.folder.exists() and not training.folder.is_dir():
-        raise UserError(f"--out {training.folder}: found a file, expected a folder")
-    torch.set_num_threads(training.threads)
+    plan.architecture.check_input_size(image_size)
+    if plan.folder.exists() and not plan.folder.is_dir():
+        raise UserError(f"--out {plan.folder}: found a file, expected a folder")
+    torch.set_num_threads(plan.threads)
     with distributed.group(device) as place:
-        data = load(source, image_size, training.recipe.augmentation).to(place)
-        asked = identity(training.recipe, data, training.seed)
-        done = _finished(training, asked)
+        data = load(source, image_size, plan.recipe.augmentation).to(place)
+        asked = identity(plan.recipe, data, plan.seed)
+        done = _finished(plan, asked)
         if done is not None:
             return done
-        unfinished = training.folder / _UNFINISHED
+        unfinished = plan.folder / _UNFINISHED
         started_at = datetime.now(UTC)
         quiet = Console(quiet=True) if distributed.rank() else console
-        with _Live(quiet, training, data) as live:
+        with _Live(quiet, plan, data) as live:
             net, run = fit(
-                training.architecture,
+                plan.architecture,
                 data,
-                training.recipe,
-                training.seed,
+                plan.recipe,
+                plan.seed,
                 live.epoch,
                 unfinished,
                 live.batch,
             )
         notes = asked | _outcome(run, data, str(place), started_at)
         if distributed.rank() == 0:
-            training.folder.mkdir(parents=True, exist_ok=True)
+            plan.folder.mkdir(parents=True, exist_ok=True)
             if not run.diverged:
-                checkpoint.save(net, training.folder / checkpoint.MODEL_FILE, notes)
+                checkpoint.save(net, plan.folder / checkpoint.MODEL_FILE, notes)
                 unfinished.unlink(missing_ok=True)
     return notes
 
@@ -123,14 +123,14 @@ def _outcome(run: Run, data: ImageData, device: str, started_at: datetime) -> di
     }
 
 
-def _finished(training: Training, asked: dict[str, Any]) -> dict[str, Any] | None:
+def _finished(plan: TrainingPlan, asked: dict[str, Any]) -> dict[str, Any] | None:
     """The notes of the same training, if it is done."""
-    file = training.folder / checkpoint.MODEL_FILE
+    file = plan.folder / checkpoint.MODEL_FILE
     if not file.exists():
         return None
     notes = checkpoint.notes(file)
     held = notes | notes.get("architecture", {})
-    for key, value in (asked | training.architecture.model_dump(mode="json")).items():
+    for key, value in (asked | plan.architecture.model_dump(mode="json")).items():
         if held.get(key) != value:
             raise UserError(
                 f"{file}: holds another training: {key} {shown(held.get(key))} there, "
@@ -142,11 +142,11 @@ def _finished(training: Training, asked: dict[str, Any]) -> dict[str, Any] | Non
 class _Live:
     """A line an epoch, and on a terminal a bar with images a second and the time left."""
 
-    def __init__(self, console: Console, training: Training, data: ImageData) -> None:
-        self.epochs = training.recipe.epochs
+    def __init__(self, console: Console, plan: TrainingPlan, data: ImageData) -> None:
+        self.epochs = plan.recipe.epochs
         self.console, self.total = console, self.epochs * len(data.train)
-        params = cost(training.architecture, data.image_size).params
-        self.title = f"{params:,} parameters on {data.description}, seed {training.seed}"
+        params = cost(plan.architecture, data.image_size).params
+        self.title = f"{params:,} parameters on {data.description}, seed {plan.seed}"
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

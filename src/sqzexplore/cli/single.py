@@ -26,7 +26,7 @@ from ..errors import UserError, field_problem, nearest, shown
 from ..evaluate import recipe_of
 from ..spec import AccuracySpec, ThroughputSpec
 from ..throughput import DeviceLost, resolve_device
-from ..train_one import Training, for_images, natural_size, train_one
+from ..train_one import TrainingPlan, for_images, natural_size, train_one
 from .base import (
     Device,
     InputSize,
@@ -189,11 +189,11 @@ def train_(
     name = f"{preset_name}-{architecture.arch_id}-{source.name}-{epochs}epochs-seed{seed}"
     folder = out_dir or Path("checkpoints") / name
     size = image_size or natural_size(source)
-    training = Training(architecture, recipe_of(asked), seed, folder, threads)
+    plan = TrainingPlan(architecture, recipe_of(asked), seed, folder, threads)
     if not distributed.rank_of_launch():
         warn_of_emulation(precision, place)
     with resumable(folder):
-        notes = train_one(training, source, size, place, out)
+        notes = train_one(plan, source, size, place, out)
     if distributed.rank_of_launch():
         return
     if notes["diverged"]:
