@@ -24,7 +24,7 @@ RESULTS, TARGET = ROOT / "results", ROOT / "docs" / "figures"
 mpl.use("agg")
 sr, sr_seeds = (sqz.load_results(RESULTS / "sr", table) for table in ("trials", "seeds"))
 joint = sqz.load_results(RESULTS / "cifar10-joint")
-speed = sqz.load_results(str(RESULTS / "*"), "throughput")
+speed = sqz.load_results(str(RESULTS / "throughput-cpu" / "*"), "throughput")
 simple, other = (joint[(joint["bypass"] == "complex") == flag]["top1"] for flag in (False, True))
 
 SINGLE: dict[str, Callable[[Axes], Axes]] = {

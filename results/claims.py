@@ -79,6 +79,8 @@ def effects() -> pd.DataFrame:
     rows = []
     for name, prefix in DATA.items():
         for claim in CLAIMS:
+            if not (HERE / (prefix + claim.sweep) / "trials.parquet").exists():
+                continue  # the sweep has no result yet
             all_ = runs(prefix + claim.sweep)
             low, high = (
                 all_.loc[all_[claim.field] == value, "top1"].astype(float)
@@ -114,6 +116,8 @@ def curves() -> pd.DataFrame:
     rows = []
     for name, prefix in DATA.items():
         for sweep, figure in CURVES.items():
+            if not (HERE / (prefix + sweep) / "trials.parquet").exists():
+                continue
             reference = published(figure)
             reference = reference[reference["network"] == "SqueezeNet"]
             field = FIELDS[sweep]

@@ -209,6 +209,30 @@ def test_processes_share_a_folder(sweeps: Sweeps, sampler: str) -> None:
     assert Counter(ratio for ratio, _ in sweeps.begun()) == attempts
 
 
+def test_processes_share_the_measuring(sweeps: Sweeps) -> None:
+    """Both train; what is measured when all trainings are over is measured once, by either."""
+    text = QUICK.replace("sampler: random, trials: 6", "sampler: grid")
+    text += """\
+base: {width_multiplier: 0.1, num_classes: 10, bypass: complex}
+input_size: 48
+measure:
+  accuracy: {data: digits, epochs: 1, seeds: 1, batch_size: 32, learning_rate: 0.01}
+  throughput: {batch: [1], seconds: 0.05}
+"""
+    both = [sweeps.start({}, "--workers", 1, text=text) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    rows, speeds = load_results(sweeps.out), load_results(sweeps.out, "throughput")
+    assert whole(rows)
+    assert rows["images_per_s"].notna().all()
+    assert sorted(speeds["trial"]) == sorted(rows["trial"]), "each was measured once"
+    begun = Counter(ratio for ratio, _ in sweeps.begun())
+    assert begun == dict.fromkeys(RATIOS, 2), "a training and a measurement each"
+    assert len({pid for _, pid in sweeps.begun()}) == 2, "one process did it all"
+    assert not list(sweeps.out.glob("partial/*"))
+
+
 def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 5, 6, 7, 8})
     assert [place.cores for place in places(2, torch.device("cpu"))] == [(4, 5), (6, 7, 8)]
