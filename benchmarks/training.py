@@ -216,9 +216,9 @@ def main() -> None:
             spent = time.perf_counter() - started
             speed = round(trainings * asked.images / spent, 1)
             rows.append(key | {"threads": torch.get_num_threads(), "images_per_s": speed})
-            first = {way: number for number, way in enumerate(order)}
+            networks, known = [*NETWORKS], {way: number for number, way in enumerate(order)}
             rows.sort(
-                key=lambda row: ([*NETWORKS].index(row["network"]), first.get(row["way"], 99), row["round"])
+                key=lambda r: (networks.index(r["network"]), known.get(r["way"], 99), r["round"])
             )
             asked.out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(asked.out, pd.DataFrame(rows).to_csv(index=False).encode())

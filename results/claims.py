@@ -21,7 +21,6 @@ from scipy import stats
 import sqzexplore as sqz
 from sqzexplore import analysis
 from sqzexplore.reference import published
-from sqzexplore.results import largest_budget
 
 HERE = Path(__file__).parent
 DATA = {"fashion": "", "CIFAR-10": "cifar10-"}
@@ -71,7 +70,7 @@ def runs(sweep: str) -> pd.DataFrame:
     """A row a training: its test top-1, and the architecture's metaparameters."""
     folder = HERE / sweep
     trials = sqz.load_results(folder)[["trial", "data", *FIELDS.values()]]
-    return largest_budget(sqz.load_results(folder, "seeds")).merge(trials, on="trial")
+    return analysis.largest_budget(sqz.load_results(folder, "seeds")).merge(trials, on="trial")
 
 
 def effects() -> pd.DataFrame:

@@ -13,11 +13,11 @@ from scipy import stats
 
 import sqzexplore as sqz
 from sqzexplore import evaluate, training
-from sqzexplore.analysis import budget_ranking
+from sqzexplore.analysis import budget_ranking, front_probability, largest_budget
 from sqzexplore.data import load, open_data
 from sqzexplore.errors import UserError
 from sqzexplore.remarks import training_remarks
-from sqzexplore.results import largest_budget, load_results, right_images
+from sqzexplore.results import load_results, right_images
 from sqzexplore.spec import Spec
 from test_sweep import run
 
@@ -45,6 +45,9 @@ def test_a_training_for_each_budget(tmp_path: Path) -> None:
     assert largest["epochs"].tolist() == [2] * 4
     means = largest.groupby("trial")["top1"].mean()
     assert means.tolist() == pytest.approx(trials["top1"].tolist())
+    goals = (["train_params"], ["top1"])
+    both, one = (front_probability(trials, table, *goals) for table in (seeds, largest))
+    pd.testing.assert_frame_equal(both, one)
     first = history[history["epoch"] == 1].pivot_table("train_loss", ["trial", "seed"], "epochs")
     assert (first[1] != first[2]).all(), "another schedule from the first step on"
     assert progress.units == pytest.approx(progress.total)

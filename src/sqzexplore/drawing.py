@@ -10,7 +10,7 @@ from .completeness import SPEC_FILE
 from .figures import write_figures
 from .figures_analysis import write_analysis_figures
 from .figures_throughput import write_throughput_figures
-from .results import largest_budget, load_results
+from .results import load_results
 from .spec import Spec
 
 
@@ -21,9 +21,7 @@ def draw_all(folder: Path) -> tuple[list[Path], list[str]]:
     if (folder / "trials.parquet").exists() or not (folder / "throughput.parquet").exists():
         trials, spec = load_results(folder), Spec.load(folder / SPEC_FILE)
         files += write_figures(spec, trials, folder)
-        seeds = seeds_of(folder)
-        largest = None if seeds is None else largest_budget(seeds)
-        drawn, left_out = write_analysis_figures(spec, trials, largest, folder)
+        drawn, left_out = write_analysis_figures(spec, trials, seeds_of(folder), folder)
         files += drawn
     if (folder / "throughput.parquet").exists():
         files += write_throughput_figures(load_results(folder, "throughput"), folder)

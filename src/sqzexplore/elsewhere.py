@@ -35,6 +35,7 @@ class Elsewhere:
         self, spec: Spec, study: optuna.Study, device: torch.device, data: ImageData | None
     ) -> None:
         self._spec, self._device_name = spec, provenance.device_name(str(device))
+        self._capability = torch.backends.cpu.get_cpu_capability()
         self._storage, self._studies = study._storage, dict[str, int]()
         if spec.measure.accuracy is None and spec.measure.throughput is None:
             return
@@ -60,7 +61,9 @@ class Elsewhere:
 
     def _serves(self, row: dict[str, Any]) -> bool:
         measured = row["state"] in ("complete", "diverged", "dead")
-        return measured and row["device_name"] == self._device_name
+        # Processors of one name may compute with other instructions, which gives other numbers.
+        same = row["device_name"] == self._device_name
+        return measured and same and row.get("cpu_capability") == self._capability
 
     def _as_own(
         self, architecture: Architecture, attributes: dict[str, Any], origin: str

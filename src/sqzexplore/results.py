@@ -315,14 +315,6 @@ def _read(file: Path, table: str) -> pd.DataFrame:
         ) from None
 
 
-def largest_budget(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of a long table, the rows of each trial's largest budget: those that `trials` speaks of."""
-    if "epochs" not in rows or rows["epochs"].isna().all():
-        return rows  # of a version that knew one budget
-    largest = rows.groupby(["sweep", "trial"])["epochs"].transform("max")
-    return rows[rows["epochs"].isna() | (rows["epochs"] == largest)]
-
-
 def right_images(row: pd.Series, count: int) -> np.ndarray:
     """One row of the table `images` as N bool: whether each image was classified rightly.
 

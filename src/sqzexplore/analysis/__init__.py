@@ -4,7 +4,7 @@ Every function takes tables that `load_results` gives, or columns of them, says 
 raises `UserError` where there is too little.
 """
 
-from .checks import varying
+from .checks import largest_budget, varying
 from .effects import importance, interaction, main_effects, partial_dependence
 from .front import (
     front_probability,
@@ -34,6 +34,7 @@ __all__ = [
     "importance",
     "interaction",
     "knee",
+    "largest_budget",
     "main_effects",
     "nondominated",
     "pareto_front",

@@ -27,6 +27,15 @@ def require_rows(caller: str, found: int, least: int, what: str) -> None:
         raise UserError(f"{caller}: found {found} {what}, expected at least {least}")
 
 
+def largest_budget(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of a table of trainings, those of each trial's largest number of epochs: of which `trials`
+    speaks."""
+    if "epochs" not in rows or rows["epochs"].isna().all():
+        return rows  # of a version that knew one
+    largest = rows.groupby(["sweep", "trial"])["epochs"].transform("max")
+    return rows[rows["epochs"].isna() | (rows["epochs"] == largest)]
+
+
 def objectives(
     caller: str, frame: pd.DataFrame, minimize: Sequence[str], maximize: Sequence[str]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .checks import numbers, objectives, require_columns, require_rows, signs
+from .checks import largest_budget, numbers, objectives, require_columns, require_rows, signs
 from .pairs import welch
 
 #: Columns of `trials` that are means over the trainings in `seeds`.
@@ -231,7 +231,7 @@ def _trainings(
     keys = ["sweep", "arch_id"]
     require_columns(caller, rows, keys)
     require_columns(caller, seeds, [*keys, name])
-    groups = dict(iter(seeds.dropna(subset=[name]).groupby(keys)[name]))
+    groups = dict(iter(largest_budget(seeds).dropna(subset=[name]).groupby(keys)[name]))
     found = []
     for key in rows[keys].itertuples(index=False, name=None):
         values = groups[key].to_numpy(dtype=float) if key in groups else np.empty(0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ..errors import UserError, nearest, shown
-from .checks import numbers, require_columns, require_rows
+from .checks import largest_budget, numbers, require_columns, require_rows
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def compare(
             that both have), or several sweeps that hold the architecture.
     """
     require_columns("compare", seeds, ["arch_id", "seed", column])
+    seeds = largest_budget(seeds)
     runs = []
     for name in (first, second):
         rows = seeds[seeds["arch_id"] == name]

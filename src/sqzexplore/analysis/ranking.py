@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ..errors import UserError
-from .checks import numbers, require_rows
+from .checks import largest_budget, numbers, require_rows
 
 
 def rank_correlation(
@@ -86,7 +86,7 @@ def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     final = trials[trials["state"] == "complete"].set_index(["sweep", "arch_id"])["top1"].dropna()
     if len(final) < 4:
         raise UserError(f"early_ranking: found {len(final)} complete architectures, expected >= 4")
-    history = _longest(history)
+    history = largest_budget(history)
     early = history.groupby(["sweep", "arch_id", "epoch"])["val_top1"].mean().unstack("epoch")
     early = early.loc[final.index]
     target = final.to_numpy(dtype=float)
@@ -150,13 +150,6 @@ def budget_ranking(seeds: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
             }
         )
     return pd.DataFrame(rows)
-
-
-def _longest(history: pd.DataFrame) -> pd.DataFrame:
-    """The trainings of the largest budget, where there are several."""
-    if "epochs" not in history or history["epochs"].isna().all():
-        return history
-    return history[history["epochs"] == history["epochs"].max()]
 
 
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

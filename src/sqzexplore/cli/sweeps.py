@@ -28,7 +28,7 @@ from ..export import check_ready, export, train_picked
 from ..files import exclusive
 from ..programs import ExportMismatch
 from ..report import write_report
-from ..results import largest_budget, load_results
+from ..results import load_results
 from ..small_maps import SmallMaps
 from ..space import Space
 from ..spec import Spec
@@ -183,8 +183,7 @@ def results(folder: Folder, as_json: Json = False) -> None:
     spec = Spec.load(folder / SPEC_FILE)
     seeds = seeds_of(folder)
     print_results(out, rows, spec, seeds)
-    largest = None if seeds is None else largest_budget(seeds)
-    for line in [*choices(spec, rows, largest), f"in the table: {completeness(folder)}"]:
+    for line in [*choices(spec, rows, seeds), f"in the table: {completeness(folder)}"]:
         out.print(line, highlight=False, markup=False)
     _print_files(folder, sorted((folder / "figures").glob("*.p*")))
 

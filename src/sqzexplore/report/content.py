@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..analysis import pareto_front
+from ..analysis import largest_budget, pareto_front
 from ..architecture import KEYS
 from ..columns import architecture_at, architecture_name, columns_of_frame
 from ..completeness import SPEC_FILE, planned
@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..figures import default_figures
 from ..reference import published
 from ..remarks import training_remarks
-from ..results import TABLES, TRIALS, largest_budget, load_results, meeting_constraints
+from ..results import TABLES, TRIALS, load_results, meeting_constraints
 from ..spec import Spec, figure_columns
 from .findings import Effect, answer, effects
 from .wording import heading, number, remark
