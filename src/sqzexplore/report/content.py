@@ -123,7 +123,7 @@ def gather(folder: Path) -> Content:
         planned=planned(spec),
         states={str(name): int(n) for name, n in trials["state"].value_counts().items()},
         last_started=str(trials["started_at"].max()) if trials["started_at"].notna().any() else "",
-        answer=[*answer(spec, trials, seeds, throughput), *remarks],
+        answer=[*answer(spec, trials, seeds, throughput), *map(_sentence, remarks)],
         effects=effects(spec, trials),
         front=_front_table(spec, front),
         throughput=None if throughput.empty else _throughput_table(spec, trials, throughput),
@@ -135,6 +135,10 @@ def gather(folder: Path) -> Content:
         checksums=_checksums(folder),
         data=data,
     )
+
+
+def _sentence(remark: str) -> str:
+    return f"{remark[0].upper()}{remark[1:]}."
 
 
 def _check_folder(folder: Path) -> None:
