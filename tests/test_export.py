@@ -233,7 +233,7 @@ def test_the_card_has_exact_numbers_and_the_sweeps_own(untrained: Path) -> None:
     row = sqz.load_results(SR).query("trial == 1").iloc[0]
     assert (
         f"top-1 {row['top1']:.2f}% (95% interval {row['top1_ci_low']:.2f} to "
-        f"{row['top1_ci_high']:.2f}, t over 5 seeds): a proxy, not ImageNet: digits at 32x32"
+        f"{row['top1_ci_high']:.2f}, t over 3 seeds): a proxy, not ImageNet: fashion at 32x32"
     ) in card
     speeds = sqz.load_results(SR, "throughput").query("trial == 1")
     assert len(speeds) == 2
