@@ -34,7 +34,7 @@ def test_committed_tables_load_as_they_are_and_name_their_networks(folder: Path)
 
 
 def test_a_long_table_alone_does_not_know_its_networks(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "results" / "sr" / "seeds.parquet", tmp_path)
+    shutil.copy(ROOT / "results" / "cifar10-sr" / "seeds.parquet", tmp_path)
     seeds = sqz.load_results(tmp_path, "seeds")
     assert seeds["net_id"].isna().all()
     assert seeds["net_id"].dtype == "string"
