@@ -209,6 +209,13 @@ def test_the_workers_fill_the_machine(
     assert workers_for(Spec.parse("name: s\nspace: {squeeze_ratio: [0.5, 1.0]}\n"), CPU) == 1
 
 
+def test_tf32_is_refused_where_nothing_has_it(tmp_path: Path) -> None:
+    text = SPEC.format(sampler="grid").replace("seeds: 3", "seeds: 3, precision: tf32")
+    with pytest.raises(UserError, match="precision: found 'tf32', which needs a CUDA device"):
+        run_sweep(Spec.parse(text), tmp_path / "out", CPU, Quiet())
+    assert not (tmp_path / "out").exists()
+
+
 def test_workers_read_images_while_they_train(tmp_path: Path) -> None:
     """Each with processes of its own that decode, which a daemonic process could not have."""
     colours = np.random.default_rng(0).integers(0, 256, (3, 1, 1, 3))

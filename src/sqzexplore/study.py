@@ -45,6 +45,7 @@ from .evaluate import (
     failed,
     load_data,
     of_trial,
+    recipe_of,
     share_of,
     tasks_of,
     violations,
@@ -64,7 +65,7 @@ from .record import Outcome, Record, drop_unfinished, speed_key
 from .samplers import pruner_of
 from .spec import Spec
 from .storage import open_storage
-from .training import Epoch
+from .training import Epoch, check_precision
 
 _SCRATCH = "partial"
 _COUNTING = ".counting.lock"
@@ -124,6 +125,8 @@ def run_sweep(
     refuse_endless(spec)
     if make_engine is None:
         refuse_neighbours(workers, pack)
+        if spec.measure.accuracy:
+            check_precision(recipe_of(spec.measure.accuracy), device)
     check_writable(folder, "--out")
     here = make_engine is None and workers == 1 and spec.search.trial_timeout is None
     data = load_data(spec, device if here else torch.device("cpu"))

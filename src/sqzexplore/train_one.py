@@ -18,7 +18,7 @@ from .data import ImageData, Source, load
 from .data.decode import open_image
 from .errors import UserError, shown
 from .recipe import Recipe
-from .training import Epoch, Run, fit, identity
+from .training import Epoch, Run, check_precision, fit, identity
 
 _UNFINISHED = "unfinished.safetensors"
 #: Of a run, what stands in the notes under another name, or is too long for them.
@@ -78,6 +78,7 @@ def train_one(
         UserError: the folder holds another training, or an image is damaged.
     """
     plan.architecture.check_input_size(image_size)
+    check_precision(plan.recipe, device)
     if plan.folder.exists() and not plan.folder.is_dir():
         raise UserError(f"--out {plan.folder}: found a file, expected a folder")
     torch.set_num_threads(plan.threads)

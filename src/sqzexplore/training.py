@@ -29,6 +29,7 @@ from .architecture import Architecture
 from .checkpoint import Unfinished
 from .cuda_graph import CapturedStep
 from .data import Feed, ImageData, Split, StreamedSplit
+from .errors import UserError
 from .malloc import keep_freed_memory
 from .model import Dropout, SqueezeNet, build
 from .recipe import Recipe, initialise, optimizer, rate
@@ -350,6 +351,12 @@ def identity(recipe_: Recipe, data: ImageData, seed: int) -> dict[str, Any]:
         "data_sha256": data.sha256,
         "image_size": data.image_size,
     }
+
+
+def check_precision(recipe_: Recipe, device: torch.device) -> None:
+    """Raise `UserError` where `device` cannot multiply in the recipe's precision."""
+    if recipe_.precision == "tf32" and device.type != "cuda":
+        raise UserError(f"precision: found 'tf32', which needs a CUDA device; {device} has none")
 
 
 def fit(
