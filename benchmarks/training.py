@@ -18,6 +18,7 @@ import argparse
 import io
 import itertools
 import multiprocessing
+import os
 import random
 import sys
 import time
@@ -162,7 +163,7 @@ def ways_of(
             way = f"ours, {precision}, {cores} trainings of one thread"
             ways[way] = (partial(beside.train, name, recipe), cores)
             continue
-        for pack in (1, 8):
+        for pack in (1, 8, 24):
             way = f"ours, {precision}, {pack} by turns"
             ways[way] = (partial(ours, architecture, data, recipe, pack), pack)
     return ways
@@ -195,6 +196,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/training.csv"))
     asked = parser.parse_args()
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # as the command line does
     encoded, data = prepared(asked)
     beside = Processes(asked) if asked.device == "cpu" else None
     origin = provenance.of_sweep(asked.device)

@@ -93,6 +93,8 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The result folder o
 def main() -> None:
     """Run the command line; a user's error is one message and exit code 2."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # CUDA runs as many streams side by side; its default is 8. It reads this when it starts.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:

@@ -50,7 +50,7 @@ from .base import (
 )
 
 #: Trainings by turns on a GPU, if nothing else is asked for: of one, launches leave it idle.
-_PACKED = 8
+_PACKED = 24
 #: Combinations that `validate` goes through: less than a minute.
 _MOST_COUNTED = 10**8
 #: Architectures that it draws of a larger or a continuous space.
