@@ -32,6 +32,7 @@ from .data import Feed, ImageData, Split, StreamedSplit
 from .errors import UserError
 from .malloc import keep_freed_memory
 from .model import Dropout, SqueezeNet, build
+from .pointwise import as_convolutions, as_products
 from .recipe import Recipe, initialise, optimizer, rate
 
 _EVALUATED = 500
@@ -133,6 +134,7 @@ class Training:
 
     def run(self) -> Run:
         """How it went, once it has ended."""
+        as_convolutions(self.net)
         diverged = self._diverged
         top1 = top5 = val_top1 = math.nan
         right, dead = {}, False
@@ -194,6 +196,8 @@ class Training:
         for module in self.net.modules():
             if isinstance(module, Dropout):
                 module.generator = self._masks
+        if self._stream:
+            as_products(self.net)
         self._parallel = distributed.parallel(self.net)
         self._lr = self._optimizer.param_groups[0]["lr"]
         self._captured: CapturedStep | None = None
