@@ -37,7 +37,7 @@ from .recipe import Recipe, initialise, optimizer, rate
 
 _EVALUATED = 500
 #: Seconds between two writes of a training's state on a GPU, where an epoch may take less.
-_KEEP_S = 5.0
+_KEEP_S = 30.0
 #: Probability of an accuracy as good by chance, above which a network is held for dead.
 _BY_CHANCE = 0.05
 
