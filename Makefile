@@ -12,41 +12,49 @@ READY := $(VENV)/.ready
 endif
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: demo test lint docs gallery sweeps census benchmarks bench-cpu gpu clean
+.PHONY: help demo test test-fast lint docs gallery sweeps census benchmarks bench-cpu gpu clean
+
+# What there is.
+help:
+	@sed -n "s/^\([a-z-]*\):.*## /\1\t/p" $(MAKEFILE_LIST) | expand -t 14
 
 # The committed outcome under results/ stays as it is: the demo writes elsewhere.
-demo: $(READY)
+demo: $(READY)  ## three squeeze ratios on real images, into build/demo: a table and figures
 	$(PY) -m sqzexplore sweep sweeps/demo.yaml --out $(DEMO)
 
-test: $(READY)
+test: $(READY)  ## all tests
 	$(PY) -m pytest -n auto
 
-lint: $(READY)
+test-fast: $(READY)  ## those without servers, clusters, kills and the site
+	$(PY) -m pytest -n auto -m "not slow and not browser"
+
+lint: $(READY)  ## ruff, mypy, and the direction of the imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(if $(READY),$(BIN)/)lint-imports
 
 # The site, into build/site; what a link does not reach, or the navigation leaves out, is an error.
-docs: $(READY)
+docs: $(READY)  ## the site, into build/site
 	$(PY) -m sphinx -W --keep-going -E -q -c docs -d build/doctrees . build/site
 
 # The four questions of the paper, into results/; what is there already is not measured again.
-sweeps: $(READY)
+sweeps: $(READY)  ## the paper's four questions, into results/
 	for sweep in $(SWEEPS); do $(PY) -m sqzexplore sweep sweeps/$$sweep.yaml || exit; done
 
 # The exact cost of every architecture of sweeps/census.yaml.
-census: $(READY)
+census: $(READY)  ## the exact cost of 2,851,200 architectures
 	$(PY) -m sqzexplore census sweeps/census.yaml --folder results/census
 
 # Ours against its peers, each in one run; they need peers that nothing else needs.
-benchmarks: $(READY)
+benchmarks: $(READY)  ## counts against other counters
 	$(if $(READY),$(PY) -m pip install -q -c constraints.txt -e ".[benchmarks]")
 	$(PY) benchmarks/cost.py --out results/benchmarks/cost.csv
 	$(PY) benchmarks/census.py
 
 # torchvision's SqueezeNet against ours in every mode, then the throughput of the four sweeps, then
 # trials an hour with several workers, into results/throughput-cpu.
-bench-cpu: $(READY)
+bench-cpu: $(READY)  ## throughput and trainings an hour on this CPU
 	$(PY) benchmarks/throughput.py --device cpu --out results/throughput-cpu
 	for sweep in $(SWEEPS); do $(PY) -m sqzexplore bench sweeps/$$sweep.yaml --device cpu \
 		--batch 1,16 --dtype float32,bfloat16 --form module,inference --seconds 3 \
@@ -55,7 +63,7 @@ bench-cpu: $(READY)
 
 # Everything that a GPU is wanted for, the most valuable first: CIFAR10=FOLDER make gpu [MINUTES=8].
 # Run again it goes on. Needs a CUDA build of torch: in $(VENV), or PY=python3 (docs/gpu.md).
-gpu: $(READY)
+gpu: $(READY)  ## everything that a GPU is wanted for (docs/gpu.md)
 	$(PY) benchmarks/gpu.py $(if $(MINUTES),--minutes $(MINUTES))
 
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
@@ -66,8 +74,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 # The pictures of docs/gallery.md, from the committed results.
-gallery: $(READY)
+gallery: $(READY)  ## the pictures of docs/gallery.md
 	$(PY) docs/gallery.py
 
-clean:
+clean:  ## remove what was built
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

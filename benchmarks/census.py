@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from sqzexplore import provenance
-from sqzexplore.analysis import nondominated
+from sqzexplore.analysis.front import nondominated
 
 SPACE = """\
 name: hundred_million

@@ -44,13 +44,13 @@ from rich.console import Console
 from rich.table import Table
 
 from sqzexplore import provenance
-from sqzexplore.results import load_results
-from sqzexplore.storage import open_storage
+from sqzexplore.results.folder import load_results
+from sqzexplore.sweep.storage.open import open_storage
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
-import servers  # noqa: E402  # real servers, and below misbehaving trials, are shared with the tests
+from helpers import servers  # noqa: E402  # real servers, and below misbehaving trials, are shared with the tests
 
 SPEC = """\
 name: chaos
@@ -359,7 +359,7 @@ def alive(log: Path) -> int:
 def command(spec: Path, out: Path, workers: int, url: str | None) -> list[str]:
     stored = ["--storage", url] if url else []
     arguments = ["sweep", spec, "--out", out, "--workers", workers, "--device", "cpu", *stored]
-    return [sys.executable, str(TESTS / "faulty.py"), *map(str, arguments)]
+    return [sys.executable, str(TESTS / "helpers" / "faulty.py"), *map(str, arguments)]
 
 
 def environment(faults: dict[float, str], log: Path, machine: str = "") -> dict[str, str]:

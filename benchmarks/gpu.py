@@ -33,7 +33,7 @@ from typing import Literal
 from sqzexplore import provenance
 from sqzexplore.errors import UserError, nearest
 from sqzexplore.files import check_writable, write_json
-from sqzexplore.throughput import resolve_device
+from sqzexplore.measure.devices import resolve_device
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST_S = 10.0  # with less time left no step is begun
@@ -250,7 +250,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def tests() -> list[str]:
     """The files with tests for a GPU; the others may import what a GPU's machine does not have."""
-    files = sorted((ROOT / "tests").glob("test_*.py"))
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(file.relative_to(ROOT)) for file in files if "mark.gpu" in file.read_text()]
 
 

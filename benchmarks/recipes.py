@@ -37,11 +37,12 @@ from scipy import stats
 
 import sqzexplore as sqz
 from sqzexplore import provenance
-from sqzexplore.data import ImageData, load, open_data
-from sqzexplore.engine import usable_cores
+from sqzexplore.data.images import ImageData, load
+from sqzexplore.data.open import open_data
+from sqzexplore.executors.processes import usable_cores
 from sqzexplore.files import write_atomically
-from sqzexplore.recipe import METHODS, Recipe
-from sqzexplore.training import fit
+from sqzexplore.train.loop import fit
+from sqzexplore.train.recipe import METHODS, Recipe
 
 #: A map of 2x2 pixels is the smallest; no weight is dead.
 SMALL = {"stem_kernel": 3, "stem_stride": 2, "stem_padding": 1}

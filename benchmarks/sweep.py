@@ -22,8 +22,8 @@ import torch
 
 import sqzexplore as sqz
 from sqzexplore import provenance
-from sqzexplore.spec import Spec
-from sqzexplore.study import run_sweep
+from sqzexplore.spec.load import parse_spec
+from sqzexplore.sweep.run import run_sweep
 
 SPEC = """
 name: grid
@@ -56,7 +56,7 @@ def ms_a_trial(marks: list[tuple[int, float]], first: int, last: int) -> float:
 
 
 def ours(trials: int) -> None:
-    spec = Spec.parse(SPEC % (64 + trials // 2000 - 1))
+    spec = parse_spec(SPEC % (64 + trials // 2000 - 1))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -72,7 +72,7 @@ def ours(trials: int) -> None:
 
 def bare(trials: int) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = Spec.parse(SPEC % 73).design_space
+    space = parse_spec(SPEC % 73).design_space
     grid = {axis.field: list(axis.values) for axis in space.axes}
     marks: list[tuple[int, float]] = []
 

@@ -33,14 +33,17 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import sqzexplore as sqz
-from sqzexplore import bench, provenance, timing
-from sqzexplore.clock import least_warm_up_s
+from sqzexplore import provenance
+from sqzexplore.cli import measuring
+from sqzexplore.device_errors import is_lost, is_out_of_memory
 from sqzexplore.errors import UserError
 from sqzexplore.files import check_writable, write_atomically, write_json
-from sqzexplore.memory import is_lost, is_out_of_memory
-from sqzexplore.prepare import Runner, Settings, cudnn_as, on_device
-from sqzexplore.rounds import Rounds, alternate, summary, warm_up
-from sqzexplore.throughput import resolve_device
+from sqzexplore.measure import statistics
+from sqzexplore.measure.clock import cudnn_as, least_warm_up_s, on_device
+from sqzexplore.measure.devices import resolve_device
+from sqzexplore.measure.interleave import Rounds, alternate, summary, warm_up
+from sqzexplore.measure.runner import Runner
+from sqzexplore.measure.settings import Settings
 
 NETWORKS = ("squeezenet1_0", "squeezenet1_1")
 BASELINE = "eager float32, contiguous, torch's defaults"
@@ -206,7 +209,7 @@ def sustained(
     """Images a second without a pause, by turns: as many as an interval needs, if there is time."""
     rates: dict[int, list[float]] = {number: [] for number in runners}
     started = time.perf_counter()
-    for turn in range(timing.LEAST_ROUNDS):
+    for turn in range(statistics.LEAST_ROUNDS):
         if turn and time.perf_counter() - started > seconds:
             break
         for number in random.Random(turn).sample(list(runners), len(runners)):
@@ -243,7 +246,7 @@ def measure(
             found = summary(Rounds([latencies[number]], [medians[number]]), variant.settings.batch)
             speed = variant.settings.batch / found["latency_ms_p50"] * 1e3
             row |= {"images_per_s": speed, **found}
-            row["sustained_images_per_s"] = timing.median(rates[number]).value
+            row["sustained_images_per_s"] = statistics.median(rates[number]).value
             row |= ratio("vs_baseline", medians[0], medians[number])
             row |= ratio("sustained_vs_baseline", rates[number], rates[0])
             twins = [n for n in medians if chosen[n].build and chosen[n].mode == variant.mode]
@@ -270,8 +273,8 @@ class Table:
         if not folder:
             return
         check_writable(folder, "--out")
-        if (folder / "benchmark.parquet").exists():
-            frame = pd.read_parquet(folder / "benchmark.parquet")
+        if (folder / "benchmark.csv").exists():
+            frame = pd.read_csv(folder / "benchmark.csv")
             # What an older version measured has fewer columns, and is measured anew.
             self.frame = frame if {*VARIANT} <= {*frame} else self.frame
         if len(self.frame):
@@ -309,16 +312,12 @@ class Table:
         if not self.folder:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (
-            ("benchmark.csv", self.frame.to_csv(index=False).encode()),
-            ("benchmark.parquet", self.frame.to_parquet(index=False)),
-        ):
-            write_atomically(self.folder / name, content)
+        write_atomically(self.folder / "benchmark.csv", self.frame.to_csv(index=False).encode())
         write_json(self.folder / "provenance.json", origin | {"arguments": sys.argv[1:]})
 
 
 def ratio(name: str, theirs: list[float], ours: list[float]) -> dict[str, float]:
-    found = timing.ratio(theirs, ours)
+    found = statistics.ratio(theirs, ours)
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
@@ -405,7 +404,7 @@ def run(options: argparse.Namespace) -> None:
         "mode": options.mode or MODES[device.type],
         "input_size": options.input_size,
     }
-    asked = bench.parse(lists, options.seconds, device)
+    asked = measuring.parse(lists, options.seconds, device)
     if asked.batch == "auto" or not asked.input_size or len(asked.input_size) > 1:
         raise UserError("expected numbers as --batch, and one as --input-size")
     size = asked.input_size[0]

@@ -39,11 +39,13 @@ from torch.utils.data import DataLoader, Dataset
 
 import sqzexplore as sqz
 from sqzexplore import provenance
-from sqzexplore.data import ImageData, Source, Split, load, open_data
-from sqzexplore.engine import usable_cores
+from sqzexplore.data.images import ImageData, Split, load
+from sqzexplore.data.open import open_data
+from sqzexplore.data.source import Source
+from sqzexplore.executors.processes import usable_cores
 from sqzexplore.files import write_atomically
-from sqzexplore.recipe import Recipe
-from sqzexplore.training import Training
+from sqzexplore.train.loop import Training
+from sqzexplore.train.recipe import Recipe
 
 NETWORKS = {
     "width 0.25, stem 3x3/2 (the CIFAR-10 sweeps' proxy)": sqz.Architecture(

@@ -30,11 +30,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sqzexplore import provenance
-from sqzexplore.engine import usable_cores
+from sqzexplore.executors.processes import usable_cores
 from sqzexplore.files import write_atomically
-from sqzexplore.spec import Spec
-from sqzexplore.study import run_sweep
-from sqzexplore.throughput import resolve_device
+from sqzexplore.measure.devices import resolve_device
+from sqzexplore.spec.load import parse_spec
+from sqzexplore.spec.models import Spec
+from sqzexplore.sweep.run import run_sweep
 
 SPEC = """
 name: workers
@@ -164,7 +165,7 @@ def main() -> None:
             key = {"way": way.name, "neighbour": busy, "round": turn} | settings | origin
             if any(all(row[name] == value for name, value in key.items()) for row in rows):
                 continue
-            spec = Spec.parse(SPEC.format(**settings, threads=way.threads))
+            spec = parse_spec(SPEC.format(**settings, threads=way.threads))
             with neighbour(busy):
                 found = rate(spec, device, way)
             rows.append(key | {"cores": len(usable_cores()), "trials_per_h": round(found, 1)})

@@ -20,7 +20,7 @@ from sphinx.util.osutil import relative_uri
 sys.path.insert(0, str(Path(__file__).parent))
 import generate
 
-from sqzexplore.report import write_report
+from sqzexplore.report.page import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 START = "docs/index"

@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import sqzexplore as sqz
-from sqzexplore import figures, figures_analysis, figures_throughput
-from sqzexplore.style import STYLE, own_axes
+from sqzexplore.figures import analyses, throughput, tradeoff
+from sqzexplore.figures.style import STYLE, own_axes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, TARGET = ROOT / "results", ROOT / "docs" / "figures"
@@ -28,16 +28,14 @@ speed = sqz.load_results(str(RESULTS / "throughput-cpu" / "*"), "throughput")
 simple, other = (joint[(joint["bypass"] == "complex") == flag]["top1"] for flag in (False, True))
 
 SINGLE: dict[str, Callable[[Axes], Axes]] = {
-    "tradeoff": lambda axes: figures.tradeoff(sr, "train_size_mb", "top1", "squeeze_ratio", axes),
-    "front": lambda axes: figures_analysis.front(sr, sr_seeds, "train_size_mb", "top1", axes),
-    "hypervolume": lambda axes: figures_analysis.hypervolume(
-        joint, ["train_params"], ["top1"], axes
-    ),
-    "populations": lambda axes: figures_analysis.populations(
+    "tradeoff": lambda axes: tradeoff.tradeoff(sr, "train_size_mb", "top1", "squeeze_ratio", axes),
+    "front": lambda axes: analyses.front(sr, sr_seeds, "train_size_mb", "top1", axes),
+    "hypervolume": lambda axes: analyses.hypervolume(joint, ["train_params"], ["top1"], axes),
+    "populations": lambda axes: analyses.populations(
         {"complex bypass": other, "none or simple bypass": simple}, "top-1 accuracy (%)", axes
     ),
-    "importances": lambda axes: figures_analysis.importances(joint, "top1", axes=axes),
-    "throughput": lambda axes: figures_throughput.speed_against_macs(speed, axes),
+    "importances": lambda axes: analyses.importances(joint, "top1", axes=axes),
+    "throughput": lambda axes: throughput.speed_against_macs(speed, axes),
 }
 
 
@@ -45,7 +43,7 @@ def main() -> None:
     TARGET.mkdir(exist_ok=True)
     with plt.rc_context(STYLE):
         drawn = {name: draw(own_axes(None)).figure for name, draw in SINGLE.items()}
-        drawn["effects"] = figures_analysis.effects(joint, "top1")[0].figure
+        drawn["effects"] = analyses.effects(joint, "top1")[0].figure
         for name, figure in drawn.items():
             figure.savefig(TARGET / f"{name}.png", dpi=150, metadata={"Software": None})
             print(TARGET / f"{name}.png")

@@ -16,10 +16,12 @@ from pydantic import BaseModel
 
 import sqzexplore
 from sqzexplore import analysis
-from sqzexplore.architecture import PRESETS, Architecture, FireOverride
-from sqzexplore.expressions import MEASURED, NAMES
-from sqzexplore.results import TABLES
-from sqzexplore.spec import OBJECTIVES, Spec
+from sqzexplore.network.architecture import Architecture
+from sqzexplore.network.overrides import FireOverride
+from sqzexplore.network.presets import PRESETS
+from sqzexplore.results.tables import TABLES
+from sqzexplore.space.constraints import MEASURED, NAMES
+from sqzexplore.spec.models import OBJECTIVES, Spec
 
 _HEADINGS = ("key", "meaning", "default", "type", "bounds")
 PROGRAM = "python -m sqzexplore"
@@ -194,7 +196,9 @@ def python() -> str:
     """Every public name, with its signature and its docstring."""
     parts = ["## `sqzexplore`", *(_autodoc(sqzexplore, name) for name in sqzexplore.__all__)]
     parts += ["## What `cost` returns"]
-    parts += [_directive("autoclass", f"sqzexplore.cost.{name}") for name in ("Cost", "LayerCost")]
+    parts += [
+        _directive("autoclass", f"sqzexplore.network.cost.{name}") for name in ("Cost", "LayerCost")
+    ]
     parts += ["## `sqzexplore.analysis`"]
     parts += [_autodoc(analysis, name) for name in analysis.__all__]
     return "\n\n".join(parts)

@@ -20,7 +20,7 @@ from scipy import stats
 
 import sqzexplore as sqz
 from sqzexplore import analysis
-from sqzexplore.reference import published
+from sqzexplore.published import published
 
 HERE = Path(__file__).parent
 DATA = {"fashion": "", "CIFAR-10": "cifar10-"}

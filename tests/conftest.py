@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
-import servers
+from helpers import Run, servers
+from helpers.processes import Sweeps
+from helpers.sweeps import SMALL
 
 # A submission is judged by the same examples each time; at a desk every run looks elsewhere.
 settings.register_profile("ci", derandomize=True)
@@ -23,22 +25,6 @@ if os.environ.get("CI"):
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-ROOT = Path(__file__).resolve().parent.parent
-
-#: Two architectures, trained in about a second each, and told from chance by all of their seeds.
-SMALL = """\
-name: small
-question: Does the small sweep work?
-base: {width_multiplier: 0.25}
-space:
-  squeeze_ratio: [0.25, 1.0]
-measure:
-  throughput: {batch: [1, 2], dtype: [float32], seconds: 0.05}
-  accuracy:
-    {data: digits, image_size: 32, epochs: 1, batch_size: 32, learning_rate: 0.01, seeds: 2,
-     proxy: {width_multiplier: 0.1, bypass: complex}}
-"""
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is marked `gpu` needs a CUDA device."""
@@ -46,9 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -83,3 +66,11 @@ def postgres() -> Iterator[servers.Postgres]:
 def database(postgres: servers.Postgres) -> str:
     """The URL of a new, empty database, password included."""
     return postgres.new_database()
+
+
+@pytest.fixture
+def sweeps(tmp_path: Path) -> Iterator[Sweeps]:
+    """Sweeps in a folder of their own."""
+    running = Sweeps(tmp_path)
+    yield running
+    running.end()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sqzexplore as sqz
-from conftest import ROOT
+from helpers import ROOT
 from sqzexplore import provenance
 
 #: Says version and commit where no metadata knows the package.

@@ -36,11 +36,13 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from typer.testing import CliRunner
 
 import sqzexplore
-from conftest import ROOT, Run
-from sqzexplore.architecture import FIELDS, FireOverride
-from sqzexplore.cli import app
-from sqzexplore.results import TABLES
-from sqzexplore.spec import FigureSpec, Spec
+from helpers import ROOT, Run
+from sqzexplore.cli.app import app
+from sqzexplore.network.architecture import FIELDS
+from sqzexplore.network.overrides import FireOverride
+from sqzexplore.results.tables import TABLES
+from sqzexplore.spec.load import load_spec, parse_spec
+from sqzexplore.spec.models import FigureSpec, Spec
 
 sys.path.insert(0, str(ROOT / "docs"))
 import generate
@@ -51,7 +53,9 @@ RUN, SHOWN = {"python", "sh", "yaml"}, {"text", "diff", "{generated}"}
 VERB = "python -m sqzexplore "
 # Each verb is a process of its own, as at a desk, forked from one that has imported torch already.
 _FORK = multiprocessing.get_context("forkserver")
-_FORK.set_forkserver_preload(["sqzexplore.cli"])
+_FORK.set_forkserver_preload(
+    [f"sqzexplore.{name}" for name in ("cli", "sweep.run", "figures.draw_all", "census.census")]
+)
 
 
 def _verb(arguments: list[str], log: Path) -> None:
@@ -94,7 +98,7 @@ def run_shell(example: Example) -> None:
 
 def write_spec(example: Example) -> None:
     """A sweep file: checked, and written to where the commands of the page look for it."""
-    spec = Spec.parse(example.parsed)
+    spec = parse_spec(example.parsed)
     (Path("sweeps") / f"{spec.name}.yaml").write_text(example.parsed)
 
 
@@ -237,9 +241,9 @@ def test_help_shows_the_defaults_that_it_describes() -> None:
 
 def test_the_specs_of_spaces_have_as_many_architectures_as_they_should() -> None:
     page = SYBIL.parse(ROOT / "docs" / "spaces.md")
-    specs = [Spec.parse(e.parsed) for e in page if e.region.evaluator is write_spec]
+    specs = [parse_spec(e.parsed) for e in page if e.region.evaluator is write_spec]
     assert [spec.design_space.count() for spec in specs] == [9, 7, 12]
-    assert Spec.load(ROOT / "sweeps" / "beyond.yaml").design_space.count() > 10
+    assert load_spec(ROOT / "sweeps" / "beyond.yaml").design_space.count() > 10
 
 
 def test_the_readme_shows_what_the_committed_table_says(sqz: Run) -> None:

@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import ROOT
-from sqzexplore import bench, provenance
+from helpers import ROOT
+from sqzexplore import provenance
+from sqzexplore.cli import measuring
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 SMALL = ("--dtype", "float32", "--mode", "eager", "--seconds", "0.2", "--input-size", "40")
@@ -66,7 +67,9 @@ def test_every_step_names_files_that_exist(gpu: ModuleType) -> None:
                 assert (ROOT / word).is_file(), step.name
         needs = any(word in step.command for word in ("CIFAR10", "sweeps/cifar10", "training.py"))
         assert needs == step.cifar10
-    assert {"tests/test_throughput.py", "tests/test_inference.py"} <= set(gpu.tests())
+    assert {"tests/measure/test_throughput.py", "tests/network/test_inference.py"} <= set(
+        gpu.tests()
+    )
 
 
 def test_every_setting_is_one_that_a_gpu_can_be_measured_at(gpu: ModuleType) -> None:
@@ -78,7 +81,7 @@ def test_every_setting_is_one_that_a_gpu_can_be_measured_at(gpu: ModuleType) -> 
         }
         lists = {name: pairs[name] for name in ("batch", "dtype", "form", "mode") if name in pairs}
         if lists and "seconds" in pairs:  # of throughput
-            bench.parse(lists, float(pairs["seconds"]), torch.device("cuda", 0))
+            measuring.parse(lists, float(pairs["seconds"]), torch.device("cuda", 0))
             asked += 1
     assert asked == 10
 

@@ -15,12 +15,11 @@ import torch
 from typer.testing import CliRunner
 
 import sqzexplore as sqz
-from conftest import SMALL
+from helpers.sweeps import SMALL, Quiet
 from sqzexplore import provenance
-from sqzexplore.cli import app
-from sqzexplore.spec import Spec
-from sqzexplore.study import run_sweep
-from test_sweep import Quiet
+from sqzexplore.cli.app import app
+from sqzexplore.spec.load import parse_spec
+from sqzexplore.sweep.run import run_sweep
 
 #: As Linux writes them: two processors of one name, and one that is not x86.
 MILAN = """\
@@ -137,7 +136,7 @@ def test_torchs_own_look_at_the_processor_agrees() -> None:
 
 
 def test_a_sweep_records_its_processor(tmp_path: Path) -> None:
-    spec = Spec.parse("name: costs\nspace: {squeeze_ratio: [0.125, 0.5]}\n")
+    spec = parse_spec("name: costs\nspace: {squeeze_ratio: [0.125, 0.5]}\n")
     run_sweep(spec, tmp_path, torch.device("cpu"), Quiet())
     level = torch.backends.cpu.get_cpu_capability()
     assert sqz.load_results(tmp_path)["cpu_capability"].tolist() == [level, level]

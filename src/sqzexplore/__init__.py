@@ -1,22 +1,10 @@
-"""Design-space exploration of small convolutional networks, starting from SqueezeNet's Fire."""
+"""Design-space exploration of small convolutional networks, starting from SqueezeNet's Fire.
 
-from .analysis import pareto_front
-from .architecture import Architecture, preset
-from .checkpoint import load
-from .cost import cost, cost_table
-from .export import export
-from .model import build
+The names are those of `__init__.pyi`; each is imported when it is first used.
+"""
+
+import lazy_loader
+
 from .provenance import __version__ as __version__
-from .results import load_results
 
-__all__ = [
-    "Architecture",
-    "build",
-    "cost",
-    "cost_table",
-    "export",
-    "load",
-    "load_results",
-    "pareto_front",
-    "preset",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,9 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-
-from .sensors import Sensors
+from .nvml import Sensors
 
 #: The one place: pyproject.toml reads it here.
 __version__ = "0.1.0"
@@ -66,6 +64,8 @@ def version() -> str:
 @lru_cache(maxsize=8)
 def device_name(device: str) -> str:
     """The processor's or GPU's own name."""
+    import torch
+
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     return str(processor()["name"])
@@ -92,6 +92,8 @@ def native_bfloat16() -> bool:
     By AVX512-BF16, AMX or ARM's BF16; elsewhere torch emulates it, by float32 and conversions.
     Where nothing lists the instructions (no Linux), oneDNN's word is taken for it.
     """
+    import torch
+
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     said = _cpuinfo()
@@ -111,6 +113,8 @@ def _cpuinfo() -> dict[str, str]:
 
 def of_trial(device: str, started_at: datetime, duration_s: float) -> dict[str, str | float | int]:
     """The provenance columns of one trial."""
+    import torch
+
     return {
         "sqzexplore_version": version(),
         "git_commit": git_commit(),
@@ -127,6 +131,8 @@ def of_sweep(device: str) -> dict[str, object]:
 
     Of a GPU also its driver, power limit and clock, as far as NVML says.
     """
+    import torch
+
     return {
         "sqzexplore_version": version(),
         "git_commit": git_commit(),

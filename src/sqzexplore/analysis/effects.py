@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import UserError, shown
-from .checks import numbers, require_columns, require_rows, varying
+from .validation import numbers, require_columns, require_rows, varying
 
 #: Fewer trials than this say nothing of which axis matters.
 _LEAST_TRIALS = 10

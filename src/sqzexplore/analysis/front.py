@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .checks import largest_budget, numbers, objectives, require_columns, require_rows, signs
-from .pairs import welch
+from .comparison import welch
+from .validation import largest_budget, numbers, objectives, require_columns, require_rows, signs
 
 #: Columns of `trials` that are means over the trainings in `seeds`.
 SEEDED = ("top1", "top5", "val_top1")

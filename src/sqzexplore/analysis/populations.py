@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ..errors import UserError
-from .checks import numbers, require_rows
+from .validation import numbers, require_rows
 
 
 def edf(values: Iterable[float], confidence: float = 0.95) -> pd.DataFrame:

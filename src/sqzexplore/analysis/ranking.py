@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from ..errors import UserError
-from .checks import largest_budget, numbers, require_rows
+from .validation import largest_budget, numbers, require_rows
 
 
 def rank_correlation(
@@ -137,14 +136,14 @@ def budget_ranking(seeds: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
         both = means[[budget, budgets[-1]]].dropna().to_numpy(dtype=float)
         require_rows("budget_ranking", len(both), 4, "architectures with both budgets")
         drawn = both[rng.integers(0, len(both), (resamples, len(both)))]
-        taus = [stats.kendalltau(*each.T).statistic for each in drawn]
+        taus = [_kendall(*each.T) for each in drawn]
         low, high = np.nanpercentile(taus, [2.5, 97.5])
         rows.append(
             {
                 "epochs": int(budget),
                 "against": int(budgets[-1]),
                 "architectures": len(both),
-                "kendall": float(stats.kendalltau(*both.T).statistic),
+                "kendall": _kendall(*both.T),
                 "ci_low": float(low),
                 "ci_high": float(high),
             }
@@ -154,7 +153,16 @@ def budget_ranking(seeds: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
 
 def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rank correlation along the last axis; NaN where all values of one are equal."""
+    from scipy import stats
+
     x, y = (stats.rankdata(values, axis=-1) for values in (a, b))
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
     with np.errstate(invalid="ignore"):
         return (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+
+
+def _kendall(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Kendall's tau-b (Biometrika 33, 1945); NaN where all values of one are equal."""
+    x, y = (np.sign(np.subtract.outer(values, values)) for values in (a, b))
+    scale = math.sqrt((x**2).sum() * (y**2).sum())
+    return float((x * y).sum()) / scale if scale else math.nan

@@ -1,10 +1,17 @@
 """The command line: `python -m sqzexplore VERB`."""
 
 # Each adds its verbs; `--help` shows them in this order.
-from . import sweeps  # noqa: F401
+# isort: off
+from . import sweep  # noqa: F401
+from . import validate  # noqa: F401
+from . import results  # noqa: F401
+from . import export  # noqa: F401
+from . import describe  # noqa: F401
+from . import bench  # noqa: F401
+from . import train  # noqa: F401
+from . import census  # noqa: F401
 
-# isort: split
-from . import single, spaces  # noqa: F401
-from .base import app, main
+# isort: on
+from .app import app, main
 
 __all__ = ["app", "main"]

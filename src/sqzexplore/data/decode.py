@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import UserError
-from .sources import Part
+from .source import Part
 
 #: An image with a shorter side, or a longer one, is a broken download or no photograph.
 _SMALLEST, _LARGEST = 4, 20_000

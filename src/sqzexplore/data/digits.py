@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from .pixels import PixelImages
-from .sources import SPLIT_SEED, Part, Source
+from .source import SPLIT_SEED, Part, Source
 
 
 def digits_source() -> Source:
@@ -19,6 +17,23 @@ def digits_source() -> Source:
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998 (its test
     part), as `sklearn.datasets.load_digits` ships it.
     """
+    return Source(
+        "digits",
+        tuple("0123456789"),
+        1,
+        (1077, 270, 450),
+        _divide,
+        stored_bytes=1797 * 8 * 8,
+        augmentation="shift",
+        image_size=32,
+        cached=False,
+    )
+
+
+def _divide() -> dict[str, Part]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     levels, labels = load_digits(return_X_y=True)
     rest, test = train_test_split(
         np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=SPLIT_SEED
@@ -28,15 +43,5 @@ def digits_source() -> Source:
     )
     pixels = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     whole = Part(PixelImages(pixels, "digits"), np.arange(len(labels)), labels.astype(np.int64))
-    return Source(
-        "digits",
-        tuple("0123456789"),
-        1,
-        whole.take(train),
-        whole.take(validation),
-        whole.take(test),
-        stored_bytes=pixels.nbytes,
-        augmentation="shift",
-        image_size=32,
-        cached=False,
-    )
+    split = {"train": train, "validation": validation, "test": test}
+    return {name: whole.take(index) for name, index in split.items()}

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..augment import Augmentation, Shifts, draw, shifted
+from .augment import Shifts, draw, shifted
 from .images import Split
+from .names import Augmentation
 
 
 class Feed:

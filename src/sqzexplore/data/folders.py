@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError, nearest
 from .decode import channels_of
-from .sources import Part, Source, assemble
+from .source import Part, Source, assemble
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 from .decode import channels_of
-from .sources import Part, Source, assemble
+from .source import Part, Source, assemble
 
 _IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .decode import channels_of
 from .pixels import PixelImages
-from .sources import Part, Source, assemble
+from .source import Part, Source, assemble
 
 _SPLITS = {
     "train": "train",

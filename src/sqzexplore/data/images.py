@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..augment import Augmentation
 from ..errors import UserError
 from ..files import write_atomically
 from .decode import fit, open_image
-from .sources import Part, Source
+from .names import Augmentation
+from .source import Part, Source
 from .stream import StreamedSplit
 
 #: Pixels of sets up to this size stay in memory, on the device.

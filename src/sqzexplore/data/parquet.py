@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from .decode import channels_of
-from .sources import Part, Source, assemble
+from .source import Part, Source, assemble
 
 _IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}

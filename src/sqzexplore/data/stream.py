@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..augment import Augmentation, draw, shifted
 from ..errors import UserError
+from .augment import draw, shifted
 from .decode import fit, open_image
-from .sources import Part
+from .names import Augmentation
+from .source import Part
 
 _CPU = torch.device("cpu")
 _MOST_WORKERS = 16

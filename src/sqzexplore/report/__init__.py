@@ -1,5 +1,1 @@
 """One self-contained HTML file that says what a sweep asked, found, and how to repeat it."""
-
-from .page import write_report
-
-__all__ = ["write_report"]

@@ -11,17 +11,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..analysis import largest_budget, pareto_front
-from ..architecture import KEYS
-from ..columns import architecture_at, architecture_name, columns_of_frame
-from ..completeness import SPEC_FILE, planned
-from ..cost import cost
+from ..analysis.front import pareto_front
+from ..analysis.validation import largest_budget
 from ..errors import UserError
-from ..figures import default_figures
-from ..reference import published
-from ..remarks import training_remarks
-from ..results import TABLES, TRIALS, load_results, meeting_constraints
-from ..spec import Spec, figure_columns
+from ..figures.tradeoff import default_figures
+from ..network.architecture import KEYS
+from ..network.columns import architecture_at
+from ..network.cost import cost
+from ..network.frames import architecture_name, columns_of_frame
+from ..published import published
+from ..results.completeness import planned
+from ..results.folder import ResultFolder, load_results
+from ..results.remarks import training_remarks
+from ..results.tables import TRIALS, meeting_constraints
+from ..schema import goal, is_derived
+from ..spec.checks import figure_columns
+from ..spec.models import Spec
 from .findings import Effect, answer, effects
 from .wording import heading, number, remark
 
@@ -35,10 +40,6 @@ MOST_ROWS = 200
 _MANY = 5_000
 
 _MORE_NUMBERS = ("top5", "val_top1", "relative_to_reference", "roofline_share", "duration_s")
-_LARGER_IS_BETTER = (
-    *("top1", "top5", "val_top1", "images_per_s", "relative_to_reference", "roofline_share"),
-)
-_DERIVED = ("flops", "size_mb", "train_flops", "train_size_mb")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def gather(folder: Path) -> Content:
         UserError: the folder holds no sweep, or its files are damaged.
     """
     _check_folder(folder)
-    spec = Spec.load(folder / SPEC_FILE)
+    spec = ResultFolder(folder).spec()
     trials = load_results(folder).sort_values("trial", ignore_index=True)
     # What a single Fire overrides has no column while no trial does.
     axes = [axis.field for axis in spec.design_space.axes]
@@ -143,23 +144,23 @@ def _sentence(remark: str) -> str:
 
 def _check_folder(folder: Path) -> None:
     """Say what a folder is that is no sweep's."""
-    for name, what in (("census.json", "a census"), ("benchmark.parquet", "a benchmark")):
+    for name, what in (("census.json", "a census"), ("benchmark.csv", "a benchmark")):
         if (folder / name).exists():
             raise UserError(
                 f"{folder}: found {what} ({name}), expected the folder of a sweep; a report "
                 "is made of trials"
             )
-    if (folder / "throughput.parquet").exists() and not (folder / "trials.parquet").exists():
+    tables = ResultFolder(folder)
+    if tables.has("throughput") and not tables.has("trials"):
         raise UserError(
-            f"{folder}: found a bench (throughput.parquet alone), expected the folder of a sweep; "
-            "a report is made of trials"
+            f"{folder}: found a bench (the table throughput alone), expected the folder of a "
+            "sweep; a report is made of trials"
         )
 
 
 def _optional(folder: Path, table: str) -> pd.DataFrame:
-    if not (folder / f"{table}.parquet").exists():
-        return pd.DataFrame()
-    return load_results(folder, table)
+    found = ResultFolder(folder).table(table)
+    return pd.DataFrame() if found is None else found
 
 
 def _front(spec: Spec, trials: pd.DataFrame) -> pd.DataFrame:
@@ -217,9 +218,9 @@ def _plot_columns(spec: Spec, trials: pd.DataFrame) -> list[str]:
     asked = [name for figure in default_figures(spec) for name in (figure.x, figure.y)]
     axes = [a.field for a in spec.design_space.axes if KEYS[a.field] in (int, float)]
     wanted = dict.fromkeys([*spec.objectives, *asked, *axes])
-    others = [*figure_columns(spec), *_MORE_NUMBERS]
+    others = [*dict.fromkeys([*figure_columns(spec), *_MORE_NUMBERS])]
     if len(trials) > _MANY:
-        others = [name for name in others if name not in _DERIVED]
+        others = [name for name in others if not is_derived(name)]
     for name in others:
         if trials[name].nunique() > 1:
             wanted[name] = None
@@ -260,8 +261,8 @@ def _column(name: str, trials: pd.DataFrame, spec: Spec) -> dict[str, Any]:
 
 
 def _direction(name: str) -> str | None:
-    if name in _LARGER_IS_BETTER:
-        return "maximize"
+    if (known := goal(name)) is not None:
+        return known
     return None if name in KEYS or name in ("trial", "state") else "minimize"
 
 
@@ -441,7 +442,7 @@ def _distinct(frame: pd.DataFrame, names: list[str]) -> Table:
 
 def _provenance(folder: Path) -> dict[str, Any]:
     """`provenance.json` in one level; empty where there is none yet."""
-    file = folder / "provenance.json"
+    file = ResultFolder(folder).provenance
     if not file.exists():
         return {}
     try:
@@ -455,11 +456,8 @@ def _provenance(folder: Path) -> dict[str, Any]:
 
 def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of the files that the report was made from, as they were."""
-    names = ["spec.yaml", "provenance.json", "study.journal"]
-    names += [f"{table}.parquet" for table in TABLES]
     sums = {}
-    for name in names:
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    for path in ResultFolder(folder).files():
+        with path.open("rb") as file:
+            sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums

@@ -9,18 +9,19 @@ import numpy as np
 import pandas as pd
 
 from .. import analysis
-from ..analysis import rank_correlation
-from ..architecture import KEYS
-from ..columns import architecture_name, value_text
-from ..cost import COST_COLUMNS
-from ..results import TRIALS
-from ..spec import Spec
+from ..analysis.ranking import rank_correlation
+from ..network.architecture import KEYS
+from ..network.cost import COST_COLUMNS
+from ..network.frames import architecture_name, value_text
+from ..results.tables import TRIALS
+from ..schema import SPEED
+from ..spec.models import Spec
 from .wording import number, with_unit
 
 _COSTS = {*COST_COLUMNS, *(f"train_{name}" for name in COST_COLUMNS)}
 #: More levels than this are shown as quarters of the trials.
 _MOST_LEVELS = 12
-_SPEED_KEYS = ("device", "batch", "dtype", "memory_format", "form", "mode", "input_size")
+_SPEED_KEYS = (*(name for name, column in SPEED.items() if column.is_setting), "input_size")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import check_writable, write_atomically
 from ..provenance import version
+from ..results.folder import ResultFolder
 from .content import Content, gather
 from .wording import number, with_unit
 
@@ -35,7 +36,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
             not installed.
     """
     folder = Path(folder)
-    target = folder / "report.html" if out is None else Path(out)
+    target = ResultFolder(folder).report if out is None else Path(out)
     if target.is_dir():
         raise UserError(f"--out {target}: found a folder, expected a file")
     page = render(gather(folder))

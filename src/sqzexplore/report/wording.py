@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..results import TRIALS
+from ..results.tables import TRIALS
 
 ACCURACY = ("top1", "top5", "val_top1")
 SPEED = ("images_per_s", "latency_ms_p50", "latency_ms_p99")

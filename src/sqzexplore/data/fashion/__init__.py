@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..idx import open_idx
-from ..sources import Source
+from ..source import Source
 
 #: The class of each label, in the original's words.
 CLASSES = (

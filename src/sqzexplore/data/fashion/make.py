@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from ..idx import read_idx
-from ..sources import SPLIT_SEED
+from ..source import SPLIT_SEED
 
 #: Images that are drawn from each split.
 DRAWN = {"train": 8_000, "t10k": 4_000}

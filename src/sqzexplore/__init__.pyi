@@ -1,0 +1,11 @@
+from . import analysis as analysis
+from .analysis.front import pareto_front as pareto_front
+from .deploy.export import export as export
+from .network.architecture import Architecture as Architecture
+from .network.cost import cost as cost
+from .network.cost import cost_table as cost_table
+from .network.module import build as build
+from .network.presets import preset as preset
+from .provenance import __version__ as __version__
+from .results.folder import load_results as load_results
+from .train.checkpoint import load as load

@@ -1,0 +1,80 @@
+"""What every analysis asks of its table, and what it says where that is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import UserError, nearest, shown
+from ..network.architecture import KEYS
+
+
+def require_columns(caller: str, frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Raise `UserError` at the first of `names` that is no column."""
+    for name in names:
+        if name not in frame:
+            raise UserError(
+                f"{caller}: no column {shown(name)}{nearest(name, map(str, frame.columns))}"
+            )
+
+
+def require_rows(caller: str, found: int, least: int, what: str) -> None:
+    """Raise `UserError` below `least` rows; `what` they are, in the plural."""
+    if found < least:
+        raise UserError(f"{caller}: found {found} {what}, expected at least {least}")
+
+
+def largest_budget(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of a table of trainings, those of each trial's largest number of epochs: of which `trials`
+    speaks."""
+    if "epochs" not in rows or rows["epochs"].isna().all():
+        return rows  # of a version that knew one
+    largest = rows.groupby(["sweep", "trial"])["epochs"].transform("max")
+    return rows[rows["epochs"].isna() | (rows["epochs"] == largest)]
+
+
+def objectives(
+    caller: str, frame: pd.DataFrame, minimize: Sequence[str], maximize: Sequence[str]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The numbers of the rows that have every objective, and these (rows x objectives), of which
+    less is always better.
+
+    Raises:
+        UserError: no objective, or one that is no column or no number.
+    """
+    names = [*minimize, *maximize]
+    if not names:
+        raise UserError(f"{caller}: found no column, expected some to minimize or maximize")
+    require_columns(caller, frame, names)
+    values = np.stack([numbers(caller, frame, name) for name in names], axis=1)
+    known = np.flatnonzero(~np.isnan(values).any(axis=1))
+    return known, values[known] * signs(minimize, maximize)
+
+
+def signs(minimize: Sequence[str], maximize: Sequence[str]) -> NDArray[np.float64]:
+    """What turns each objective into one of which less is better."""
+    return np.array([1.0] * len(minimize) + [-1.0] * len(maximize))
+
+
+def numbers(caller: str, frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    """A column as numbers; what is missing is NaN.
+
+    Raises:
+        UserError: there is no such column, or it holds something else.
+    """
+    require_columns(caller, frame, [name])
+    try:
+        return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{caller}: column {shown(name)}: found {shown(frame[name].iloc[0])}, expected numbers"
+        ) from None
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """The metaparameters, those of single Fires included, that every row has and that differ."""
+    known = [name for name in KEYS if name in frame and frame[name].notna().all()]
+    return [name for name in known if frame[name].nunique() > 1]

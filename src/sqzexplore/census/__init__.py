@@ -1,0 +1,1 @@
+"""The cost of every architecture of a space, in one pass."""

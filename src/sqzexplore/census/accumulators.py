@@ -1,0 +1,241 @@
+"""What sees the rows of a census once, and keeps what it needs: counts, front, best, density."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..analysis.front import nondominated
+from ..errors import UserError
+from ..network.columns import decode, encode
+from ..network.cost import COST_COLUMNS
+from ..network.frames import format_value
+from ..space.axis import Axis
+from ..space.space import Space
+from .blocks import Block, joined
+from .query import Query
+
+MAX_SORTED = 10_000_000
+
+
+MAX_FRONT = 500_000
+
+
+#: Cells of the density a decade of parameters or MACs.
+CELLS_PER_DECADE = 50
+_DECADES = 16  # from 1 to beyond 2**53, where a cost is no longer exact
+
+
+# --- what sees the rows ------------------------------------------------------------------------
+
+
+class Consumer(Protocol):
+    """Sees every kept row once, in order, and keeps what it needs."""
+
+    def add(self, block: Block) -> None:
+        """Take the next rows."""
+
+
+class Counts:
+    """How many rows there are, the extremes of their costs, the values of their axes."""
+
+    def __init__(self, space: Space) -> None:
+        self.feasible = self.kept = 0
+        self._least = dict.fromkeys(COST_COLUMNS, math.inf)
+        self._most = dict.fromkeys(COST_COLUMNS, -math.inf)
+        self._codes = {axis.field: space.codes_of(axis) for axis in _listed(space)}
+        self._seen = {name: np.zeros(len(codes), np.int64) for name, codes in self._codes.items()}
+        self._empty: Block | None = None
+
+    def add(self, block: Block) -> None:
+        """Take the next rows."""
+        self.kept += block.rows
+        if self._empty is None:
+            self._empty = block.take(slice(0, 0))
+        if block.rows == 0:
+            return
+        for name in COST_COLUMNS:
+            values = block.columns[name]
+            self._least[name] = min(self._least[name], values.min())
+            self._most[name] = max(self._most[name], values.max())
+        for name, codes in self._codes.items():
+            found = np.searchsorted(codes, block.columns[name])
+            self._seen[name] += np.bincount(found, minlength=len(codes))
+
+    @property
+    def empty(self) -> Block:
+        """A block of no rows."""
+        assert self._empty is not None  # a space has at least one block
+        return self._empty
+
+    def ranges(self) -> pd.DataFrame:
+        """Least and greatest value of each cost."""
+        return pd.DataFrame({"least": self._least, "greatest": self._most})
+
+    def shares(self) -> dict[str, dict[Any, int]]:
+        """How many rows have each value of each field."""
+        return {
+            name: {
+                decode(name, code): int(count)
+                for code, count in zip(codes, self._seen[name], strict=True)
+            }
+            for name, codes in self._codes.items()
+        }
+
+
+class Front:
+    """The Pareto front of the rows so far: that of all rows is the front of the blocks' fronts."""
+
+    def __init__(self, query: Query) -> None:
+        self._names = (*query.minimize, *query.maximize)
+        self._sign = np.array([1.0] * len(query.minimize) + [-1.0] * len(query.maximize))
+        self._rows: Block | None = None
+
+    def add(self, block: Block) -> None:
+        """Take the next rows."""
+        front = block.take(slice(0, 0)) if self._rows is None else self._rows
+        values = np.concatenate([self._values(front), self._values(block)])
+        keep = nondominated(values)
+        if keep.sum() > MAX_FRONT:
+            raise UserError(
+                f"the Pareto front has more than {MAX_FRONT:,} rows: {', '.join(self._names)} do "
+                "not tell them apart; choose others with --minimize and --maximize"
+            )
+        self._rows = joined([front.take(keep[: front.rows]), block.take(keep[front.rows :])])
+
+    def block(self) -> Block:
+        """The front, sorted by its objectives."""
+        assert self._rows is not None  # a space has at least one block
+        values = self._values(self._rows)
+        return self._rows.take(np.lexsort((self._rows.numbers, *values.T[::-1])))
+
+    def _values(self, block: Block) -> NDArray[np.float64]:
+        return block.values(self._names) * self._sign
+
+
+class Best:
+    """The first rows in an order."""
+
+    def __init__(self, sort: tuple[str, ...], top: int) -> None:
+        self._sort, self._top = sort, top
+        self._held: list[Block] = []
+
+    def add(self, block: Block) -> None:
+        """Take the next rows."""
+        self._held.append(block)
+        if sum(held.rows for held in self._held) > 2 * self._top:  # not at every block
+            self._held = [self.block()]
+
+    def block(self) -> Block:
+        """The rows, in order."""
+        rows = joined(self._held)
+        return rows.take(_sorted(rows.numbers, _keys(rows, self._sort))[: self._top])
+
+
+class Order:
+    """The numbers of all rows in an order, for a file that is sorted."""
+
+    def __init__(self, sort: tuple[str, ...]) -> None:
+        self._sort = sort
+        self._numbers: list[NDArray[np.int64]] = []
+        self._keys: list[list[NDArray[np.float64]]] = []
+        self._held = 0
+
+    def add(self, block: Block) -> None:
+        """Take the next rows."""
+        self._held += block.rows
+        if self._held > MAX_SORTED:
+            raise UserError(
+                f"--sort: more than {MAX_SORTED:,} rows are kept, too many to sort in a file; "
+                "keep fewer with --where or --top, or leave the order to what reads the file"
+            )
+        self._numbers.append(block.numbers)
+        self._keys.append(_keys(block, self._sort))
+
+    def numbers(self) -> NDArray[np.int64]:
+        """The numbers, in order; what was held is given up."""
+        keys = [np.concatenate(parts) for parts in zip(*self._keys, strict=True)]
+        self._keys.clear()
+        numbers = np.concatenate(self._numbers)
+        self._numbers.clear()
+        return numbers[_sorted(numbers, keys)]
+
+
+def _keys(block: Block, sort: tuple[str, ...]) -> list[NDArray[np.float64]]:
+    """What rows are sorted by, most significant first, ascending."""
+    values = block.values(tuple(name.removeprefix("-") for name in sort))
+    signs = [-1.0 if name.startswith("-") else 1.0 for name in sort]
+    return [values[:, i] * sign for i, sign in enumerate(signs)]
+
+
+def _sorted(numbers: NDArray[np.int64], keys: list[NDArray[np.float64]]) -> NDArray[np.int64]:
+    return np.lexsort((numbers, *reversed(keys)))
+
+
+class Density:
+    """How many rows fall into each cell of params by MACs."""
+
+    def __init__(self) -> None:
+        side = _DECADES * CELLS_PER_DECADE
+        self.cells = np.zeros((side, side), np.int64)
+
+    def add(self, block: Block) -> None:
+        """Take the next rows."""
+        params, macs = (
+            (np.log10(block.columns[name]) * CELLS_PER_DECADE).astype(np.int64)
+            for name in ("params", "macs")
+        )
+        flat = params * self.cells.shape[1] + macs
+        self.cells += np.bincount(flat, minlength=self.cells.size).reshape(self.cells.shape)
+
+
+class Pools:
+    """What each `pool_after` costs: rows, and geometric mean, least and greatest of two costs."""
+
+    _COSTS = ("macs", "activations")
+
+    def __init__(self, space: Space) -> None:
+        listed = [axis for axis in _listed(space) if axis.field == "pool_after"]
+        fixed = encode("pool_after", [space.base.pool_after])
+        self._masks = space.codes_of(listed[0]) if listed else fixed
+        self._count = np.zeros(len(self._masks), np.int64)
+        self._logs = {name: np.zeros(len(self._masks)) for name in self._COSTS}
+        self._least = {name: np.full(len(self._masks), np.inf) for name in self._COSTS}
+        self._most = {name: np.zeros(len(self._masks)) for name in self._COSTS}
+
+    def add(self, block: Block) -> None:
+        """Take the next rows."""
+        masks = np.broadcast_to(block.columns["pool_after"], block.rows)
+        which = np.searchsorted(self._masks, masks)
+        self._count += np.bincount(which, minlength=len(self._masks))
+        for name in self._COSTS:
+            values = block.columns[name].astype(np.float64)
+            self._logs[name] += np.bincount(which, np.log(values), minlength=len(self._masks))
+            np.minimum.at(self._least[name], which, values)
+            np.maximum.at(self._most[name], which, values)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a `pool_after` that was kept."""
+        some = self._count > 0
+        layers = [decode("pool_after", mask) for mask in self._masks[some]]
+        frame = pd.DataFrame(
+            {
+                "pool_after": [format_value(pools) for pools in layers],
+                "pools": [len(pools) for pools in layers],
+                "mean_pool_layer": [np.mean(pools) if pools else math.nan for pools in layers],
+                "architectures": self._count[some],
+            }
+        )
+        for name in self._COSTS:
+            frame[f"{name}_mean"] = np.exp(self._logs[name][some] / self._count[some])
+            frame[f"{name}_least"] = self._least[name][some].astype(np.int64)
+            frame[f"{name}_greatest"] = self._most[name][some].astype(np.int64)
+        return frame
+
+
+def _listed(space: Space) -> list[Axis]:
+    return [axis for axis in space.axes if not axis.continuous]

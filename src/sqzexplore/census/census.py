@@ -1,0 +1,98 @@
+"""The census: the exact cost of every architecture of a space, in one pass and bounded memory.
+
+The pass goes through the space block by block. What is asked of it - the best rows, the Pareto
+front, the density, the Parquet file - each sees the rows that pass the filter and keeps only what
+it needs, so that 10**8 architectures take no more memory than 10**6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+from ..files import replacing
+from ..space.space import Space
+from .accumulators import Best, Consumer, Counts, Density, Front, Order, Pools
+from .blocks import Block, architecture_rows
+from .files import Writer
+from .query import Census, Query
+
+
+class Progress(Protocol):
+    """Who is told how a census goes."""
+
+    def start(self, what: str, rows: int) -> None:
+        """A pass over `rows` rows begins; `what` it does."""
+
+    def advance(self, rows: int) -> None:
+        """`rows` more were looked at."""
+
+
+def take_census(
+    space: Space,
+    query: Query,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Census:
+    """Count, filter, rank and write the architectures of `space`.
+
+    Args:
+        space: every combination is looked at, unless `query.sample` says to draw some.
+        query: what to keep.
+        out: Parquet file for the rows kept (the `top` rows, if asked for); written whole or not
+            at all.
+        progress: told as the pass, and a second one where a file is sorted, goes on.
+
+    Raises:
+        UserError: the space cannot be enumerated, or is too large to sort or sample.
+        CostOverflow: a count reaches 2**53.
+    """
+    rows = architecture_rows(space, query)
+    counts, front, density, pools = Counts(space), Front(query), Density(), Pools(space)
+    best = Best(query.sort, query.top) if query.top is not None else None
+    order = Order(query.sort) if out and query.sort and best is None else None
+    with ExitStack() as stack:
+        writer = Writer(stack.enter_context(replacing(out))) if out else None
+        consumers: list[Consumer] = [counts, front, density, pools]
+        consumers += [c for c in (best, order) if c]
+        if writer and not best and not order:
+            consumers.append(writer)
+        for block in _told(rows.blocks(), "counting", len(rows), progress):
+            kept = block.where(query.where)
+            counts.feasible += block.rows
+            for consumer in consumers:
+                consumer.add(kept)
+        if writer and best:
+            writer.add(best.block())
+        if writer and order:
+            for block in _told(rows.at(order.numbers()), "writing", counts.kept, progress):
+                writer.add(block)
+        if writer:
+            writer.finish(counts.empty)
+    return Census(
+        space=space,
+        query=query,
+        combinations=len(rows),
+        feasible=counts.feasible,
+        kept=counts.kept,
+        front=front.block().frame(),
+        top=(best.block() if best else counts.empty).frame(),
+        ranges=counts.ranges(),
+        shares=counts.shares(),
+        pools=pools.frame(),
+        density=density.cells,
+    )
+
+
+def _told(
+    blocks: Iterator[Block], what: str, rows: int, progress: Progress | None
+) -> Iterator[Block]:
+    """The blocks, `progress` being told when the caller has done with each."""
+    if progress:
+        progress.start(what, rows)
+    for block in blocks:
+        yield block
+        if progress:
+            progress.advance(block.looked_at)

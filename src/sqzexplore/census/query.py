@@ -1,0 +1,89 @@
+"""What a census is asked, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import UserError, nearest, shown
+from ..space.constraints import NAMES, Expression
+from ..space.space import Space
+
+MAX_TOP = 500_000
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a census is asked.
+
+    Args:
+        where: the condition that rows must meet beside the space's own constraints.
+        sort: columns to sort by, the first most significant; `-macs` is descending. Equal rows
+            stay in the order of the enumeration.
+        top: how many rows to keep, the first in that order.
+        minimize, maximize: cost columns and numeric fields of the Pareto front.
+        sample: draw this many architectures instead of enumerating the space.
+        seed: of the sample.
+    """
+
+    where: Expression | None = None
+    sort: tuple[str, ...] = ()
+    top: int | None = None
+    minimize: tuple[str, ...] = ("params", "macs")
+    maximize: tuple[str, ...] = ()
+    sample: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.top is not None and not 1 <= self.top <= MAX_TOP:
+            raise UserError(f"--top: found {self.top}, expected 1 to {MAX_TOP}")
+        numeric = [name for name in NAMES if name not in ("pool_after", "bypass")]
+        asked = [("sort", name.removeprefix("-")) for name in self.sort]
+        asked += [("minimize", name) for name in self.minimize]
+        asked += [("maximize", name) for name in self.maximize]
+        for option, name in asked:
+            if name not in numeric:
+                raise UserError(
+                    f"--{option}: found {shown(name)}, expected a cost column or a numeric field"
+                    f"{nearest(name, numeric)}"
+                )
+        for option, names in (
+            ("sort", [name.removeprefix("-") for name in self.sort]),
+            ("minimize and --maximize", [*self.minimize, *self.maximize]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError(f"--{option}: found {name} twice, expected it once")
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a census found.
+
+    `front` and `top` have a column a field and a cost; `ranges` the least and greatest of each
+    cost column; `shares` how often each value of each listed axis stands in the rows kept;
+    `pools` the cost of each `pool_after` (geometric mean, least, greatest of MACs and
+    activations); `density` counts the rows kept in cells of params (axis 0) by MACs (axis 1), both
+    in `CELLS_PER_DECADE` steps of the logarithm from 1.
+    """
+
+    space: Space
+    query: Query
+    combinations: int
+    feasible: int
+    kept: int
+    front: pd.DataFrame
+    top: pd.DataFrame
+    ranges: pd.DataFrame
+    shares: dict[str, dict[Any, int]]
+    pools: pd.DataFrame
+    density: NDArray[np.int64]
+
+    @property
+    def input_size(self) -> int:
+        """Side of the input that the costs are for, pixels."""
+        return self.space.variants[0].input_size

@@ -1,0 +1,99 @@
+"""`bench`: throughput of a preset, or of every architecture of a spec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import UserError
+from .app import Device, Json, app, err, fail, listed, out, resumable
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..network.architecture import Architecture
+    from ..spec.models import ThroughputSpec
+    from . import measuring as bench_
+
+
+@app.command()
+def bench(
+    target: Annotated[str, typer.Argument(metavar="[PRESET|SPEC]")] = "squeezenet1_0",
+    device: Device = "auto",
+    batch: Annotated[
+        str, typer.Option(help="Batch sizes, or auto: doubled until throughput is flat.")
+    ] = "1,64",
+    dtype: Annotated[str, listed("dtype")] = "float32",
+    memory_format: Annotated[str, listed("memory_format")] = "channels_last",
+    form: Annotated[str, listed("form")] = "module",
+    mode: Annotated[str, listed("mode")] = "eager",
+    input_size: Annotated[str, typer.Option(help="Sides of the input image, pixels.")] = "224",
+    seconds: Annotated[float, typer.Option(help="Time budget of a measurement, s.")] = 1.0,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write the table, with provenance, here, after every measurement; what is there "
+            "already is not measured again.",
+        ),
+    ] = None,
+    by_layer: Annotated[
+        bool, typer.Option("--layers", help="Measure layer by layer instead.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the throughput of a preset, or of every architecture of a spec.
+
+    Each option takes a list with commas; every combination is measured.
+    """
+    from ..measure.devices import resolve_device
+    from . import measuring as bench_
+    from . import tables
+
+    place = resolve_device(device)
+    options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
+    if by_layer and out_dir:
+        raise UserError("--out: expected no such option with --layers, which is for the eyes")
+    asked = bench_.parse(options | {"mode": mode, "input_size": input_size}, seconds, place)
+    architectures = bench_.targets(target)
+    if by_layer:
+        with err.status("") as status:
+            rows = bench_.run_layers(architectures, asked, place, None, status.update)
+    else:
+        kept = bench_.Kept(out_dir, Path(target).stem, place)
+        rows = _measured(architectures, asked, place, kept)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    out.print(tables.layers_table(rows) if by_layer else tables.table(rows))
+    for reason in [] if by_layer else tables.reasons(rows):
+        out.print(reason, soft_wrap=True)
+
+
+def _measured(
+    architectures: Mapping[str, Architecture],
+    asked: ThroughputSpec,
+    device: torch.device,
+    kept: bench_.Kept,
+) -> list[dict[str, Any]]:
+    """The rows, written and drawn where they are kept."""
+    from ..figures.draw_all import draw_all
+    from ..measure.devices import DeviceLost
+    from . import measuring as bench_
+
+    with resumable(kept.folder) if kept.folder else nullcontext():
+        try:
+            with err.status("") as status:
+                rows = bench_.run(architectures, asked, device, kept, status.update)
+        except DeviceLost as error:
+            fail(f"this process has lost the GPU ({error}); run the same command again", 1)
+        if kept.folder:
+            draw_all(kept.folder)
+            there = f"{len(rows)} measurements, {kept.found} were there already"
+            err.print(f"{kept.folder}: {there}", soft_wrap=True)
+    return rows

@@ -1,0 +1,121 @@
+"""The verb that counts a whole space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UserError
+from .app import SpecFile, app, err, fail, out
+
+if TYPE_CHECKING:
+    from ..census.query import Query
+    from ..spec.models import Spec
+
+
+@app.command()
+def census(
+    spec_file: SpecFile,
+    where: Annotated[
+        str | None, typer.Option(help="Condition that rows must meet: 'params < 5e5'.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Show and write the first N only.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="Columns to sort by, commas; -macs: descending [default: macs]."),
+    ] = None,
+    minimize: Annotated[
+        str | None,
+        typer.Option(help="Columns of the Pareto front [default: the spec's, or params,macs]."),
+    ] = None,
+    maximize: Annotated[str | None, typer.Option(help="The same, the other way round.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Draw N architectures instead of looking at all.")
+    ] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.parquet", help="Write the rows kept.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Write the front, a summary and figures into this folder.")
+    ] = None,
+) -> None:
+    """Count the exact cost of every architecture of a spec: filter, rank, Pareto front."""
+    from ..census.census import take_census
+    from ..census.files import write_census
+    from ..spec.load import load_spec
+    from .progress import RowsDisplay
+    from .tables import print_census
+
+    spec = load_spec(spec_file)
+    if sort is not None and top is None and out_file is None:
+        top = 10  # an order is for looking at its beginning
+    if sort is None and top is not None:
+        sort = "macs"
+    query = _query(spec, where, sort, top, minimize, maximize, sample)
+    _check_places(out_file, folder)
+    try:
+        with RowsDisplay(err) as display:
+            taken = take_census(spec.design_space, query, out_file, display)
+        files = [out_file] if out_file else []
+        if folder:
+            files += write_census(taken, spec, folder)
+            from ..figures.census import write_census_figures
+
+            files += write_census_figures(taken, spec.name, folder)
+    except OSError as error:
+        fail(f"{error.strerror or error}; no file was left half-written", 1)
+    print_census(out, taken, f"{spec.name}: {spec.question}")
+    for file in files:
+        out.print(f"written: {file}", highlight=False, soft_wrap=True)
+
+
+def _query(
+    spec: Spec,
+    where: str | None,
+    sort: str | None,
+    top: int | None,
+    minimize: str | None,
+    maximize: str | None,
+    sample: int | None,
+) -> Query:
+    """The options of `census`; without any of its own, the front is that of the spec."""
+    from ..census.query import Query
+    from ..network.cost import COST_COLUMNS
+    from ..space.constraints import Expression
+
+    try:
+        condition = Expression(where) if where is not None else None
+    except UserError as error:
+        raise UserError(f"--where: {error}") from None
+    least, most = _names(minimize), _names(maximize)
+    if not least and not most:
+        goals = spec.search.objectives
+        if not goals or not set(goals) <= set(COST_COLUMNS):
+            goals = {"params": "minimize", "macs": "minimize"}
+        least = tuple(name for name, goal in goals.items() if goal == "minimize")
+        most = tuple(name for name, goal in goals.items() if goal == "maximize")
+    return Query(condition, _names(sort), top, least, most, sample, spec.search.seed)
+
+
+def _check_places(out_file: Path | None, folder: Path | None) -> None:
+    """Refuse, before anything is counted, what could not be written or would be overwritten."""
+    from ..files import check_writable
+    from ..results.folder import ResultFolder
+
+    if out_file:
+        if out_file.is_dir():
+            raise UserError(f"--out {out_file}: found a folder, expected a file")
+        if not out_file.parent.is_dir():
+            raise UserError(f"--out {out_file}: there is no folder {out_file.parent}")
+        check_writable(out_file.parent, "--out")
+    if folder:
+        check_writable(folder, "--folder")
+        held = ResultFolder(folder)
+        if held.journal.exists() or held.has("trials"):
+            raise UserError(f"--folder {folder}: holds the results of a sweep, choose another")
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",")) if text is not None else ()

@@ -1,0 +1,235 @@
+"""What the verb `bench` does: which architectures, at which settings, and the table of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from .. import provenance
+from ..errors import UserError, nearest, shown
+from ..files import check_writable, write_json
+from ..measure.devices import DeviceLost, check_choices
+from ..measure.layers import measure_layers
+from ..measure.reference import forget_references
+from ..measure.settings import CHOICES, MAX_BATCH, Settings
+from ..measure.throughput import Throughput, blank, measure, over_batches
+from ..network.architecture import Architecture
+from ..network.presets import PRESETS, preset
+from ..results.folder import ResultFolder
+from ..spec.load import load_spec
+from ..spec.models import ThroughputSpec
+
+#: Architectures of a spec that are measured one after the other.
+MAX_TARGETS = 1000
+#: Called with what is being measured.
+OnStart = Callable[[str], None]
+
+
+def targets(target: str) -> dict[str, Architecture]:
+    """The preset of that name, or the architectures of the spec in that file.
+
+    Raises:
+        UserError: neither.
+    """
+    if target in PRESETS:
+        return {target: PRESETS[target]}
+    if not target.endswith((".yaml", ".yml")) and not Path(target).exists():
+        return {target: preset(target)}
+    space = load_spec(target).design_space
+    if space.size > MAX_TARGETS:
+        raise UserError(
+            f"{target}: found {space.size:,} combinations, expected at most {MAX_TARGETS:,} to "
+            "measure each"
+        )
+    return {a.arch_id: a for a in map(space.architecture, space.indices())}
+
+
+def parse(options: Mapping[str, str], seconds: float, device: torch.device) -> ThroughputSpec:
+    """The measurements that the command line's lists ask for.
+
+    Args:
+        options: text by key of `ThroughputSpec`, such as `batch: "1,64"` or `dtype: "float32"`.
+        seconds: time budget of one measurement.
+        device: where they are to run.
+
+    Raises:
+        UserError: a value that is none, or that the device cannot do.
+    """
+    values: dict[str, Any] = {}
+    for key, text in options.items():
+        option, items = f"--{key.replace('_', '-')}", [item.strip() for item in text.split(",")]
+        if key in CHOICES:
+            values[key] = [_choice(item, option, CHOICES[key]) for item in items]
+        elif key == "batch" and text.strip() == "auto":
+            values[key] = "auto"
+        else:
+            values[key] = [_positive(item, option) for item in items]
+    if not 0 < seconds <= 600:
+        raise UserError(f"--seconds: found {seconds}, expected a number > 0, at most 600")
+    asked = ThroughputSpec(**values, seconds=seconds)
+    check_choices(asked.dtype, asked.mode, device, "--")
+    return asked
+
+
+class Kept:
+    """The table `throughput` of a folder, which is written after every measurement.
+
+    What it holds is not measured again: an architecture at the same settings, on a device of the
+    same name, with as many threads.
+
+    Args:
+        folder: where the table is; None keeps nothing.
+        sweep: what column `sweep` says of new rows.
+        device: where new rows are measured.
+
+    Raises:
+        UserError: the folder cannot be written to, is a sweep's, or its table cannot be read.
+    """
+
+    def __init__(self, folder: Path | None, sweep: str, device: torch.device) -> None:
+        self.folder = folder
+        self._origin = {
+            "sweep": sweep,
+            "device_name": provenance.device_name(str(device)),
+            "torch_version": torch.__version__,
+            "git_commit": provenance.git_commit(),
+        }
+        self._rows: list[dict[str, Any]] = []
+        #: How many measurements were asked for that the table held.
+        self.found = 0
+        if folder:
+            check_writable(folder, "--out")
+            if ResultFolder(folder).has("trials"):
+                raise UserError(f"--out {folder}: found a sweep's folder, expected one of its own")
+            if (there := ResultFolder(folder).table("throughput")) is not None:
+                self._rows = _plain(there)
+
+    def get(
+        self, architecture: Architecture, settings: Settings, measure: Callable[[], Throughput]
+    ) -> dict[str, Any]:
+        """The row of a measurement: the one that is there, or a new one, which is written."""
+        known = {"arch_id": architecture.arch_id, "device_name": self._origin["device_name"]}
+        known |= asdict(settings) | {"threads": torch.get_num_threads()}
+        for row in self._rows:
+            if all(row[name] == value for name, value in known.items()):
+                self.found += 1
+                return row
+        known["net_id"] = architecture.net_id
+        try:
+            return self._add(known, measure())
+        except DeviceLost as error:
+            self._add(known, replace(blank(settings), outcome="failed", reason=str(error)))
+            raise
+
+    def _add(self, known: dict[str, Any], measured: Throughput) -> dict[str, Any]:
+        row = known | self._origin | asdict(measured)
+        self._rows.append(row)
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            results = ResultFolder(self.folder)
+            results.write({"throughput": self._rows})
+            write_json(results.provenance, provenance.of_sweep(measured.device))
+        return row
+
+
+def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with the values of Python, None where there is none."""
+    plain = table.astype(object).where(table.notna(), None)
+    names = [str(name) for name in plain]
+    return [dict(zip(names, row, strict=True)) for row in plain.itertuples(index=False)]
+
+
+def run(
+    architectures: Mapping[str, Architecture],
+    asked: ThroughputSpec,
+    device: torch.device,
+    kept: Kept,
+    on_start: OnStart = lambda what: None,
+) -> list[dict[str, Any]]:
+    """Every measurement of every architecture: rows of `throughput`, with its `architecture`.
+
+    All architectures at one combination before the next: the reference network of a combination is
+    made once, and what was measured when the time is over compares.
+
+    Raises:
+        FeatureMapVanishes: an architecture does not fit an input size; nothing was measured.
+        DeviceLost: as `measure`; the row says so.
+    """
+    rows: list[dict[str, Any]] = []
+    for size in asked.input_size or []:
+        for architecture in architectures.values():  # before minutes are spent on the others
+            architecture.check_input_size(size)
+    for settings in asked.settings(str(device), 224):
+        forget_references()
+        for name, architecture in architectures.items():
+            at = partial(_at, name, architecture, settings, asked.seconds, kept, on_start)
+            rows += [{"architecture": name} | row for row in over_batches(asked.batch, at)]
+    return rows
+
+
+def _at(
+    name: str,
+    architecture: Architecture,
+    settings: Settings,
+    seconds: float,
+    kept: Kept,
+    on_start: OnStart,
+    batch: int,
+) -> dict[str, Any]:
+    settings = replace(settings, batch=batch)
+    on_start(f"{name}, {settings}")
+    return kept.get(
+        architecture, settings, partial(measure, architecture, settings, seconds, kept.folder)
+    )
+
+
+def run_layers(
+    architectures: Mapping[str, Architecture],
+    asked: ThroughputSpec,
+    device: torch.device,
+    folder: Path | None = None,
+    on_start: OnStart = lambda what: None,
+) -> list[dict[str, Any]]:
+    """Every layer of every architecture at every combination: rows of `LayerTime`, with settings.
+
+    Raises:
+        UserError: a batch, form or mode whose layers cannot be run one by one.
+    """
+    for key, valid in (("form", ("module",)), ("mode", ("eager", "cuda_graph"))):
+        for found in getattr(asked, key):
+            if found not in valid:
+                raise UserError(
+                    f"--{key}: found {found}, expected {' or '.join(valid)} with --layers"
+                )
+    if asked.batch == "auto":
+        raise UserError("--batch: found auto, expected numbers with --layers")
+    rows: list[dict[str, Any]] = []
+    for name, architecture in architectures.items():
+        for settings in asked.settings(str(device), 224):
+            for batch in asked.batch:
+                this = replace(settings, batch=batch)
+                on_start(f"{name}, {this}")
+                found = measure_layers(architecture, this, asked.seconds, folder)
+                rows += [{"architecture": name} | asdict(this) | asdict(one) for one in found]
+    return rows
+
+
+def _positive(text: str, option: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_BATCH:
+        example = "1,64, or auto" if option == "--batch" else "224"
+        raise UserError(f"{option}: found {shown(text)}, expected integers >= 1 such as {example}")
+    return int(text)
+
+
+def _choice(text: str, option: str, valid: tuple[str, ...]) -> str:
+    if text not in valid:
+        raise UserError(
+            f"{option}: found {shown(text)}, expected {', '.join(valid)}{nearest(text, valid)}"
+        )
+    return text

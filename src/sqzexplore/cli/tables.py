@@ -1,0 +1,295 @@
+"""What a sweep shows on the terminal: its progress, and its table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from ..census.query import Census
+from ..network.frames import format_value, is_missing
+from ..published import published
+from ..results.remarks import training_remarks
+from ..spec.models import Spec
+from .progress import against
+
+_SETTINGS = ("device", "dtype", "input_size", "memory_format", "form", "mode")
+#: What `table` shows of a measurement, and `bound by` after it.
+_COLUMNS = ("images/s", "sustained", "p50 (ms)", "95% interval", "p99 (ms)", "vs v1.1", "roofline")
+
+
+def layers_table(rows: list[dict[str, Any]]) -> Table:
+    """The layers, with what they wait for."""
+    made, differing = _titled(rows, (*_SETTINGS, "batch"))
+    made.add_column("layer", no_wrap=True)
+    for heading in ("p50 (ms)", "floor (ms)", "roofline", "MMACs", "MB"):
+        made.add_column(heading, justify="right")
+    made.add_column("bound by")
+    for row in rows:
+        made.add_row(
+            row["architecture"],
+            *(str(row[name]) for name in differing),
+            row["layer"],
+            f"{row['latency_ms_p50']:,.3f}",
+            f"{row['floor_ms']:,.3f}",
+            f"{row['roofline_share']:.0%}",
+            f"{row['macs'] * row['batch'] / 1e6:,.1f}",
+            f"{row['bytes'] / 1e6:,.2f}",
+            row["bound"],
+            end_section=row["layer"].startswith("avgpool"),
+        )
+    made.caption = "each layer alone on its input; MMACs and MB: of one pass of the batch"
+    return made
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """What all rows share goes into the title, the rest into the columns."""
+    made, differing = _titled(rows, (*_SETTINGS, "threads"))
+    made.add_column("batch", justify="right")
+    for heading in _COLUMNS:
+        made.add_column(heading, justify="right")
+    made.add_column("bound by")
+    for row in rows:
+        made.add_row(
+            row["architecture"],
+            *(str(row[name]) for name in differing),
+            str(row["batch"]),
+            *_cells(row),
+        )
+    made.caption = (
+        "images/s: batch / median latency; sustained: of passes without a pause; vs v1.1: speed / "
+        "that of squeezenet1_1 at the same settings, in the same rounds; roofline: least time / "
+        "median latency"
+    )
+    return made
+
+
+def _titled(rows: list[dict[str, Any]], settings: Sequence[str]) -> tuple[Table, list[str]]:
+    """A table whose title says the settings that all rows share, with a column for each other."""
+    shared = [name for name in settings if len({row[name] for row in rows}) == 1]
+    differing = [name for name in settings if name not in shared]
+    title = ", ".join(f"{name} {rows[0][name]}" for name in shared)
+    made = Table(title=title, title_justify="left")
+    made.add_column("architecture", no_wrap=True)
+    for name in differing:
+        made.add_column(name, justify="right")
+    return made, differing
+
+
+def reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each row without numbers: what it is of, and why."""
+    return [
+        f"{row['architecture']}, batch {row['batch']}, {row['dtype']}, {row['form']}, "
+        f"{row['mode']}: {row['outcome']}: {row['reason']}"
+        for row in rows
+        if row["outcome"] != "measured"
+    ]
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if row["outcome"] != "measured":
+        return [row["outcome"], *[""] * len(_COLUMNS)]
+    return [
+        f"{row['images_per_s']:,.1f}",
+        _shown(row["sustained_images_per_s"], "{:,.1f}"),
+        f"{row['latency_ms_p50']:,.2f}",
+        _shown(row["precision"], "+-{:.1%}"),
+        f"{row['latency_ms_p99']:,.2f}",
+        _shown(row["relative_to_reference"], "{:.2f}x"),
+        _shown(row["roofline_share"], "{:.0%}"),
+        row["bound"] or "",
+    ]
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+#: Trials of a sweep that the terminal shows.
+MOST_ROWS = 100
+
+
+def print_results(
+    console: Console, trials: pd.DataFrame, spec: Spec, seeds: pd.DataFrame | None
+) -> None:
+    """The table of a sweep, AlexNet as the baseline below it, and how it was measured.
+
+    Args:
+        console: where to.
+        trials: its rows.
+        spec: of the sweep.
+        seeds: its trainings, of all budgets; None if there is no such table.
+    """
+    alexnet = published("table 2").query("network == 'AlexNet'").iloc[0]
+    params = int(published().query("network == 'AlexNet' and params.notna()")["params"].iloc[0])
+    axes = [axis.field for axis in spec.design_space.axes]
+    table = Table(title=f"{spec.name}: {spec.question}", title_justify="left")
+    for name in axes:
+        table.add_column(name)
+    headings = ["params", "size (MB)", "vs AlexNet", "MACs"]
+    accuracy, throughput = spec.measure.accuracy, spec.measure.throughput
+    if accuracy:
+        headings += ["trained size (MB)", "top-1 (%)", "95% interval"]
+    if throughput:
+        headings += ["images/s"]
+    if spec.result_constraints:
+        headings += ["feasible"]
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for _, row in trials.head(MOST_ROWS).iterrows():
+        cells = [
+            f"{row['params']:,}",
+            f"{row['size_mb']:.2f}",
+            against(params / row["params"]),
+            f"{row['macs'] / 1e6:,.0f}M",
+        ]
+        if accuracy:
+            cells += [f"{row['train_size_mb']:.3f}", *_accuracy_cells(row)]
+        if throughput:
+            cells.append("" if pd.isna(row["images_per_s"]) else f"{row['images_per_s']:,.1f}")
+        if spec.result_constraints:
+            known = not pd.isna(row["feasible"])
+            cells.append(("yes" if row["feasible"] else "no") if known else "")
+        table.add_row(*(_axis_value(row.get(name)) for name in axes), *cells)
+    table.add_section()
+    blank = [""] * (len(headings) - 4)
+    table.add_row(
+        "AlexNet",
+        *[""] * (len(axes) - 1),
+        f"{params:,}",
+        f"{params * 4 / 1e6:.2f}",
+        "",
+        "",
+        *blank,
+    )
+    console.print(table)
+    if len(trials) > MOST_ROWS:
+        console.print(
+            f"the first {MOST_ROWS} of {len(trials):,} trials; the table's file holds all",
+            highlight=False,
+        )
+    lines = _footnotes(trials, spec, float(alexnet["size_mb"]))
+    for line in [*lines, *training_remarks(trials, seeds)]:
+        console.print(line, highlight=False, markup=False)
+
+
+def _accuracy_cells(row: pd.Series) -> tuple[str, str]:
+    if pd.isna(row["top1"]):
+        return str(row["state"]), ""
+    if pd.isna(row["top1_ci_low"]):
+        return f"{row['top1']:.2f}", "one seed"
+    learning = not pd.isna(row["still_learning"]) and row["still_learning"]
+    top1 = f"{row['top1']:.2f}{' (still learning)' if learning else ''}"
+    return top1, f"{row['top1_ci_low']:.2f} to {row['top1_ci_high']:.2f}"
+
+
+def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]:
+    """How each number was obtained."""
+    size = spec.input_size
+    lines = [
+        f"params, size, MACs: exact, {size}x{size} input; AlexNet as torchvision builds it "
+        f"(the paper prints {alexnet_mb:g} MB)"
+    ]
+    names = trials["data"].dropna().unique()
+    if (accuracy := spec.measure.accuracy) and len(names):
+        proxy = ", ".join(f"{name}={value}" for name, value in accuracy.proxy.items())
+        lines.append(
+            f"top-1: a proxy, not ImageNet: {', '.join(names)} at "
+            f"{accuracy.image_size}x{accuracy.image_size}, test split, "
+            f"{accuracy.budgets[-1]} epochs, mean of {accuracy.seeds} seeds, t-interval over seeds"
+            + (f"; trained with {proxy}" if proxy else "")
+        )
+    measured = trials.dropna(subset=["images_per_s"])
+    columns = ["device", "device_name", "batch", "dtype", "threads", "torch_version"]
+    for _, row in measured[columns].drop_duplicates().iterrows():
+        lines.append(
+            f"images/s: {row['device']} ({row['device_name']}), batch {row['batch']}, "
+            f"{row['dtype']}, {row['threads']} threads, torch {row['torch_version']}"
+        )
+    if spec.result_constraints:
+        asked = " and ".join(constraint.text for constraint in spec.result_constraints)
+        lines.append(
+            f"feasible: {asked}; {int((trials['feasible'] == False).sum())} of {len(trials)} "  # noqa: E712
+            "do not meet it, and stand on no Pareto front"
+        )
+    return lines
+
+
+def print_census(console: Console, census: Census, title: str) -> None:
+    """What a census found: how many rows, their costs, their axes, the best and the front."""
+    query, axes = census.query, [axis.field for axis in census.space.axes]
+    looked_at = "drawn at random" if query.sample else "combinations"
+    kept = f", {census.kept:,} kept by {query.where.text!r}" if query.where else ""
+    counts = f"{census.combinations:,} {looked_at}, {census.feasible:,} feasible{kept}"
+    console.print(f"{title.rstrip(': ')}\n{counts}", highlight=False, markup=False)
+    if not census.kept:
+        return
+    size = census.input_size
+    ranges = Table(title=f"their costs, input {size}x{size}", title_justify="left")
+    for heading in ("", "least", "greatest"):
+        ranges.add_column(heading, justify="right" if heading else "left")
+    for name, row in census.ranges.iterrows():
+        ranges.add_row(str(name), *(_count(str(name), row[end]) for end in ("least", "greatest")))
+    console.print(ranges)
+    shares = Table(title="their axes", title_justify="left", show_header=False)
+    for axis, values in census.shares.items():
+        shares.add_row(axis, _shares(values, census.kept))
+    console.print(shares)
+    if len(census.top):
+        console.print(_rows(census.top, axes, f"the first {len(census.top):,}{_by(query.sort)}"))
+    goals = [f"least {name}" for name in query.minimize]
+    goals += [f"most {name}" for name in query.maximize]
+    heading = f"Pareto front ({', '.join(goals)}): {len(census.front):,} architectures"
+    few = census.front.iloc[_spread(len(census.front), 10)]
+    if len(few) < len(census.front):
+        heading += f", {len(few)} of them"
+    console.print(_rows(few, axes, heading))
+
+
+def _by(sort: tuple[str, ...]) -> str:
+    return f" by {', '.join(sort)}" if sort else ""
+
+
+def _count(name: str, value: float) -> str:
+    return f"{value:,.3f}" if name == "size_mb" else f"{int(value):,}"
+
+
+def _shares(counts: Mapping[Any, int], total: int) -> str:
+    """The values of an axis by how often they are kept, the most frequent first."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    shown = [f"{format_value(value)} {100 * n / total:.0f}%" for value, n in ranked[:8] if n]
+    others = sum(n > 0 for _, n in ranked[8:])
+    return ", ".join(shown) + (f", {others} others" if others else "")
+
+
+def _spread(rows: int, most: int) -> list[int]:
+    """Up to `most` row numbers, evenly from the first to the last."""
+    if rows <= most:
+        return list(range(rows))
+    return [round(i * (rows - 1) / (most - 1)) for i in range(most)]
+
+
+def _rows(rows: pd.DataFrame, axes: list[str], title: str) -> Table:
+    """Rows of a census: what varies, and the costs, rounded (the files hold them exactly)."""
+    cells = {name: [_axis_value(value) for value in rows[name]] for name in axes}
+    cells["params"] = [f"{n:,}" for n in rows["params"]]
+    cells["MACs"] = [f"{n / 1e6:,.1f}M" for n in rows["macs"]]
+    cells["activations"] = [f"{n / 1e6:,.2f}M" for n in rows["activations"]]
+    cells["peak_memory"] = [f"{n / 1e6:,.2f} MB" for n in rows["peak_activation_bytes"]]
+    table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
+    for name, texts in cells.items():
+        justify: Any = "left" if name in ("pool_after", "bypass") else "right"
+        width = max(map(len, texts), default=0)  # a narrow terminal folds headings, not numbers
+        table.add_column(name.replace("_", "\n"), justify=justify, min_width=width, overflow="fold")
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _axis_value(value: Any) -> str:
+    if is_missing(value):
+        return ""  # a Fire that overrides nothing
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""A network as files of other programs, compared before they are written."""

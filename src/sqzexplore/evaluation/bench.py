@@ -1,0 +1,171 @@
+"""Tasks done in this process, trainings by turns."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import provenance
+from ..data.images import ImageData
+from ..device_errors import is_lost
+from ..files import write_json
+from ..measure.devices import DeviceLost
+from ..measure.reference import forget_references
+from ..measure.settings import Settings
+from ..measure.throughput import measure, over_batches
+from ..spec.models import Spec
+from ..train.loop import Epoch, identity, lead
+from .cache import Kept
+from .tasks import Measured, OnProgress, Prune, Task
+from .workload import recipe_of, trained_of
+
+# --- a task, done ------------------------------------------------------------------------------
+
+
+class Bench:
+    """Does tasks in this process: trainings by turns, anything else at once.
+
+    Args:
+        spec: what to measure, and how.
+        data: the images on `device`, where the spec measures accuracy.
+        device: where to measure.
+        scratch: folder for what is measured before the trial is in the study.
+    """
+
+    def __init__(
+        self, spec: Spec, data: ImageData | None, device: torch.device, scratch: Path
+    ) -> None:
+        self.spec, self.data, self.device, self.scratch = spec, data, device, scratch
+        self._threads = torch.get_num_threads()
+        self._running: dict[Task, Iterator[Measured | None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def add(
+        self,
+        task: Task,
+        on_progress: OnProgress = lambda share, what: None,
+        prune: Prune = lambda epoch: False,
+    ) -> None:
+        """Take a task.
+
+        Args:
+            task: what to measure.
+            on_progress: called as work is done.
+            prune: asked after every epoch of the first seed, where the spec has a pruner; if it
+                says so, the training ends there.
+        """
+        self._running[task] = self.perform(task, on_progress, prune)
+
+    def turn(self) -> Iterator[tuple[Task, Measured]]:
+        """A turn of each task; those that ended.
+
+        Raises:
+            OSError: the disk's trouble is not the architecture's; the trial can go on later.
+            DeviceLost: the GPU is of no more use to this process; later tasks would fail too.
+        """
+        for task, turns in list(self._running.items()):
+            try:
+                measured = next(turns)
+            except OSError:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+                if isinstance(error, DeviceLost) or is_lost(self.device):
+                    raise DeviceLost(f"{self.device}: {reason}") from error
+                measured = Measured(error=reason)
+            if measured is not None:
+                del self._running[task]
+                yield task, measured
+
+    def perform(
+        self, task: Task, on_progress: OnProgress, prune: Prune
+    ) -> Iterator[Measured | None]:
+        """A task, a turn at a time; what it found, last."""
+        match task.kind:
+            case "training":
+                yield from self._train(task, on_progress, prune)
+            case "throughput":
+                yield self._throughput(task, on_progress)
+            case _:
+                yield Measured(self._origin(datetime.now(UTC), 0.0))
+
+    def _train(
+        self, task: Task, on_progress: OnProgress, prune: Prune
+    ) -> Iterator[Measured | None]:
+        spec, data = self.spec, self.data
+        accuracy = spec.measure.accuracy
+        assert accuracy is not None
+        assert data is not None
+        if self.device.type == "cuda":
+            forget_references()  # networks kept ready would take memory that the training needs
+        torch.set_num_threads(accuracy.threads)
+        recipe = recipe_of(accuracy, task.epochs)
+        trained = trained_of(task.architecture, spec, data)
+        stem = f"{task.architecture.arch_id}-{self.device.type}-epochs{task.epochs}"
+        kept = self.scratch / f"{stem}-seed{task.seed}.json"
+        if kept.exists():
+            stored = json.loads(kept.read_text())
+            if stored["identity"] == identity(recipe, data, task.seed):
+                on_progress(1.0, str(task))
+                yield Measured(stored["origin"], stored["run"])
+                return
+        done, of = 0, f" of {task.epochs}" if len(accuracy.budgets) > 1 else ""
+        # Who is asked may be another process, which has other things to do.
+        prunes = spec.search.pruner is not None and task.seed == 0
+
+        def on_epoch(epoch: Epoch) -> bool:
+            nonlocal done
+            done += 1
+            on_progress(1 / task.epochs, f"{task}{of}, epoch {epoch.epoch}/{task.epochs}")
+            return prunes and prune(epoch)
+
+        started_at = datetime.now(UTC)
+        unfinished = kept.with_suffix(".safetensors")
+        training = lead(trained, data, recipe, task.seed, on_epoch, unfinished)
+        while training.turn():
+            yield None
+        run = asdict(training.run())
+        origin = self._origin(started_at, run["duration_s"])
+        stored = {"identity": identity(recipe, data, task.seed), "origin": origin, "run": run}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, stored)
+        unfinished.unlink(missing_ok=True)
+        on_progress(1 - done / task.epochs, str(task))
+        yield Measured(origin, run)
+
+    def _throughput(self, task: Task, on_progress: OnProgress) -> Measured:
+        asked = self.spec.measure.throughput
+        assert asked is not None
+        torch.set_num_threads(self._threads)
+        architecture, device = task.architecture, str(self.device)
+        kept = Kept(self.scratch / f"{architecture.arch_id}-{self.device.type}-throughput.json")
+        started_at, started = datetime.now(UTC), time.perf_counter()
+        rows: list[Mapping[str, Any]] = []
+        for settings in asked.settings(device, self.spec.input_size):
+
+            def at(batch: int, settings: Settings = settings) -> dict[str, Any]:
+                this = replace(settings, batch=batch)
+                on_progress(0.0, f"throughput, {this}")
+                folder = self.scratch.parent  # the roofline's two numbers serve every trial
+                once = partial(measure, architecture, this, asked.seconds, folder)
+                return kept.get(str(this), once)
+
+            rows += over_batches(asked.batch, at)
+        spent = time.perf_counter() - started + kept.duration_s
+        origin = self._origin(started_at, spent)
+        own = {name: origin[name] for name in ("device_name", "torch_version", "git_commit")}
+        return Measured(origin, throughput=tuple({**row, **own} for row in rows))
+
+    def _origin(self, started_at: datetime, spent: float) -> dict[str, Any]:
+        device = str(self.device)
+        return {"device": device} | provenance.of_trial(device, started_at, spent)

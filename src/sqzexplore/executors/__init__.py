@@ -1,0 +1,1 @@
+"""Where tasks are done: in this process, in several of this machine, on a Ray cluster."""

@@ -1,0 +1,336 @@
+"""The pictures of the analyses: how sure the front is, how the search went, populations, effects.
+
+Each function takes tables, draws one picture and returns its Axes; `write_analysis_figures` draws
+those that a sweep has the data for and says why the others were left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from .. import analysis
+from ..analysis.front import SEEDED
+from ..errors import UserError
+from ..results.folder import ResultFolder
+from ..results.selection import goals
+from ..spec.models import Spec
+from .labels import axis_label, caption, scale_axis, write_labels
+from .style import BLUE, GREEN, GREY, ORANGE, STYLE, own_axes, panels, save
+from .tradeoff import default_figures
+
+_LINES = tuple(zip((BLUE, ORANGE, GREEN, GREY), ("-", "--", "-.", ":"), strict=True))
+#: Points that are labelled with their probability; more cannot be told apart.
+_MOST_LABELS = 12
+#: Below this many architectures the band around a distribution says nothing.
+_LEAST_POPULATION = 10
+#: Panels that one figure of effects can hold beside each other.
+_MOST_AXES = 4
+
+
+def front(
+    trials: pd.DataFrame, seeds: pd.DataFrame, x: str, y: str, axes: Axes | None = None
+) -> Axes:
+    """Column `y`, more of which is better, against `x`, less of which is: how surely each
+    architecture is on the Pareto front (`analysis.front_probability`), by shade and in numbers.
+
+    Args:
+        trials: one row an architecture.
+        seeds: one row a training of these.
+        x: column of the horizontal axis.
+        y: column of the vertical axis.
+        axes: where to draw; new ones if None.
+
+    Raises:
+        UserError: as `front_probability` does.
+    """
+    rows = analysis.front_probability(trials, seeds, [x], [y])
+    axes = own_axes(axes)
+    xs, ys = rows[x].to_numpy(dtype=float), rows[y].to_numpy(dtype=float)
+    chance = rows["front_probability"].to_numpy(dtype=float)
+    measured = rows[rows["on_front"]].sort_values(x)
+    axes.plot(
+        measured[x].astype(float),
+        measured[y].astype(float),
+        color=ORANGE,
+        linewidth=1.2,
+        drawstyle="steps-post",
+        zorder=2,
+        label="front of the means",
+    )
+    points = axes.scatter(
+        xs, ys, c=chance, cmap="Blues", norm=Normalize(0, 1), edgecolors="black", s=28, zorder=3
+    )
+    bar = axes.figure.colorbar(points, ax=axes, label="probability to be on the front", pad=0.02)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
+    scale_axis(axes, xs)
+    axes.set_xlabel(axis_label(rows, x))
+    axes.set_ylabel(axis_label(rows, y))
+    if len(rows) <= _MOST_LABELS:
+        write_labels(axes, xs, ys, [f"{share:.0%}" for share in chance])
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)  # clear of all labels
+    return axes
+
+
+def hypervolume(
+    trials: pd.DataFrame, minimize: Iterable[str], maximize: Iterable[str], axes: Axes | None = None
+) -> Axes:
+    """The share of the final hypervolume that the first k trials reached, against k.
+
+    Args:
+        trials: one row a trial, of one sweep.
+        minimize: columns of which less is better.
+        maximize: columns of which more is better.
+        axes: where to draw; new ones if None.
+
+    Raises:
+        UserError: as `analysis.hypervolume_curve` does.
+    """
+    curve = analysis.hypervolume_curve(trials, [*minimize], [*maximize])
+    axes = own_axes(axes)
+    axes.step(np.arange(1, len(curve) + 1), curve["share"], where="post", color=BLUE)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("trials")
+    axes.set_ylabel("hypervolume, share of the last")
+    axes.set_ylim(bottom=0)
+    point = ", ".join(f"{k} {v:,.6g}" for k, v in curve.attrs["reference"].items())
+    axes.set_title(f"measured from {point}", fontsize=7)
+    return axes
+
+
+def populations(
+    groups: Mapping[str, Iterable[float]], label: str, axes: Axes | None = None
+) -> Axes:
+    """The distribution of a number over each of up to four populations, with its 95% band; of two,
+    how often one drawn from the first is the greater, with Mann and Whitney's p.
+
+    Args:
+        groups: the numbers of each population, by its name.
+        label: of the horizontal axis.
+        axes: where to draw; new ones if None.
+
+    Raises:
+        UserError: a population of fewer than 2 numbers, or more than 4 of them.
+    """
+    if not 1 <= len(groups) <= len(_LINES):
+        raise UserError(f"populations: found {len(groups)}, expected 1 to {len(_LINES)}")
+    groups = {name: list(values) for name, values in groups.items()}
+    bands = {name: analysis.edf(values) for name, values in groups.items()}
+    axes = own_axes(axes)
+    ends = [band["value"].iloc[place] for band in bands.values() for place in (0, -1)]
+    margin = 0.04 * (max(ends) - min(ends) or 1)
+    for (name, band), (colour, dashes) in zip(bands.items(), _LINES, strict=False):
+        xs = [min(ends) - margin, *band["value"], max(ends) + margin]
+        half = band["high"].iloc[0] - band["edf"].iloc[0]
+        low, high = [0, *band["low"], band["low"].iloc[-1]], [half, *band["high"], 1]
+        axes.fill_between(xs, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
+        count = pd.Series(groups[name], dtype="Float64").count()
+        axes.step(
+            xs,
+            [0, *band["edf"], 1],
+            where="post",
+            color=colour,
+            linestyle=dashes,
+            label=f"{name}, n = {count}" if name else f"n = {count}",
+        )
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel(label)
+    axes.set_ylabel("architectures at or below, 95% band")
+    title = None
+    if len(groups) == 2:
+        found = analysis.compare_populations(*groups.values())
+        title = (
+            f"first above second in {found.superiority:.0%} of pairs\n"
+            f"(Mann-Whitney p = {found.mann_whitney_p:.2g})"
+        )
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        title=title,
+        title_fontsize=7,
+        alignment="left",
+    )
+    return axes
+
+
+def effects(trials: pd.DataFrame, column: str) -> list[Axes]:
+    """A panel a metaparameter: each trial, the mean of each value with its 95% t-interval, and the
+    partial dependence, which holds the other metaparameters as they are; up to four panels.
+
+    Args:
+        trials: one row a trial.
+        column: what to explain.
+
+    Raises:
+        UserError: as `analysis.main_effects` and `analysis.partial_dependence` do.
+    """
+    means = analysis.main_effects(trials, column)
+    dependence = analysis.partial_dependence(trials, column)
+    names = list(means["axis"].unique())[:_MOST_AXES]
+    figure, drawn = panels(len(names))
+    # Two columns of a page at most, however many panels.
+    figure.set_figwidth(min(figure.get_figwidth(), 7.16))
+    for axes, name in zip(drawn, names, strict=True):
+        ours = means[means["axis"] == name]
+        values = list(ours["value"])
+        places = {value: place for place, value in enumerate(values)}
+        measured = trials.dropna(subset=[column])
+        axes.plot(
+            measured[name].map(places).to_numpy(dtype=float) - 0.12,
+            measured[column].to_numpy(dtype=float),
+            ".",
+            color=GREY,
+            markersize=3,
+            label="trials",
+        )
+        axes.errorbar(
+            range(len(values)),
+            ours["mean"],
+            yerr=np.nan_to_num(ours["high"] - ours["mean"]),
+            fmt="o",
+            color=BLUE,
+            capsize=2,
+            elinewidth=0.8,
+            label="mean, 95% interval",
+        )
+        axes.plot(
+            np.arange(len(values)) + 0.12,
+            dependence.loc[dependence["axis"] == name, "mean"],
+            "D--",
+            color=ORANGE,
+            markerfacecolor="white",
+            markersize=3.5,
+            linewidth=1,
+            label="partial dependence",
+        )
+        texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+        crowded = sum(map(len, texts)) > 84 // len(names)
+        axes.set_xticks(range(len(values)), texts, rotation=90 if crowded else 0)
+        axes.set_xlabel(name)
+        axes.sharey(drawn[0])
+    # An interval from two trials may be wider than the picture: the trials decide what it shows.
+    known = trials[column].dropna().astype(float)
+    margin = 0.25 * (known.max() - known.min() or 1.0)
+    drawn[0].set_ylim(known.min() - margin, known.max() + margin)
+    for axes in drawn[1:]:
+        axes.tick_params(labelleft=False)
+    drawn[0].set_ylabel(axis_label(trials, column))
+    figure.legend(
+        *drawn[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        title=f"out of bag, the forest explains {dependence.attrs['r2']:.0%} of the variance",
+        title_fontsize=7,
+    )
+    return drawn
+
+
+def importances(
+    trials: pd.DataFrame, column: str, maximize: bool = True, axes: Axes | None = None
+) -> Axes:
+    """A bar a metaparameter: its share of the variance that single ones explain (fANOVA).
+
+    Args:
+        trials: one row a trial.
+        column: what to explain.
+        maximize: whether more of it is better.
+        axes: where to draw; new ones if None.
+
+    Raises:
+        UserError: as `analysis.importance` does.
+    """
+    shares = analysis.importance(trials, column, maximize).iloc[::-1]
+    axes = own_axes(axes)
+    bars = axes.barh(shares["axis"], shares["importance"], color=BLUE, height=0.6)
+    axes.bar_label(bars, [f"{share:.0%}" for share in shares["importance"]], padding=3, fontsize=7)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlim(0, 1.12 * float(shares["importance"].max()))
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(f"importance for {axis_label(trials, column)}, fANOVA")
+    return axes
+
+
+def write_analysis_figures(
+    spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None, folder: Path
+) -> tuple[list[Path], list[str]]:
+    """The pictures that a sweep has the data for, as PDF and PNG under `folder`/figures.
+
+    Args:
+        spec: of the sweep.
+        trials: its rows so far.
+        seeds: its trainings so far; None if there is no such table.
+        folder: result folder.
+
+    Returns:
+        The files, and of each picture that was left out its name and why.
+    """
+    least, most = goals(spec)
+    if not most:
+        return [], ["front, hypervolume, population, effects, importance: nothing is maximized"]
+    y = most[0]
+
+    def draw_front(axes: Axes) -> Axes:
+        if seeds is None or y not in SEEDED:
+            raise UserError(f"{y} has no trainings to draw from")
+        x = next((asked.x for asked in default_figures(spec) if asked.y == y), None)
+        if x is None:
+            raise UserError(f"no figure of the spec shows {y}")
+        if trials[x].nunique() < 2:
+            raise UserError(f"{x} does not vary")
+        return front(trials, seeds, x, y, axes)
+
+    def draw_hypervolume(axes: Axes) -> Axes:
+        if spec.search.sampler == "grid":
+            raise UserError("a grid is gone through in its own order")
+        return hypervolume(trials, least, most, axes)
+
+    def draw_population(axes: Axes) -> Axes:
+        count = int(trials[y].notna().sum())
+        if count < _LEAST_POPULATION:
+            raise UserError(f"found {count} trials with {y}, expected at least {_LEAST_POPULATION}")
+        return populations({"": trials[y]}, axis_label(trials, y), axes)
+
+    single: dict[str, Callable[[Axes], Axes]] = {
+        "front": draw_front,
+        "hypervolume": draw_hypervolume,
+        "population": draw_population,
+        "importance": lambda axes: importances(trials, y, axes=axes),
+    }
+    target = ResultFolder(folder).figures
+    target.mkdir(exist_ok=True)
+    files: list[Path] = []
+    left_out = []
+    for name in [*single, "effects"]:
+        with plt.rc_context(STYLE):
+            try:
+                figure = _picture(single[name]) if name in single else _effects(trials, y)
+            except UserError as error:
+                left_out.append(f"{name}: {str(error).split(': ', 1)[-1]}")
+                continue
+            figure.suptitle(caption(spec, trials, y), fontsize=7)
+            files += save(figure, target / name)
+    return files, left_out
+
+
+def _picture(draw: Callable[[Axes], Axes]) -> Figure:
+    figure, (axes,) = panels()
+    draw(axes)
+    return figure
+
+
+def _effects(trials: pd.DataFrame, column: str) -> Figure:
+    if len(analysis.varying(trials)) < 2:
+        raise UserError("one metaparameter varies; the trade-off shows it")
+    figure = effects(trials, column)[0].get_figure(root=True)
+    assert figure is not None
+    return figure

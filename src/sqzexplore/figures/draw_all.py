@@ -1,0 +1,26 @@
+"""Every figure that the tables of a folder give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..results.folder import ResultFolder, load_results
+from .analyses import write_analysis_figures
+from .throughput import write_throughput_figures
+from .tradeoff import write_figures
+
+
+def draw_all(folder: Path) -> tuple[list[Path], list[str]]:
+    """The figures of what the folder holds, a sweep's trials and throughput; what was left out."""
+    files: list[Path] = []
+    left_out: list[str] = []
+    results = ResultFolder(folder)
+    throughput = results.table("throughput")
+    if results.has("trials") or throughput is None:
+        trials, spec = load_results(folder), results.spec()
+        files += write_figures(spec, trials, folder)
+        drawn, left_out = write_analysis_figures(spec, trials, results.table("seeds"), folder)
+        files += drawn
+    if throughput is not None:
+        files += write_throughput_figures(throughput, folder)
+    return files, left_out

@@ -1,0 +1,147 @@
+"""Figures that need no editing: vector PDF and PNG, column widths, colour-blind-safe.
+
+Accuracy measured here and accuracy published for ImageNet stand in panels of their own: they are
+other data and other training, and no axis is shared between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..analysis.front import pareto_front
+from ..published import published
+from ..results.folder import ResultFolder
+from ..results.tables import meeting_constraints
+from ..schema import goal
+from ..spec.models import FigureSpec, Spec
+from .labels import caption, label_axes, point_label, scale_axis, write_labels
+from .style import BLUE, GREY, ORANGE, STYLE, own_axes, panels, save
+
+
+def tradeoff(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    label: str | None = None,
+    axes: Axes | None = None,
+    objectives: Mapping[str, str] | None = None,
+) -> Axes:
+    """Column `y` against column `x`: a point a trial, its 95% interval, the Pareto front.
+
+    Args:
+        frame: rows of `trials`; those without a value are left out.
+        x: column of the horizontal axis; on a log axis where it spans more than a decade.
+        y: column of the vertical axis.
+        label: column written beside each point.
+        axes: where to draw; new ones if None.
+        objectives: `minimize` or `maximize` by column; of others the registry says what is better.
+    """
+    axes = own_axes(axes)
+    rows = frame.dropna(subset=[x, y]).sort_values([x, y])
+    if rows.empty:
+        axes.text(0.5, 0.5, "no trial has both values yet", ha="center", transform=axes.transAxes)
+        return label_axes(axes, frame, x, y)
+    xs, ys = rows[x].astype(float).to_numpy(), rows[y].astype(float).to_numpy()
+    goals: dict[str, list[str]] = {"maximize": [], "minimize": []}
+    for column in (x, y):
+        goals[(objectives or {}).get(column) or goal(column) or "minimize"].append(column)
+    met = meeting_constraints(rows)
+    front = pareto_front(met, **goals).sort_values(x)
+    axes.plot(
+        front[x].astype(float),
+        front[y].astype(float),
+        color=ORANGE,
+        linewidth=1.2,
+        drawstyle="steps-post" if y in goals["maximize"] else "default",
+        zorder=2,
+        label="Pareto front" if len(met) == len(rows) else "Pareto front of the feasible",
+    )
+    errors = _interval(rows, y, ys)
+    axes.errorbar(
+        xs,
+        ys,
+        yerr=errors,
+        fmt="o",
+        color=BLUE,
+        ecolor=GREY,
+        elinewidth=0.8,
+        capsize=2,
+        zorder=3,
+        label="mean, 95% interval over seeds" if errors is not None else "measured",
+    )
+    scale_axis(axes, xs)
+    label_axes(axes, frame, x, y)
+    if label and label in rows:
+        texts = [point_label(label, value) for value in rows[label]]
+        write_labels(axes, xs, ys, texts, errors)
+    axes.legend(loc="best")
+    return axes
+
+
+def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
+    """The paper's published ImageNet points of one figure or table, top-5 against size.
+
+    Args:
+        reference: "figure 3a", "figure 3b", "table 2" or "table 3".
+        axes: where to draw; new ones if None.
+    """
+    axes = own_axes(axes)
+    rows = published(reference).dropna(subset=["size_mb", "top5"]).sort_values("size_mb")
+    xs, ys = rows["size_mb"].to_numpy(), rows["top5"].to_numpy()
+    axes.plot(xs, ys, "s", color=GREY, markerfacecolor="white", label="published")
+    scale_axis(axes, xs)
+    axes.set_xlabel("published size (MB)")
+    axes.set_ylabel("ImageNet top-5 accuracy (%)")
+    axes.set_title(f"The paper's {reference} (arXiv:1602.07360)", fontsize=8)
+    write_labels(axes, xs, ys, list(rows["label"]))
+    return axes
+
+
+def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
+    """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
+    drawn, axes = panels(2 if figure.reference else 1)
+    varied = [axis.field for axis in spec.design_space.axes]
+    label = figure.label or (varied[0] if len(varied) == 1 and len(trials) <= 30 else None)
+    tradeoff(trials, figure.x, figure.y, label, axes[0], spec.objectives)
+    axes[0].set_title(caption(spec, trials, figure.x, figure.y), fontsize=7)
+    if figure.reference:
+        paper_panel(figure.reference, axes[1])
+    return drawn
+
+
+def write_figures(spec: Spec, trials: pd.DataFrame, folder: Path) -> list[Path]:
+    """Every figure of the spec as PDF and PNG under `folder`/figures; returns the files."""
+    target = ResultFolder(folder).figures
+    target.mkdir(exist_ok=True)
+    files = []
+    for figure in default_figures(spec):
+        with plt.rc_context(STYLE):
+            files += save(draw(spec, trials, figure), target / f"{figure.y}-{figure.x}")
+    return files
+
+
+def default_figures(spec: Spec) -> list[FigureSpec]:
+    """The figures that a spec asks for, or those that suit what it measures."""
+    if spec.figures is not None:
+        return list(spec.figures)
+    chosen = []
+    if spec.measure.accuracy:
+        chosen += [FigureSpec(x=x, y="top1") for x in ("train_size_mb", "train_macs")]
+    if spec.measure.throughput:
+        chosen.append(FigureSpec(x="macs", y="images_per_s"))
+    return chosen or [FigureSpec(x="params", y="macs")]
+
+
+def _interval(rows: pd.DataFrame, y: str, ys: np.ndarray) -> np.ndarray | None:
+    if y != "top1" or rows["top1_ci_low"].isna().all():
+        return None
+    low = ys - rows["top1_ci_low"].astype(float).to_numpy()
+    high = rows["top1_ci_high"].astype(float).to_numpy() - ys
+    return np.nan_to_num(np.stack([low, high]))

@@ -1,0 +1,1 @@
+"""What a network is: metaparameters, rules, cost in closed form, the `nn.Module`."""

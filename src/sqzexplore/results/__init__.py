@@ -1,0 +1,1 @@
+"""The tables of a result folder: their columns, how complete they are, what they answer first."""

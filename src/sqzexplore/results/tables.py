@@ -1,0 +1,169 @@
+"""The tables of a sweep: what their columns mean, writing and loading them.
+
+A result folder holds `trials` (one row an architecture), and in long form `seeds` (one row a
+training), `history` (one row an epoch of a training), `images` (one row a training and split) and
+`throughput` (one row a measurement), each as CSV for eyes and diffs and as Parquet for types.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..network.architecture import FIELDS, Architecture
+from ..network.frames import format_value
+from ..schema import COST, MEASUREMENT, PROVENANCE, RUN, SPEED, TRIAL, Column, Type
+
+_FIELD_TYPES: dict[type, Type] = {
+    int: "Int64",
+    float: "Float64",
+    bool: "boolean",
+    str: "string",
+    tuple: "string",
+}
+#: The columns that every table begins with.
+IDENTITY = tuple(TRIAL)
+
+DEFAULTS = Architecture().model_dump()
+DEFAULTS["pool_after"] = format_value(DEFAULTS["pool_after"])
+
+#: Every column of `trials`, in order.
+TRIALS: dict[str, Column] = {
+    **TRIAL,
+    **{
+        name: Column(_FIELD_TYPES[kind], "", Architecture.model_fields[name].description or "")
+        for name, kind in FIELDS.items()
+    },
+    "overrides": Column(
+        "string", "", "what single Fires have instead: fire5.squeeze_ratio=0.5,fire7.bypass=none"
+    ),
+    "input_size": Column("Int64", "pixels", "side of the deployment input: cost and throughput"),
+    **COST,
+    "top1": replace(
+        RUN["top1"], meaning="mean over the seeds of the test top-1; empty if one diverged or died"
+    ),
+    "top1_sd": Column("Float64", "%", "sample standard deviation over the seeds"),
+    "top1_ci_low": Column("Float64", "%", "95% t-interval of the mean over seeds, lower end"),
+    "top1_ci_high": Column("Float64", "%", "95% t-interval of the mean over seeds, upper end"),
+    "top5": replace(
+        RUN["top5"], meaning="mean over the seeds of the test top-5; empty below 6 classes"
+    ),
+    "val_top1": replace(RUN["val_top1"], meaning="mean over the seeds of the validation top-1"),
+    "seeds": Column("Int64", "", "trainings of this architecture"),
+    "diverged_seeds": Column("Int64", "", "those whose loss was not finite"),
+    "dead_seeds": Column("Int64", "", "those whose accuracy cannot be told from chance"),
+    "epochs": Column("Int64", "", "passes over the training split, of the largest budget"),
+    "still_learning": Column(
+        "boolean",
+        "",
+        "whether validation top-1 still gained over a point (95% lower bound over the seeds) from "
+        "the last budget but one, or over the last third of the training; empty with one seed",
+    ),
+    "train_threads": Column("Int64", "", "CPU threads of each training"),
+    "data": Column("string", "", "data set that accuracy was measured on"),
+    "data_sha256": Column("string", "", "checksum of its images, labels and splits"),
+    "recipe": Column("string", "", "named recipe of the training"),
+    "precision": Column("string", "", "number format of the convolutions in training"),
+    "train_input_size": Column("Int64", "pixels", "side of the training images"),
+    **{
+        f"train_{name}": Column(
+            column.type,
+            column.unit,
+            f"of the trained network (proxy, data's classes): {name}",
+            column.label,
+            column.better,
+        )
+        for name, column in COST.items()
+    },
+    **SPEED,
+    "feasible": Column(
+        "boolean", "", "whether it meets the constraints on measured columns; empty without such"
+    ),
+    **PROVENANCE,
+    "attempts": Column("Int64", "", "evaluations begun: above 1 where a process died of one"),
+    "reused_from": Column(
+        "string", "", "sweep and trial, of the same storage, that measured it: sr/3"
+    ),
+    "error": Column("string", "", "why the trial failed"),
+}
+_TRAINING = {
+    "seed": Column("Int64", "", "seed of the training"),
+    "epochs": Column("Int64", "", "its budget: passes over the training split"),
+}
+SEEDS: dict[str, Column] = {
+    **TRIAL,
+    **_TRAINING,
+    "diverged": Column("boolean", "", "whether its loss was not finite"),
+    "dead": Column("boolean", "", "whether its accuracy cannot be told from chance"),
+    **RUN,
+    "duration_s": Column("Float64", "s", "how long it took"),
+}
+HISTORY: dict[str, Column] = {
+    **TRIAL,
+    **_TRAINING,
+    "epoch": Column("Int64", "", "pass over the training split, from 1"),
+    "train_loss": Column("Float64", "nats", "mean cross-entropy over the pass"),
+    "val_top1": RUN["val_top1"],
+}
+IMAGES: dict[str, Column] = {
+    **TRIAL,
+    **_TRAINING,
+    "split": Column("string", "", "test or validation"),
+    "right": Column(
+        "string", "", "which of its images were classified rightly: bits, the first highest, base64"
+    ),
+}
+THROUGHPUT: dict[str, Column] = {
+    **TRIAL,
+    "input_size": Column("Int64", "pixels", "side of the images"),
+    **SPEED,
+    **MEASUREMENT,
+    "device_name": PROVENANCE["device_name"],
+    "torch_version": PROVENANCE["torch_version"],
+    "git_commit": PROVENANCE["git_commit"],
+}
+TABLES: dict[str, dict[str, Column]] = {
+    "trials": TRIALS,
+    "seeds": SEEDS,
+    "history": HISTORY,
+    "images": IMAGES,
+    "throughput": THROUGHPUT,
+}
+
+
+def to_frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Column]) -> pd.DataFrame:
+    """Rows as a typed table with exactly `columns`; what a row lacks is missing."""
+    frame = pd.DataFrame(list(rows), columns=list(columns))
+    unknown = {key for row in rows for key in row} - set(columns)
+    if unknown:
+        raise KeyError(f"undocumented columns: {sorted(unknown)}")
+    return frame.astype({name: column.type for name, column in columns.items()})
+
+
+def right_images(row: pd.Series, count: int) -> np.ndarray:
+    """One row of the table `images` as N bool: whether each image was classified rightly.
+
+    Args:
+        row: of the table.
+        count: images of the split.
+    """
+    packed = np.frombuffer(base64.b64decode(row["right"]), np.uint8)
+    return np.unpackbits(packed, count=count).astype(bool)
+
+
+def meeting_constraints(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows that break no constraint on what was measured."""
+    if "feasible" not in trials:
+        return trials
+    return trials[trials["feasible"].fillna(True).astype(bool)]
+
+
+def data_name(trials: pd.DataFrame, otherwise: str) -> str:
+    """The data set's own name; the spec, which is `otherwise`, may say where it lies instead."""
+    names = list(trials["data"].dropna().unique()) if "data" in trials else []
+    return str(names[0]) if names else otherwise

@@ -1,0 +1,1 @@
+"""A design space: axes, constraints, enumeration. Knows no Optuna."""

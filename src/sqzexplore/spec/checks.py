@@ -1,0 +1,150 @@
+"""What a spec must fulfil beyond the type of each key: axes, constraints, search, figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..data.names import check_data_name
+from ..errors import UserError, nearest, shown
+from ..network.architecture import FIELDS
+from ..network.cost import COST_COLUMNS
+from ..schema import measured_by
+from ..space.constraints import MEASURED, Expression
+from ..space.space import Space, Variant
+from .axes import axis_of, base_of, check_conditions, check_field, check_shapes, field_value
+from .models import OBJECTIVES, AccuracySpec, Spec
+from .yaml_text import KeyPath, Problem
+
+# --- checking ----------------------------------------------------------------------------------
+
+
+def space_of(spec: Spec) -> Space:
+    """The design space that a spec speaks of."""
+    base = base_of(spec.base)
+    if not spec.space:
+        raise Problem(("space",), "found no axis, expected at least one")
+    for name in spec.space:
+        check_field(name, ("space", name))
+    axes = tuple(axis_of(name, value, ("space", name)) for name, value in spec.space.items())
+    constraints = []
+    for number, text in enumerate(spec.constraints):
+        try:
+            constraint = Expression(text, of_results=True)
+        except UserError as error:
+            raise Problem(("constraints", number), str(error)) from None
+        for name in constraint.measured:
+            if getattr(spec.measure, MEASURED[name]) is None:
+                raise Problem(
+                    ("constraints", number),
+                    f"found {name}, expected measure.{MEASURED[name]}, which is not asked for",
+                )
+        constraints.append(constraint)
+    variants = [Variant(spec.input_size)]
+    if spec.measure.throughput and (sizes := spec.measure.throughput.input_size):
+        if spec.input_size not in sizes:
+            raise Problem(
+                ("measure", "throughput", "input_size"),
+                f"found {shown(sizes)}, expected the spec's input_size, {spec.input_size}, "
+                "among them: it is what the table of trials shows",
+            )
+        variants += [Variant(size) for size in sizes if size != spec.input_size]
+    if spec.measure.accuracy:
+        variants.append(_training_variant(spec.measure.accuracy))
+    hard = tuple(constraint for constraint in constraints if not constraint.measured)
+    space = Space(base, axes, hard, tuple(variants))
+    check_conditions(space)
+    check_shapes(space)
+    return space
+
+
+def _training_variant(accuracy: AccuracySpec) -> Variant:
+    path: KeyPath = ("measure", "accuracy")
+    try:
+        check_data_name(accuracy.data)
+    except UserError as error:
+        raise Problem((*path, "data"), str(error)) from None
+    proxy = {
+        name: _proxy_value(name, value, (*path, "proxy", name))
+        for name, value in accuracy.proxy.items()
+    }
+    return Variant(accuracy.image_size, proxy)
+
+
+def _proxy_value(name: str, value: Any, path: KeyPath) -> Any:
+    check_field(name, path)
+    if name in ("in_channels", "num_classes"):
+        raise Problem(path, "expected no such key: the data set decides it")
+    return field_value(name, value, path)
+
+
+def check_search(spec: Spec) -> None:
+    """Refuse a search that cannot run on the space."""
+    search, space = spec.search, spec.design_space
+    if search.sampler == "grid":
+        if search.trials is not None:
+            raise Problem(
+                ("search", "trials"),
+                f"found {search.trials}, expected no such key: a grid has as many trials as "
+                "architectures",
+            )
+        for axis in space.axes:
+            if axis.continuous:
+                raise Problem(
+                    ("space", axis.field),
+                    "found a continuous axis, expected a list or a step for the sampler grid",
+                )
+    elif search.trials is None and search.timeout is None:
+        raise Problem(
+            ("search", "trials"),
+            f"expected a number of trials, or search.timeout, for the sampler {search.sampler}",
+        )
+    if search.pruner and list(spec.objectives) != ["top1"]:
+        raise Problem(
+            ("search", "pruner"),
+            f"found {search.pruner} with the objectives {', '.join(spec.objectives)}, expected "
+            "objectives: {top1: maximize} alone: only accuracy is known before a training ends",
+        )
+    if search.pruner and spec.measure.accuracy and len(spec.measure.accuracy.budgets) > 1:
+        raise Problem(
+            ("search", "pruner"),
+            f"found {search.pruner} with several budgets, expected one number of "
+            "measure.accuracy.epochs: a pruner compares trainings epoch by epoch",
+        )
+    for name in search.objectives:
+        if name not in OBJECTIVES:
+            raise Problem(
+                ("search", "objectives", name),
+                f"unknown objective, expected one of {', '.join(OBJECTIVES)}"
+                f"{nearest(name, OBJECTIVES)}",
+            )
+        need = OBJECTIVES[name]
+        if need != "cost" and getattr(spec.measure, need) is None:
+            raise Problem(
+                ("search", "objectives", name), f"expected measure.{need}, which is not asked for"
+            )
+
+
+def check_figures(spec: Spec) -> None:
+    """Refuse a figure of a column that the sweep does not fill."""
+    valid = figure_columns(spec)
+    for number, figure in enumerate(spec.figures or ()):
+        for key in ("x", "y", "label"):
+            name = getattr(figure, key)
+            known = [*valid, *FIELDS] if key == "label" else valid
+            if name is not None and name not in known:
+                raise Problem(
+                    ("figures", number, key),
+                    f"found {shown(name)}, expected a measured column: {', '.join(valid)}"
+                    f"{nearest(name, known)}",
+                )
+
+
+def figure_columns(spec: Spec) -> list[str]:
+    """The numeric columns that a sweep of this spec fills."""
+    columns = [*COST_COLUMNS]
+    if spec.measure.accuracy:
+        columns += [*measured_by("accuracy"), *(f"train_{name}" for name in COST_COLUMNS)]
+    if spec.measure.throughput:
+        columns += measured_by("throughput")
+    columns += [name for name, kind in FIELDS.items() if kind in (int, float)]
+    return columns

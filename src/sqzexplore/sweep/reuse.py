@@ -1,0 +1,87 @@
+"""Architectures that another sweep of the same storage has measured in the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from .. import provenance
+from ..data.images import ImageData
+from ..evaluation.rows import violations
+from ..evaluation.tasks import Evaluation
+from ..network.architecture import Architecture
+from ..spec.models import Spec
+from ..train import recipe
+from .trial_tables import speed_key
+
+_RECIPE = "measurement"
+_FINAL = (TrialState.COMPLETE, TrialState.FAIL)
+
+
+class Elsewhere:
+    """Results to be reused: of the same architecture, measurement recipe, images and device.
+
+    Args:
+        spec: of the sweep that asks.
+        study: its study; the others of the same storage are searched.
+        device: where it would measure.
+        data: the images that it trains on.
+    """
+
+    def __init__(
+        self, spec: Spec, study: optuna.Study, device: torch.device, data: ImageData | None
+    ) -> None:
+        self._spec, self._device_name = spec, provenance.device_name(str(device))
+        self._capability = torch.backends.cpu.get_cpu_capability()
+        self._storage, self._studies = study._storage, dict[str, int]()
+        if spec.measure.accuracy is None and spec.measure.throughput is None:
+            return
+        asked = _fingerprint(spec, data)
+        if study.user_attrs.get(_RECIPE) != asked:
+            study.set_user_attr(_RECIPE, asked)
+        for other in self._storage.get_all_studies():
+            if other.user_attrs.get(_RECIPE) == asked and other.study_name != study.study_name:
+                self._studies[other.study_name] = other._study_id
+
+    def get(self, architecture: Architecture) -> Evaluation | None:
+        """What another sweep measured of the architecture, with this sweep's constraints."""
+        for name, study_id in self._studies.items():
+            for trial in self._storage.get_all_trials(study_id, deepcopy=False, states=_FINAL):
+                row = trial.user_attrs.get("row")
+                if row and row["arch_id"] == architecture.arch_id and self._serves(row):
+                    origin = row.get("reused_from") or f"{name}/{trial.number}"
+                    speeds = self._storage.get_study_user_attrs(study_id)
+                    speed = speeds.get(speed_key(trial.number), {"row": {}})
+                    content = trial.user_attrs | speed | {"row": row | speed["row"]}
+                    return self._as_own(architecture, content, origin)
+        return None
+
+    def _serves(self, row: dict[str, Any]) -> bool:
+        measured = row["state"] in ("complete", "diverged", "dead")
+        # Processors of one name may compute with other instructions, which gives other numbers.
+        same = row["device_name"] == self._device_name
+        return measured and same and row.get("cpu_capability") == self._capability
+
+    def _as_own(
+        self, architecture: Architecture, attributes: dict[str, Any], origin: str
+    ) -> Evaluation:
+        lists = {name: attributes[name] for name in ("seeds", "history", "images", "throughput")}
+        row = {key: value for key, value in attributes["row"].items() if key != "feasible"}
+        if distances := violations(architecture, row, self._spec):
+            row["feasible"] = max(distances.values()) <= 0
+        return Evaluation(row | {"reused_from": origin}, **lists)
+
+
+def _fingerprint(spec: Spec, data: ImageData | None) -> str:
+    """What decides a measurement beside the architecture: where the images lie does not."""
+    measure = spec.measure.model_dump(mode="json")
+    if data is not None:
+        measure["accuracy"]["data"] = data.sha256
+    decides: dict[str, Any] = {"measure": measure, "input_size": spec.input_size}
+    decides |= {"version": provenance.version(), "recipe_version": recipe.VERSION}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,383 @@
+"""Analyses against closed forms, published values, brute force and simulation."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sqzexplore import analysis
+from sqzexplore.analysis import ranking
+from sqzexplore.errors import UserError
+from sqzexplore.results.completeness import completeness
+from sqzexplore.results.folder import ResultFolder
+
+
+def trials(params: list[float], top1: list[float]) -> pd.DataFrame:
+    names = [f"a{i}" for i in range(len(params))]
+    return pd.DataFrame(
+        {"sweep": "s", "trial": range(len(params)), "arch_id": names, "params": params}
+    ).assign(top1=top1)
+
+
+def runs(values: list[list[float]]) -> pd.DataFrame:
+    rows = [
+        {"sweep": "s", "arch_id": f"a{i}", "seed": seed, "top1": value}
+        for i, ours in enumerate(values)
+        for seed, value in enumerate(ours)
+    ]
+    return pd.DataFrame(rows)
+
+
+def table_of(values: list[list[float]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    means = [float(np.mean(ours)) for ours in values]
+    return trials([float(i + 1) for i in range(len(values))], means), runs(values)
+
+
+# --- the front -------------------------------------------------------------------------------
+
+
+def test_the_probability_of_the_front_is_that_of_every_resample() -> None:
+    # Two of three trainings with replacement: 9 resamples each, all pairs counted by hand.
+    small, large = [90.0, 92.0, 97.0], [91.0, 94.0, 96.5]
+    table, seeds = table_of([small, large])
+    means = [[np.mean(p) for p in itertools.product(ours, repeat=2)] for ours in (small, large)]
+    exact = np.mean([b > a for a, b in itertools.product(*means)])
+    found = analysis.front_probability(table, seeds, ["params"], ["top1"], resamples=40_000)
+    assert found["front_probability"].tolist() == [1.0, pytest.approx(exact, abs=0.01)]
+    assert found["on_front"].tolist() == [True, True]
+
+
+def test_the_bootstrap_has_the_variance_of_a_mean() -> None:
+    """The probability that one of two is the better, against the normal distribution's."""
+    generator = np.random.default_rng(1)
+    calibrated = []
+    for _ in range(60):
+        values = generator.normal([[0.0], [0.3]], 1.0, (2, 5))
+        table, seeds = table_of(values.tolist())
+        found = analysis.front_probability(table, seeds, ["params"], ["top1"], resamples=500)
+        change = values[1].mean() - values[0].mean()
+        spread = np.sqrt((values.var(axis=1, ddof=1) / 5).sum())
+        calibrated.append(found["front_probability"].iloc[1] - stats.norm.cdf(change / spread))
+    assert abs(np.mean(calibrated)) < 0.02
+    assert np.std(calibrated) < 0.04
+
+
+def test_the_front_needs_several_trainings() -> None:
+    table, seeds = table_of([[90.0, 91.0], [92.0]])
+    with pytest.raises(UserError, match="architecture a1 of s: found 1 trainings"):
+        analysis.front_probability(table, seeds, ["params"], ["top1"])
+
+
+def test_a_missing_accuracy_is_left_out() -> None:
+    table, seeds = table_of([[90.0, 91.0], [92.0, 93.0]])
+    table.loc[0, "top1"] = np.nan
+    found = analysis.front_probability(table, seeds, ["params"], ["top1"])
+    assert found["arch_id"].tolist() == ["a1"]
+
+
+def test_hypervolume_by_hand() -> None:
+    table = trials([3, 1, 2, 4], [50, 10, 30, np.nan])
+    curve = analysis.hypervolume_curve(table, ["params"], ["top1"], reference=[4, 0])
+    # (4-3)*50; + (3-1)*10; then 1..2 at 10, 2..3 at 30, 3..4 at 50.
+    assert curve["hypervolume"].tolist() == [50, 70, 90, 90]
+    assert curve["share"].tolist()[-1] == 1
+    assert curve.attrs["reference"] == {"params": 4, "top1": 0}
+    worst = analysis.hypervolume_curve(table, ["params"], ["top1"])
+    assert worst.attrs["reference"] == {"params": 3, "top1": 10}
+    assert worst["hypervolume"].tolist() == [0, 0, 20, 20]
+    with pytest.raises(UserError, match="found a reference of 1 numbers, expected 2"):
+        analysis.hypervolume_curve(table, ["params"], ["top1"], reference=[4])
+
+
+def test_hypervolume_against_counted_points() -> None:
+    generator = np.random.default_rng(0)
+    points = generator.random((30, 2))
+    table = trials(points[:, 0].tolist(), points[:, 1].tolist())
+    curve = analysis.hypervolume_curve(table, ["params", "top1"], reference=[1, 1])
+    probes = generator.random((200_000, 2))
+    for k in (1, 5, 30):
+        inside = (points[:k, None] <= probes).all(axis=2).any(axis=0).mean()
+        assert curve["hypervolume"][k - 1] == pytest.approx(inside, abs=0.006)
+
+
+def test_the_knee_of_a_hyperbola_and_of_a_line() -> None:
+    x = np.linspace(1, 9, 17)
+    table = trials(x.tolist(), (-9 / x).tolist())
+    assert analysis.knee(table, ["params"], ["top1"])["params"] == 3  # x = y, by symmetry
+    straight = trials([1, 2, 3], [1, 2, 3])
+    with pytest.raises(UserError, match="no point of the front beyond the line"):
+        analysis.knee(straight, ["params"], ["top1"])
+    with pytest.raises(UserError, match="found 2 points on the Pareto front"):
+        analysis.knee(straight.iloc[:2], ["params"], ["top1"])
+    with pytest.raises(UserError, match="found 1 objectives, expected 2"):
+        analysis.knee(straight, ["params"])
+
+
+def test_the_smallest_within_a_percent() -> None:
+    table = trials([1, 2, 3, 4], [70, 79.2, 79.9, 80])
+    assert analysis.smallest_within(table, "params")["params"] == 2
+    assert analysis.smallest_within(table, "params", percent=0)["params"] == 4
+    assert analysis.smallest_within(table, "params", percent=50)["params"] == 1
+    with pytest.raises(UserError, match="did you mean 'params'"):
+        analysis.smallest_within(table, "parms")
+    with pytest.raises(UserError, match="expected 0 to 100"):
+        analysis.smallest_within(table, "params", percent=-1)
+
+
+def test_the_smallest_that_is_not_told_from_the_best() -> None:
+    table, seeds = table_of([[70.0, 70.5, 71.0], [88.0, 92.0, 90.0], [91.0, 91.2, 91.1]])
+    chosen = analysis.smallest_indistinguishable(table, seeds, "params")
+    assert chosen["arch_id"] == "a1"
+    tied = analysis.smallest_indistinguishable(table.assign(params=1.0), seeds, "params")
+    assert tied["arch_id"] == "a2"
+    with pytest.raises(UserError, match="quality: found params"):
+        analysis.smallest_indistinguishable(table, seeds, "params", "params")
+
+
+# --- two architectures -----------------------------------------------------------------------
+
+
+def test_welchs_interval_by_hand_and_without_spread() -> None:
+    a, b = [27.5, 21.0, 19.0, 23.6], [27.1, 22.0, 20.8]
+    found = analysis.compare(runs([a, b]), "a0", "a1")
+    variances = [np.var(v, ddof=1) / len(v) for v in (a, b)]
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 3 + variances[1] ** 2 / 2)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(variances))
+    assert found.difference == pytest.approx(np.mean(a) - np.mean(b))
+    assert (found.low, found.high) == pytest.approx(
+        (found.difference - half, found.difference + half)
+    )
+    assert (found.method, found.first, found.second) == ("welch", 4, 3)
+    flat = analysis.compare(runs([[1.0, 1.0], [2.0, 2.0]]), "a1", "a0")
+    assert (flat.difference, flat.low, flat.high, flat.p_value) == (1, 1, 1, 0)
+
+
+def test_pairing_uses_the_seeds_that_both_have() -> None:
+    a, b = [10.0, 20.0, 30.0], [9.0, 18.0, 29.0]
+    table = runs([a, [*b, 500.0]])
+    found = analysis.compare(table, "a0", "a1", paired=True)
+    assert found.difference == pytest.approx(4 / 3)
+    half = stats.t.ppf(0.975, 2) * np.std([1, 2, 1], ddof=1) / np.sqrt(3)
+    assert found.high - found.low == pytest.approx(2 * half)
+    with pytest.raises(UserError, match="no architecture 'a9'"):
+        analysis.compare(table, "a0", "a9")
+    with pytest.raises(UserError, match="found a seed twice"):
+        analysis.compare(pd.concat([table, table]), "a0", "a1")
+    with pytest.raises(UserError, match="found 1 trainings of an architecture"):
+        analysis.compare(runs([a, [1.0]]), "a0", "a1")
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    hits = 0
+    for _ in range(2000):
+        a, b = generator.normal(1, 1, 5), generator.normal(0, 3, 4)
+        found = analysis.welch(a, b)
+        hits += found.low <= 1 <= found.high
+    assert 0.93 < hits / 2000 < 0.965
+
+
+# --- populations -----------------------------------------------------------------------------
+
+
+def test_the_band_is_kolmogorovs() -> None:
+    # Miller, JASA 51 (1956), table 1: the 5% points for n = 10 and 20.
+    for count, published in ((10, 0.40925), (20, 0.29408)):
+        band = analysis.edf(np.arange(count))
+        middle = band.iloc[count // 2 - 1]
+        assert middle["high"] - middle["edf"] == pytest.approx(published, abs=6e-6)
+        assert middle["high"] - middle["edf"] < np.sqrt(np.log(2 / 0.05) / (2 * count))  # Massart
+    assert band["edf"].tolist() == pytest.approx([(i + 1) / 20 for i in range(20)])
+    assert band["low"].min() == 0
+    assert band["high"].max() == 1
+
+
+def test_the_band_holds_the_whole_distribution() -> None:
+    generator = np.random.default_rng(0)
+    hits = 0
+    for _ in range(1000):
+        band = analysis.edf(generator.random(15))
+        truth, before = band["value"], np.r_[0, band["edf"][:-1]]  # the step's two sides
+        half = stats.kstwo.ppf(0.95, 15)
+        inside = (band["low"] <= truth) & (truth <= band["high"]) & (truth <= before + half)
+        hits += inside.all()
+    assert 0.93 < hits / 1000 < 0.97
+
+
+def test_ties_missing_values_and_too_few() -> None:
+    band = analysis.edf(pd.array([2.0, None, 1.0, 2.0], dtype="Float64"))
+    assert band["value"].tolist() == [1, 2]
+    assert band["edf"].tolist() == pytest.approx([1 / 3, 1])
+    with pytest.raises(UserError, match="edf: found 1 values"):
+        analysis.edf([1.0, np.nan])
+    with pytest.raises(UserError, match="confidence"):
+        analysis.edf([1.0, 2.0], confidence=95)
+
+
+def test_two_populations_by_brute_force() -> None:
+    a, b = [1.0, 4.0, 6.0, 6.0], [0.0, 4.0, 5.0]
+    found = analysis.compare_populations(a, b)
+    wins = [1.0 if x > y else 0.5 if x == y else 0.0 for x in a for y in b]
+    assert found.superiority == pytest.approx(np.mean(wins))
+    steps = [abs(np.mean(np.array(a) <= x) - np.mean(np.array(b) <= x)) for x in a + b]
+    assert found.ks_distance == pytest.approx(max(steps))
+    # Nothing overlaps: of C(6, 3) = 20 orders two are as extreme.
+    apart = analysis.compare_populations([4.0, 5.0, 6.0], [1.0, 2.0, 3.0])
+    assert (apart.superiority, apart.mann_whitney_p, apart.ks_p) == pytest.approx((1, 0.1, 0.1))
+
+
+# --- effects ---------------------------------------------------------------------------------
+
+
+def grid(noise: float = 0.0) -> pd.DataFrame:
+    """top1 = 10 * squeeze_ratio + {none: 0, simple: 5}, over a whole grid."""
+    ratios, forms, fires = [0.25, 0.5, 0.75, 1.0], ["none", "simple"], [6, 7, 8]
+    rows = pd.DataFrame(
+        list(itertools.product(ratios, forms, fires)),
+        columns=["squeeze_ratio", "bypass", "fires"],
+    )
+    rows["top1"] = 10 * rows["squeeze_ratio"] + 5 * (rows["bypass"] == "simple")
+    return rows.assign(top1=rows["top1"] + np.random.default_rng(0).normal(0, noise, len(rows)))
+
+
+def test_main_effects_of_a_grid_are_its_means() -> None:
+    effects = analysis.main_effects(grid(), "top1").set_index(["axis", "value"])
+    means = effects["mean"]
+    assert means["bypass", "simple"] - means["bypass", "none"] == pytest.approx(5)
+    assert effects.loc[("squeeze_ratio", 0.25), "mean"] == pytest.approx(5)
+    assert effects.loc["fires", "mean"].nunique() == 1
+    ours = grid().query("bypass == 'none'")["top1"]
+    interval = stats.ttest_1samp(ours, 0).confidence_interval(0.95)
+    assert effects.loc[("bypass", "none"), ["low", "high"]].tolist() == pytest.approx(
+        [interval.low, interval.high]
+    )
+
+
+def test_interactions_of_a_sum_and_of_a_product() -> None:
+    assert np.abs(analysis.interaction(grid(), "top1", "squeeze_ratio", "bypass")).max().max() < (
+        1e-12
+    )
+    product = grid()
+    product["top1"] = (product["squeeze_ratio"] - 0.625) * (product["fires"] - 7)
+    found = analysis.interaction(product, "top1", "squeeze_ratio", "fires")
+    assert found.loc[1.0, 8] == pytest.approx(0.375)
+    holed = product.query("not (squeeze_ratio == 1 and bypass == 'none')")
+    with pytest.raises(UserError, match="1 of 8 combinations"):
+        analysis.interaction(holed, "top1", "squeeze_ratio", "bypass")
+
+
+@pytest.mark.parametrize("method", ["fanova", "ped_anova"])
+def test_the_axis_that_matters_is_found(method: str) -> None:
+    table = pd.concat([grid(0.1)] * 3, ignore_index=True)
+    table["top1"] = 10 * table["squeeze_ratio"] + np.random.default_rng(0).normal(0, 0.1, 72)
+    found = analysis.importance(table, "top1", method=method)
+    assert found["axis"].iloc[0] == "squeeze_ratio"
+    assert found["importance"].iloc[0] > 0.8
+    assert found["importance"].sum() == pytest.approx(1)
+
+
+def test_fanova_gives_the_shares_of_the_variance() -> None:
+    found = analysis.importance(grid(), "top1").set_index("axis")["importance"]
+    # Of 10 * squeeze_ratio over four values, and of 5 * (simple or not).
+    variances = np.var([2.5, 5, 7.5, 10]), np.var([0, 5])
+    assert found["squeeze_ratio"] == pytest.approx(variances[0] / sum(variances), abs=0.1)
+    assert found["fires"] < 0.02
+
+
+def test_partial_dependence_undoes_a_confounder() -> None:
+    """Large ratios come with `simple` more often; the mean by value shows both, the forest one."""
+    table = pd.concat([grid(0.2)] * 4, ignore_index=True)
+    skewed = table[
+        ~((table["squeeze_ratio"] > 0.6) & (table["bypass"] == "none")) | (table.index % 4 == 0)
+    ]
+    found = analysis.partial_dependence(skewed, "top1")
+    assert found.attrs["r2"] > 0.9
+    curve = found.set_index(["axis", "value"])["mean"]
+    assert curve["squeeze_ratio", 1.0] - curve["squeeze_ratio", 0.25] == pytest.approx(7.5, abs=1.2)
+    assert curve["bypass", "simple"] - curve["bypass", "none"] == pytest.approx(5, abs=1)
+    assert curve["fires"].max() - curve["fires"].min() < 0.3
+    means = analysis.main_effects(skewed, "top1").set_index(["axis", "value"])["mean"]
+    assert means["squeeze_ratio", 1.0] - means["squeeze_ratio", 0.25] > 8.5
+
+
+def test_too_little_for_an_importance() -> None:
+    with pytest.raises(UserError, match="found 5 trials with top1, expected at least 10"):
+        analysis.importance(grid()[:5], "top1")
+    with pytest.raises(UserError, match="found 24 trials with top1, expected at least 50"):
+        analysis.importance(grid(), "top1", method="ped_anova")
+    one = grid()[["squeeze_ratio", "top1"]]
+    with pytest.raises(UserError, match="found 1 metaparameters that vary"):
+        analysis.importance(one, "top1")
+    with pytest.raises(UserError, match="bypass': found 'none', expected numbers"):
+        analysis.importance(grid(), "bypass")
+
+
+def test_correlation_of_columns() -> None:
+    table = grid(0.5)
+    table.loc[0, "top1"] = np.nan
+    found = analysis.correlation(table, "squeeze_ratio", "top1")
+    known = table.dropna()
+    assert found.spearman == pytest.approx(
+        stats.spearmanr(known["squeeze_ratio"], known["top1"])[0]
+    )
+    assert found.rows == 23
+    with pytest.raises(UserError, match="one value only"):
+        analysis.correlation(table.assign(top1=1.0), "squeeze_ratio", "top1")
+
+
+# --- how much is in --------------------------------------------------------------------------
+
+SPEC = "name: s\nspace: {squeeze_ratio: [0.125, 0.25, 0.5]}\n"
+
+
+def test_how_much_is_in(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"found no spec\.yaml"):
+        completeness(tmp_path)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    assert str(completeness(tmp_path)) == "0 of 3 trials"
+    rows = [
+        {"sweep": "s", "trial": n, "state": state, "arch_id": f"a{n}"}
+        for n, state in enumerate(["complete", "failed"])
+    ]
+    ResultFolder(tmp_path).write({"trials": rows})
+    found = completeness(tmp_path)
+    assert (found.done, found.planned, found.whole) == (2, 3, False)
+    assert str(found) == "2 of 3 trials (1 failed)"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("search: {sampler: random, trials: 2}", 2),
+        ("search: {sampler: random, trials: 70}", 3),
+        ("constraints: ['squeeze_ratio < 0.5']", 2),
+    ],
+)
+def test_the_planned_number_follows_from_the_spec(tmp_path: Path, more: str, expected: int) -> None:
+    (tmp_path / "spec.yaml").write_text(SPEC + more + "\n")
+    assert completeness(tmp_path).planned == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_student_is_scipys(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = (rng.normal(0, rng.uniform(0.1, 3), rng.integers(2, 9)) for _ in range(2))
+    ours, theirs = analysis.welch(first, second), stats.ttest_ind(first, second, equal_var=False)
+    interval = theirs.confidence_interval(0.95)
+    found = (ours.difference, ours.low, ours.high, ours.p_value)
+    assert found == pytest.approx(
+        (first.mean() - second.mean(), interval.low, interval.high, theirs.pvalue), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_kendalls_tau_is_scipys(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 6, (2, 12)).astype(float)  # with ties
+    assert ranking._kendall(a, b) == pytest.approx(stats.kendalltau(a, b).statistic)
+    assert np.isnan(ranking._kendall(np.ones(4), a[:4]))

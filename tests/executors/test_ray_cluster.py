@@ -1,0 +1,91 @@
+"""A sweep on a real Ray cluster of several nodes on this machine, one of which is killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from helpers.processes import until
+from sqzexplore.cli.app import app
+from sqzexplore.results.folder import load_results
+from sqzexplore.sweep.status import status
+
+pytestmark = pytest.mark.slow
+
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+
+SPEC = """\
+name: far
+base: {width_multiplier: 0.25}
+space: {squeeze_ratio: [0.25, 0.5, 0.75, 1.0]}
+measure:
+  accuracy: {data: digits, epochs: 15, seeds: 1, proxy: {width_multiplier: 0.1}}
+"""
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[cluster_utils.Cluster]:
+    """A head without CPUs of its own, which soon sees that a node is gone."""
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "2")
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")
+    made = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    yield made
+    made.shutdown()
+
+
+def sweep(folder: Path, *options: str) -> subprocess.Popen[str]:
+    spec = folder.parent / "far.yaml"
+    spec.write_text(SPEC)
+    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
+    return subprocess.Popen(
+        [*command, "--device", "cpu", "--quiet", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_node_is_killed(cluster: cluster_utils.Cluster, tmp_path: Path) -> None:
+    """Its trial is given to another node; the table is that of an undisturbed sweep."""
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    far = sweep(tmp_path / "far", "--engine", "ray", "--address", cluster.address)
+    until(lambda: len(list((tmp_path / "far/partial").glob("*.safetensors"))) == 2, 120)
+    assert [one.running for one in status(tmp_path / "far").unfinished] == [True, True]
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    _, errors = far.communicate(timeout=120)
+    assert far.returncode == 0, errors
+    here = sweep(tmp_path / "here")
+    assert here.wait(120) == 0
+    rows, undisturbed = load_results(tmp_path / "far"), load_results(tmp_path / "here")
+    pd.testing.assert_frame_equal(
+        *(table.set_index("squeeze_ratio")[["params", "top1", "state"]].sort_index()
+          for table in (rows, undisturbed))
+    )  # fmt: skip
+    assert sorted(rows["attempts"]) == [1, 1, 1, 2]
+    assert not list((tmp_path / "far/partial").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "slurm"], "--engine: found 'slurm', expected local or ray"),
+        (["--address", "x:1"], "--address: expected no such option without --engine ray"),
+        (["--engine", "ray", "--address", "127.0.0.1:9"], "--address 127.0.0.1:9: no Ray cluster"),
+        (["--engine", "ray", "--trial-cpus", "4096"], "a trial needs 4096 CPUs and 0 GPUs, the"),
+    ],
+)
+def test_wrong_options(options: list[str], message: str, tmp_path: Path) -> None:
+    spec = tmp_path / "far.yaml"
+    spec.write_text(SPEC)
+    done = CliRunner().invoke(app, ["sweep", str(spec), "--out", str(tmp_path / "out"), *options])
+    assert message in str(done.exception) + done.output
+    assert list(tmp_path.iterdir()) == [spec]

@@ -1,0 +1,35 @@
+"""Real processes that run a test's functions, without a second's import each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+# Each is forked from a process that has imported all this and done nothing else.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["hypothesis", "psycopg", "pytest", "sqzexplore.sweep.storage.open"])
+
+
+def start(function: Callable[..., None], *arguments: object) -> BaseProcess:
+    """`function`, of a module's top level, in a process of its own."""
+    process = CONTEXT.Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def ended(*processes: BaseProcess) -> None:
+    """Wait for them; each must have ended well."""
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0, f"{process.name} ended with {process.exitcode}"
+
+
+def wait_for(path: Path) -> None:
+    """Until there is something in `path`."""
+    deadline = time.monotonic() + 60
+    while not path.exists() or not path.stat().st_size:
+        assert time.monotonic() < deadline, f"{path}: not written"
+        time.sleep(0.01)

@@ -1,0 +1,151 @@
+"""Several workers and several processes on one sweep, real ones, some of which are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from helpers.processes import QUICK, RATIOS, Sweeps, gone, until, whole
+from sqzexplore.executors.processes import places
+from sqzexplore.results.folder import load_results
+from sqzexplore.sweep.status import status
+
+
+def test_a_trial_that_kills_its_worker(sweeps: Sweeps) -> None:
+    """It is tried again as often as `retries` says, and the others do not suffer."""
+    faults = {0.1: "die", 0.2: "die once", 0.3: "raise", 0.4: "exit", 0.5: "memory"}
+    code, errors = sweeps.run(faults, "--workers", 2)
+    assert code == 1, errors
+    rows = load_results(sweeps.out).set_index("squeeze_ratio")
+    assert whole(rows.reset_index())
+    assert dict(rows["state"]) == {
+        0.1: "failed", 0.2: "complete", 0.3: "failed", 0.4: "failed", 0.5: "failed", 0.6: "complete"
+    }  # fmt: skip
+    assert dict(rows["attempts"]) == {0.1: 2, 0.2: 2, 0.3: 1, 0.4: 2, 0.5: 1, 0.6: 1}
+    assert rows["error"][0.1] == "its worker was killed by SIGKILL, 2 times"
+    assert rows["error"][0.3] == "ArithmeticError: no good"
+    assert rows["error"][0.4] == "its worker ended with exit code 7, 2 times"
+    assert rows["error"][0.5].startswith("MemoryError")
+    assert Counter(ratio for ratio, _ in sweeps.begun()) == dict(rows["attempts"])
+    assert all(gone(pid) for _, pid in sweeps.begun())
+    assert not list(sweeps.out.glob("partial/*"))
+    assert "failed: trial" in errors
+
+
+def test_a_trial_that_hangs(sweeps: Sweeps) -> None:
+    text = QUICK.replace("retries: 1", "retries: 0, trial_timeout: 2s")
+    assert sweeps.run({0.3: "hang"}, text=text)[0] == 1
+    rows = load_results(sweeps.out).set_index("squeeze_ratio")
+    assert rows["error"][0.3] == "took longer than search.trial_timeout, 2 s"
+    assert set(rows["state"].drop(0.3)) == {"complete"}
+    assert all(gone(pid) for _, pid in sweeps.begun())
+
+
+def test_interrupted_with_workers(sweeps: Sweeps) -> None:
+    """The workers end, what ran is taken up by the next process with nothing counted against it."""
+    process = sweeps.start({0.1: "hang", 0.2: "hang"}, "--workers", 2)
+    until(lambda: {0.1, 0.2} <= {ratio for ratio, _ in sweeps.begun()})
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "run the same command again to resume" in errors
+    assert all(gone(pid) for _, pid in sweeps.begun())
+    assert [one.running for one in status(sweeps.out).unfinished] == [False, False]
+    assert sweeps.run({}, "--workers", 2)[0] == 0
+    rows = load_results(sweeps.out)
+    assert whole(rows)
+    assert set(rows["attempts"]) == {1}
+
+
+def test_interrupted_twice(sweeps: Sweeps) -> None:
+    """Stopped while it stops: at once."""
+    process = sweeps.start({0.1: "hang"}, "--workers", 2)
+    until(lambda: 0.1 in {ratio for ratio, _ in sweeps.begun()})
+    for _ in range(20):
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+    assert process.wait(10) == 130
+    until(lambda: all(gone(pid) for _, pid in sweeps.begun()), 10)
+    assert sweeps.run({})[0] == 0
+    assert whole(load_results(sweeps.out))
+
+
+def test_killed_with_workers(sweeps: Sweeps) -> None:
+    """SIGKILL of the sweep ends its workers too; the next process begins at once."""
+    process = sweeps.start({0.1: "hang", 0.2: "hang"}, "--workers", 2)
+    until(lambda: {0.1, 0.2} <= {ratio for ratio, _ in sweeps.begun()})
+    assert [one.running for one in status(sweeps.out).unfinished] == [True, True]
+    process.kill()
+    process.wait()
+    until(lambda: all(gone(pid) for _, pid in sweeps.begun()), 10)
+    assert [one.running for one in status(sweeps.out).unfinished] == [False, False]
+    assert sweeps.run({})[0] == 0
+    rows = load_results(sweeps.out)
+    assert whole(rows)
+    assert set(rows["attempts"]) == {1}, "the second process did not see the first one die"
+    assert not list(sweeps.out.glob(".processes/*"))
+
+
+@pytest.mark.parametrize("sampler", ["sampler: random, trials: 6", "sampler: grid"])
+def test_processes_share_a_folder(sweeps: Sweeps, sampler: str) -> None:
+    """Each architecture is evaluated once; one process is killed, another takes up its trial."""
+    text = QUICK.replace("sampler: random, trials: 6", sampler)
+    if "grid" in sampler:  # a grid of which nothing is measured needs no engine
+        text += "base: {width_multiplier: 0.1, num_classes: 10}\n"
+        text += "measure: {accuracy: {data: digits, epochs: 1, seeds: 1}}\n"
+    first = sweeps.start({0.1: "hang"}, "--workers", 2, text=text)
+    until(lambda: 0.1 in {ratio for ratio, _ in sweeps.begun()})
+    others = [sweeps.start({}, text=text) for _ in range(2)]
+    until(lambda: len(list(sweeps.out.glob(".processes/*"))) == 3)
+    until(lambda: status(sweeps.out).complete.done == 5)
+    time.sleep(2)  # all have seen the living owner of what is left
+    assert all(process.poll() is None for process in others), "they wait for the one that hangs"
+    first.kill()
+    for process in others:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    rows = load_results(sweeps.out)
+    assert whole(rows)
+    assert rows["trial"].is_unique
+    attempts = dict(zip(rows["squeeze_ratio"], rows["attempts"], strict=True))
+    assert attempts == dict.fromkeys(RATIOS, 1) | {0.1: 2}
+    assert Counter(ratio for ratio, _ in sweeps.begun()) == attempts
+
+
+def test_processes_share_the_measuring(sweeps: Sweeps) -> None:
+    """Both train; what is measured when all trainings are over is measured once, by either."""
+    text = QUICK.replace("sampler: random, trials: 6", "sampler: grid")
+    text += """\
+base: {width_multiplier: 0.1, num_classes: 10, bypass: complex}
+input_size: 48
+measure:
+  accuracy: {data: digits, epochs: 1, seeds: 1, batch_size: 32, learning_rate: 0.01}
+  throughput: {batch: [1], seconds: 0.05}
+"""
+    both = [sweeps.start({}, "--workers", 1, text=text) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    rows, speeds = load_results(sweeps.out), load_results(sweeps.out, "throughput")
+    assert whole(rows)
+    assert rows["images_per_s"].notna().all()
+    assert sorted(speeds["trial"]) == sorted(rows["trial"]), "each was measured once"
+    begun = Counter(ratio for ratio, _ in sweeps.begun())
+    assert begun == dict.fromkeys(RATIOS, 2), "a training and a measurement each"
+    assert len({pid for _, pid in sweeps.begun()}) == 2, "one process did it all"
+    assert not list(sweeps.out.glob("partial/*"))
+
+
+def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 5, 6, 7, 8})
+    assert [place.cores for place in places(2, torch.device("cpu"))] == [(4, 5), (6, 7, 8)]
+    assert [len(place.cores) for place in places(7, torch.device("cpu"))] == [1] * 7
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [p.device for p in places(3, torch.device("cuda"))] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert {p.device for p in places(3, torch.device("cuda:1"))} == {"cuda:1"}

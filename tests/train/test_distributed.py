@@ -1,0 +1,142 @@
+"""torchrun with two processes on a made ImageFolder, end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sqzexplore as sqz
+from sqzexplore.train import checkpoint, distributed
+
+pytestmark = pytest.mark.slow
+
+CLASSES = [f"class{number}" for number in range(6)]
+#: Learns the six colours to the last image, whatever the order of its sums.
+SMALL = ["--set", "width_multiplier=0.1", "--set", "squeeze_ratio=1.0"]
+SMALL += ["--set", "batch_norm=true", "--batch-size", "16"]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six classes of noisy images of one colour each, 240 to train and 60 to test."""
+    root, random = tmp_path_factory.mktemp("imagenet") / "photographs", np.random.default_rng(0)
+    for split, count in (("train", 40), ("val", 10)):
+        for number, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            colour = np.array([number & 1, number >> 1 & 1, number >> 2 & 1]) * 160 + 40
+            for image in range(count):
+                high, wide = random.integers(230, 280, 2)
+                pixels = colour + random.normal(0, 25, (high // 8, wide // 8, 3))
+                picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                picture.resize((int(wide), int(high))).save(folder / f"{image:02}.jpg")
+    return root
+
+
+def launch(processes: int, *arguments: object) -> list[str]:
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    run += [f"--nproc-per-node={processes}", "-m", "sqzexplore"]
+    return [*run, *map(str, arguments)]
+
+
+def train(photographs: Path, folder: Path, epochs: int) -> list[str]:
+    """The command that trains on random crops with two processes."""
+    options = ["--data", photographs, "--epochs", epochs, "--out", folder, "--device", "cpu"]
+    return launch(2, "train", "squeezenet1_1", *SMALL, *options, "--augmentation", "crop_flip")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds children in /proc")
+def test_two_processes_train_a_folder_at_224_and_resume(photographs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    command, quiet = train(photographs, folder, 6), subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+    deadline = time.monotonic() + 200
+    while not (folder / "unfinished.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()  # torchrun first, or it would tidy up
+    for child in started:
+        os.kill(int(child), signal.SIGKILL)
+    process.wait(timeout=60)
+    assert not (folder / checkpoint.MODEL_FILE).exists()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/6" not in done.stdout
+    assert done.stdout.count("epoch 6/6") == 1, "one process speaks"
+    notes, net = checkpoint.notes(folder), sqz.load(folder)
+    assert notes["image_size"] == 224
+    assert notes["provenance"]["processes"] == 2
+    assert net.architecture.num_classes == 6
+    assert notes["top1"] > 40, "far above chance, 16.7%"
+    assert notes["top5"] >= notes["top1"]
+    assert re.search(r"top-1 [\d.]+%, top-5 [\d.]+%", done.stdout)
+
+
+def test_two_processes_do_the_steps_of_one(tmp_path: Path) -> None:
+    """The same images a step give the same gradients, so the same weights but for rounding.
+
+    Without dropout or augmentation; digits, because their batches do not depend on the processes.
+    After one epoch rounding makes a difference of some 1e-5, and one image less in every batch
+    one of 1e-2; after two, rounding can have grown to 4e-3.
+    """
+    options = ["--data", "digits", "--epochs", "1", "--augmentation", "none", "--device", "cpu"]
+    options += ["--set", "width_multiplier=0.1", "--set", "dropout=0.0", "--batch-size", "64"]
+    weights = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        command = launch(processes, "train", *options, "--out", folder)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        weights.append(torch.cat([p.flatten() for p in sqz.load(folder).parameters()]))
+    assert not torch.equal(*weights), "two processes add in another order"
+    difference = (weights[0] - weights[1]).norm() / weights[0].norm()
+    assert difference < 1e-3
+
+
+def test_a_sweep_of_two_processes(photographs: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(
+        f"""
+name: small
+base: {{batch_norm: true}}
+space: {{squeeze_ratio: [0.5, 1.0]}}
+measure:
+  accuracy: {{data: {photographs}, image_size: 64, epochs: 6, seeds: 1, batch_size: 16,
+             proxy: {{width_multiplier: 0.1}}}}
+"""
+    )
+    command = launch(2, "sweep", spec, "--out", tmp_path / "out", "--device", "cpu")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[2/2]") == 1, "one process speaks"
+    table = sqz.load_results(tmp_path / "out")
+    assert table["state"].tolist() == ["complete", "complete"]
+    assert table["top1"].min() > 40, "far above chance, 16.7%"
+    assert set(table["data"]) == {"photographs"}
+    assert json.loads((tmp_path / "out/provenance.json").read_text())["processes"] == 2
+
+
+def test_the_shares_of_the_processes_cover_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = torch.randperm(10)
+    for world in (1, 2, 3, 4):
+        monkeypatch.setattr(distributed, "world", lambda world=world: world)
+        parts = []
+        for rank in range(world):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            parts.append(distributed.mine(order))
+            images, size = distributed.share(len(order), 4)
+            assert images == len(parts[-1])
+        assert set(torch.cat(parts).tolist()) == set(range(10))
+        first = torch.cat([part[:size] for part in parts]).tolist()
+        assert sorted(first) == sorted(order[: size * world].tolist())
