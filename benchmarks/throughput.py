@@ -294,8 +294,9 @@ class Table:
         if self.frame.empty:
             return False
         rows = self.frame.loc[self.of(network, batch), [*VARIANT]]
-        there = set(rows.itertuples(index=False, name=None))
-        return {tuple(variant.row[name] for name in VARIANT) for variant in chosen} <= there
+        there = {tuple(map(_text, row)) for row in rows.itertuples(index=False, name=None)}
+        wanted = {tuple(_text(variant.row[name]) for name in VARIANT) for variant in chosen}
+        return wanted <= there
 
     def add(self, network: str, batch: int, rows: list[dict[str, object]]) -> None:
         """Rows of a network and batch, in the place of those that were there."""
@@ -314,6 +315,11 @@ class Table:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / "benchmark.csv", self.frame.to_csv(index=False).encode())
         write_json(self.folder / "provenance.json", origin | {"arguments": sys.argv[1:]})
+
+
+def _text(value: object) -> str:
+    """A cell as the CSV has it."""
+    return "" if value is None or value != value else str(value)
 
 
 def ratio(name: str, theirs: list[float], ours: list[float]) -> dict[str, float]:

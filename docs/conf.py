@@ -69,7 +69,7 @@ def link_folders(app: Sphinx, document: nodes.document) -> None:
     for link in list(document.findall(pending_xref)):
         folder = Path(app.env.relfn2path(link["reftarget"])[1])
         if link["refdomain"] is None and folder.is_dir():
-            if (folder / "trials.parquet").exists():
+            if (folder / "trials.csv").exists():
                 target = f"{folder.relative_to(ROOT).as_posix()}/report.html"
                 uri = relative_uri(app.env.docname, target)
                 link.replace_self(nodes.reference("", "", *link.children, refuri=uri))
@@ -80,7 +80,7 @@ def link_folders(app: Sphinx, document: nodes.document) -> None:
 def write_rest(app: Sphinx, exception: Exception | None) -> None:
     """The reports of the committed sweeps, and a way in from the site's root."""
     if exception is None and app.builder.format == "html":
-        for trials in sorted((ROOT / "results").glob("*/trials.parquet")):
+        for trials in sorted((ROOT / "results").glob("*/trials.csv")):
             target = app.outdir / trials.parent.relative_to(ROOT) / "report.html"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_report(trials.parent, target)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
@@ -192,15 +193,20 @@ def cli() -> str:
     return done.stdout[done.stdout.index(f"## `{PROGRAM} ") :]
 
 
+def public(module: ModuleType) -> list[str]:
+    """The functions and classes that a module offers."""
+    return [name for name in module.__all__ if callable(getattr(module, name))]
+
+
 def python() -> str:
     """Every public name, with its signature and its docstring."""
-    parts = ["## `sqzexplore`", *(_autodoc(sqzexplore, name) for name in sqzexplore.__all__)]
+    parts = ["## `sqzexplore`", *(_autodoc(sqzexplore, name) for name in public(sqzexplore))]
     parts += ["## What `cost` returns"]
     parts += [
         _directive("autoclass", f"sqzexplore.network.cost.{name}") for name in ("Cost", "LayerCost")
     ]
     parts += ["## `sqzexplore.analysis`"]
-    parts += [_autodoc(analysis, name) for name in analysis.__all__]
+    parts += [_autodoc(analysis, name) for name in public(analysis)]
     return "\n\n".join(parts)
 
 

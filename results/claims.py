@@ -78,7 +78,7 @@ def effects() -> pd.DataFrame:
     rows = []
     for name, prefix in DATA.items():
         for claim in CLAIMS:
-            if not (HERE / (prefix + claim.sweep) / "trials.parquet").exists():
+            if not (HERE / (prefix + claim.sweep) / "trials.csv").exists():
                 continue  # the sweep has no result yet
             all_ = runs(prefix + claim.sweep)
             low, high = (
@@ -115,7 +115,7 @@ def curves() -> pd.DataFrame:
     rows = []
     for name, prefix in DATA.items():
         for sweep, figure in CURVES.items():
-            if not (HERE / (prefix + sweep) / "trials.parquet").exists():
+            if not (HERE / (prefix + sweep) / "trials.csv").exists():
                 continue
             reference = published(figure)
             reference = reference[reference["network"] == "SqueezeNet"]

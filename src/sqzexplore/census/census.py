@@ -16,7 +16,7 @@ from ..files import replacing
 from ..space.space import Space
 from .accumulators import Best, Consumer, Counts, Density, Front, Order, Pools
 from .blocks import Block, architecture_rows
-from .files import Writer
+from .files import WRITERS
 from .query import Census, Query
 
 
@@ -54,7 +54,7 @@ def take_census(
     best = Best(query.sort, query.top) if query.top is not None else None
     order = Order(query.sort) if out and query.sort and best is None else None
     with ExitStack() as stack:
-        writer = Writer(stack.enter_context(replacing(out))) if out else None
+        writer = WRITERS[out.suffix](stack.enter_context(replacing(out))) if out else None
         consumers: list[Consumer] = [counts, front, density, pools]
         consumers += [c for c in (best, order) if c]
         if writer and not best and not order:

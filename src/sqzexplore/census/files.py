@@ -62,13 +62,12 @@ def _summary(census: Census, spec: Spec) -> dict[str, object]:
 
 
 class Writer:
-    """Rows into Parquet, a large row group at a time."""
+    """Rows into a file, many at a time."""
 
     _GROUP = 2**18
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._writer: pq.ParquetWriter | None = None
         self._waiting: list[Block] = []
 
     def add(self, block: Block) -> None:
@@ -81,17 +80,49 @@ class Writer:
         """Write what is waiting, and the file's end; `empty` gives the columns of an empty file."""
         self._waiting.append(empty)
         self._write()
-        assert self._writer is not None
-        self._writer.close()
+        self._close()
 
     def _write(self) -> None:
         frame = joined(self._waiting).frame()
         self._waiting.clear()
+        self._append(frame)
+
+    def _append(self, frame: pd.DataFrame) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """The file's end."""
+
+
+class CsvWriter(Writer):
+    """Rows as CSV."""
+
+    _begun = False
+
+    def _append(self, frame: pd.DataFrame) -> None:
+        self._file.write(frame.to_csv(index=False, header=not self._begun).encode())
+        self._begun = True
+
+
+class ParquetWriter(Writer):
+    """Rows as Parquet, a large row group at a time."""
+
+    _writer: pq.ParquetWriter | None = None
+
+    def _close(self) -> None:
+        assert self._writer is not None
+        self._writer.close()
+
+    def _append(self, frame: pd.DataFrame) -> None:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, _schema(frame), compression="zstd")
         self._writer.write_table(
             pa.Table.from_pandas(frame, schema=self._writer.schema, preserve_index=False)
         )
+
+
+#: By the file's ending.
+WRITERS: dict[str, type[Writer]] = {".parquet": ParquetWriter, ".csv": CsvWriter}
 
 
 def _schema(frame: pd.DataFrame) -> pa.Schema:

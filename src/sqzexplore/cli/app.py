@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -27,12 +28,28 @@ if TYPE_CHECKING:
     import torch
 
 
+#: Columns of a table that is as wide as it wants to be.
+_WIDEST = 10_000
+
+
 class _Terminal(Console):
     """rich ends the process with 1 when its reader has gone; `_Verbs` knows better."""
 
     def on_broken_pipe(self) -> None:
         """Leave it to `_Verbs`."""
         raise BrokenPipeError
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """A table is never cut: where the terminal is too narrow its lines go on in the next."""
+        from rich.measure import Measurement
+        from rich.table import Table
+
+        for table in (each for each in objects if isinstance(each, Table)):
+            free = self.options.update(width=_WIDEST, max_width=_WIDEST)
+            needed = Measurement.get(self, free, table).maximum
+            if needed > self.width:
+                options |= {"width": needed, "crop": False, "soft_wrap": True}
+        super().print(*objects, **options)
 
 
 class _Verbs(TyperGroup):
@@ -85,6 +102,10 @@ Storage = Annotated[
         "from SQZEXPLORE_STORAGE, where no list of processes shows it.",
     ),
 ]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as search.trials=50."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The result folder of a sweep.")]
@@ -110,6 +131,10 @@ def main() -> None:
     """Run the command line; a user's error is one message and exit code 2."""
     # CUDA runs as many streams side by side; its default is 8. It reads this when it starts.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show it shows as a mark
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    sys.argv[1:] = map(_with_home, sys.argv[1:])
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -118,6 +143,14 @@ def main() -> None:
         fail(str(error), 2)
     except OSError as error:
         fail(str(error), 1)
+
+
+def _with_home(argument: str) -> str:
+    """`--out=~/x` as `--out ~/x`, which a shell expands."""
+    option, equals, value = argument.partition("=")
+    if option.startswith("--") and equals and value.startswith("~"):
+        return f"{option}={Path(value).expanduser()}"
+    return str(Path(argument).expanduser()) if argument.startswith("~/") else argument
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

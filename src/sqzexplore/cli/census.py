@@ -35,7 +35,7 @@ def census(
         int | None, typer.Option(help="Draw N architectures instead of looking at all.")
     ] = None,
     out_file: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.parquet", help="Write the rows kept.")
+        Path | None, typer.Option("--out", metavar="FILE.parquet|.csv", help="Write the rows kept.")
     ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Write the front, a summary and figures into this folder.")
@@ -101,10 +101,14 @@ def _query(
 
 def _check_places(out_file: Path | None, folder: Path | None) -> None:
     """Refuse, before anything is counted, what could not be written or would be overwritten."""
+    from ..census.files import WRITERS
     from ..files import check_writable
     from ..results.folder import ResultFolder
 
     if out_file:
+        if out_file.suffix not in WRITERS:
+            found = out_file.suffix or "no ending"
+            raise UserError(f"--out {out_file}: found {found}, expected {' or '.join(WRITERS)}")
         if out_file.is_dir():
             raise UserError(f"--out {out_file}: found a folder, expected a file")
         if not out_file.parent.is_dir():

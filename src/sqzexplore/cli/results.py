@@ -61,7 +61,8 @@ def status(
         left = timedelta(seconds=round(now.left_s))
         out.print(f"left: about {left} at that rate", highlight=False)
     for name, (trial, value) in now.best.items():
-        out.print(f"best {name}: {value:,.6g} (trial {trial})", highlight=False)
+        exact = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
+        out.print(f"best {name}: {exact} (trial {trial})", highlight=False)
     for trial, error in now.failures.items():
         out.print(f"failed: trial {trial}: {error}", highlight=False)
 

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import UserError, shown
 from .app import (
+    Changes,
     Device,
     SpecFile,
     Storage,
@@ -33,6 +34,7 @@ _PACKED = 24
 @app.command()
 def sweep(
     spec_file: SpecFile,
+    changes: Changes = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Result folder [default: results/NAME].")
     ] = None,
@@ -46,7 +48,7 @@ def sweep(
     ] = "auto",
     pack: Annotated[
         int | None,
-        typer.Option(min=1, help="Trainings by turns in each [default: 8 on a GPU, else 1]."),
+        typer.Option(min=1, help="Trainings by turns in each [default: 24 on a GPU, else 1]."),
     ] = None,
     storage: Storage = None,
     device: Device = "auto",
@@ -77,7 +79,7 @@ def sweep(
     from .tables import print_results
 
     silence_optuna()
-    spec = load_spec(spec_file)
+    spec = load_spec(spec_file, changes or ())
     place = resolve_device(device)
     asked_workers = _workers(workers)
     cluster = _cluster(spec, engine, address, trial_cpus, trial_gpus, asked_workers)

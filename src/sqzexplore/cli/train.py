@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +23,7 @@ def train_(
         str, typer.Option(help="digits, fashion, a folder of images, or a Hugging Face owner/name.")
     ] = "digits",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training split.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the training.")] = 0,
     out_dir: Annotated[
         Path | None,
         typer.Option("--out", help="Folder of the checkpoint [default: checkpoints/..]"),
@@ -90,7 +89,7 @@ def train_(
     if notes["diverged"]:
         out.print(f"diverged in epoch {len(notes['history'])} of {epochs}")
         raise typer.Exit(1)
-    top5 = "" if math.isnan(notes["top5"]) else f", top-5 {notes['top5']:.2f}%"
+    top5 = "" if notes["top5"] is None else f", top-5 {notes['top5']:.2f}%"
     out.print(
         f"{cost(architecture, size).params:,} parameters, {source.name} at {size}x{size}: "
         f"test top-1 {notes['top1']:.2f}%{top5}, validation {notes['val_top1']:.2f}% "

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import shown
-from .app import SpecFile, app, err, out, warn_of_emulation
+from .app import Changes, SpecFile, app, err, out, warn_of_emulation
 
 if TYPE_CHECKING:
     from ..data.source import Source
@@ -22,7 +22,7 @@ _DRAWN = 100_000
 
 
 @app.command()
-def validate(spec_file: SpecFile) -> None:
+def validate(spec_file: SpecFile, changes: Changes = None) -> None:
     """Check a spec; say how many architectures it has and what its run will cost."""
     from rich.table import Table
 
@@ -30,7 +30,7 @@ def validate(spec_file: SpecFile) -> None:
     from ..network.frames import format_value
     from ..spec.load import load_spec
 
-    spec = load_spec(spec_file)
+    spec = load_spec(spec_file, changes or ())
     space = spec.design_space
     source = open_asked(spec.measure.accuracy) if spec.measure.accuracy else None
     feasible, warnings = _look_at(spec, source)
@@ -148,3 +148,13 @@ def _expected_cost(spec: Spec, trials: int, source: Source | None) -> dict[str, 
         )
     expected["objectives"] = ", ".join(f"{k}: {v}" for k, v in spec.objectives.items())
     return expected
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec, by which editors complete and check it."""
+    import json
+
+    from ..spec.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))

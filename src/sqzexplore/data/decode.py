@@ -1,4 +1,4 @@
-"""Encoded images to arrays of pixels."""
+"""Encoded images to arrays of pixels: the one decoder of all sources."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import UserError
 from .source import Part
 
 #: An image with a shorter side, or a longer one, is a broken download or no photograph.
 _SMALLEST, _LARGEST = 4, 20_000
+#: Pillow's modes without colour.
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 
 
 def open_image(encoded: bytes, where: str, channels: int) -> Image.Image:
-    """The decoded image in colour (3 channels) or grey (1).
+    """The decoded image in colour (3 channels) or grey (1), 8 bits each, upright as its EXIF says.
+
+    16-bit grey is scaled to 8; what is transparent shows white.
 
     Raises:
-        UserError: the bytes are no image, or its size is out of range.
+        UserError: the bytes are no image, its size is out of range, or its type has no range.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(encoded))
@@ -28,7 +33,8 @@ def open_image(encoded: bytes, where: str, channels: int) -> Image.Image:
                 f"{where}: found an image of {image.width}x{image.height} pixels, expected "
                 f"{_SMALLEST} to {_LARGEST} a side"
             )
-        return image.convert("L" if channels == 1 else "RGB")
+        image = ImageOps.exif_transpose(_eight_bits(image, where))
+        return _on_white(image).convert("L" if channels == 1 else "RGB")
     except UserError:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
@@ -38,6 +44,31 @@ def open_image(encoded: bytes, where: str, channels: int) -> Image.Image:
         raise UserError(
             f"{where}: found {len(encoded)} bytes that are no whole image ({reason})"
         ) from None
+
+
+def _eight_bits(image: Image.Image, where: str) -> Image.Image:
+    """Pillow's own conversion cuts 16-bit values off at 255."""
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    if sixteen:
+        levels = np.asarray(image).astype(np.float64)
+        scaled = Image.fromarray(np.rint(levels / 257).clip(0, 255).astype(np.uint8))
+        scaled.info, scaled.format = image.info, image.format
+        return scaled
+    if image.mode in ("I", "F"):
+        kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+        raise UserError(
+            f"{where}: found pixels that are {kind}, whose type does not say what is white; "
+            "expected 8 or 16 bits"
+        )
+    return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode not in _WITH_ALPHA and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(ground, image)
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -52,7 +83,19 @@ def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def channels_of(part: Part) -> int:
-    """1 if the first image is grey, else 3."""
-    encoded, where = part.read(0), part.where(0)
-    open_image(encoded, where, 3)
-    return 1 if Image.open(io.BytesIO(encoded)).mode in ("1", "L", "LA", "I", "I;16", "F") else 3
+    """3 if any image has colour, else 1; decided by the headers, the first that has ends it."""
+    open_image(part.read(0), part.where(0), 3)
+    for number in range(len(part)):
+        try:
+            mode = Image.open(io.BytesIO(part.read(number))).mode
+        except OSError:
+            continue  # said with its name when it is decoded
+        if mode not in _GREY:
+            return 3
+    return 1
+
+
+def suffixes() -> frozenset[str]:
+    """The endings of files that Pillow opens, with their dot."""
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in known.items() if kind in Image.OPEN)

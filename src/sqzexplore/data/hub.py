@@ -9,10 +9,9 @@ import numpy as np
 
 from ..errors import UserError
 from .decode import channels_of
-from .source import Part, Source, assemble
+from .source import Part, Source, assemble, split_named
 
 _IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
-_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 
 class HubImages:
@@ -83,8 +82,11 @@ def from_splits(loaded: Any, name: str) -> Source:
         )
     parts, size = {}, 0
     for split, rows in loaded.items():
-        if split not in _SPLITS:
-            continue
+        if (meant := split_named(split)) is None or meant in parts:
+            raise UserError(
+                f"{name}: found the splits {', '.join(loaded)}, expected one each of train, "
+                f"validation and test: {split} is not understood"
+            )
         encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         labels = np.asarray(rows.select_columns([label]).with_format("numpy")[label][:], np.int64)
         wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
@@ -94,10 +96,8 @@ def from_splits(loaded: Any, name: str) -> Source:
                 f"0 to {len(classes) - 1}"
             )
         stored = HubImages(encoded, image, f"{name}, {split}")
-        parts[_SPLITS[split]] = Part(stored, np.arange(len(stored)), labels)
+        parts[meant] = Part(stored, np.arange(len(stored)), labels)
         size += rows.size_in_bytes or 0
-    if not parts:
-        raise UserError(f"{name}: found the splits {', '.join(loaded)}, expected train")
     return assemble(repository_name(name), classes, channels_of, parts, size, name)
 
 

@@ -20,15 +20,9 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .decode import channels_of
 from .pixels import PixelImages
-from .source import Part, Source, assemble
+from .source import SPLIT_NAMES, Part, Source, assemble
 
-_SPLITS = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "test": "test",
-    "t10k": "test",
-}
+_SPLITS = SPLIT_NAMES | {"t10k": "test"}
 _NAME = re.compile(
     rf"(?P<set>.*[-_.])?(?P<split>{'|'.join(_SPLITS)})[-_](?P<what>images|labels)"
     r"[-.]idx\d-ubyte(\.gz)?",

@@ -29,9 +29,9 @@ from .stream import StreamedSplit
 RESIDENT_BYTES = 4 * 2**30
 SPLITS = ("train", "validation", "test")
 #: Mean and standard deviation of photographs, 0..255: the field's constants for ImageNet.
-_IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 #: Written into the cache's names; changes when the same source would decode to other pixels.
-_DECODER = 1
+_DECODER = 2
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def load(source: Source, image_size: int, augmentation: Augmentation | None = No
             split: StreamedSplit(getattr(source, split), source.channels, image_size)
             for split in SPLITS
         }
-        mean, std = (torch.tensor(values) for values in _IMAGENET)
+        mean, std = (torch.tensor(values) for values in IMAGENET)
         if source.channels == 1:
             mean, std = mean.mean(0, True), std.mean(0, True)
     else:
@@ -137,6 +137,7 @@ def load(source: Source, image_size: int, augmentation: Augmentation | None = No
         parts = {
             split: Split(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in SPLITS
         }
+        _check_differ(tensors["train.images"], source.name)
         mean, std = _moments(tensors["train.images"])
     return ImageData(
         name=source.name,
@@ -203,17 +204,16 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 
 def _decode(source: Source, image_size: int) -> dict[str, Tensor]:
     tensors = {}
-    shapes: dict[tuple[int, int], str] = {}
+    smaller: list[str] = []
     for split in SPLITS:
         part: Part = getattr(source, split)
-        tensors[f"{split}.images"] = _decode_part(part, source.channels, image_size, shapes)
+        tensors[f"{split}.images"] = _decode_part(part, source.channels, image_size, smaller)
         tensors[f"{split}.labels"] = torch.from_numpy(part.labels.astype(np.int64))
+    _warn_of_small(smaller, sum(source.sizes), image_size)
     return tensors
 
 
-def _decode_part(
-    part: Part, channels: int, size: int, shapes: dict[tuple[int, int], str]
-) -> Tensor:
+def _decode_part(part: Part, channels: int, size: int, smaller: list[str]) -> Tensor:
     pixels = np.empty((len(part), size, size, channels), dtype=np.uint8)
 
     def decode(number: int) -> tuple[tuple[int, int], str]:
@@ -224,21 +224,24 @@ def _decode_part(
 
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:  # Pillow decodes outside of Python's lock
         for shape, where in pool.map(decode, range(len(part))):
-            if shape not in shapes:
-                shapes[shape] = where
-                _check_sizes(shapes, size)
+            if min(shape) < size:
+                smaller.append(where)
     return torch.from_numpy(pixels)
 
 
-def _check_sizes(shapes: dict[tuple[int, int], str], size: int) -> None:
-    """Images of one size may be enlarged together; one small image among larger is a mistake."""
-    if len(shapes) == 1:
-        return
-    for (wide, high), where in shapes.items():
-        if min(wide, high) < size:
-            other = next(shape for shape in shapes if shape != (wide, high))
-            raise UserError(
-                f"{where}: found an image of {wide}x{high} pixels where others have "
-                f"{other[0]}x{other[1]}, expected all of one size, or all of at least {size} "
-                "a side (image_size)"
-            )
+def _warn_of_small(smaller: list[str], of: int, size: int) -> None:
+    """Images of one size may be enlarged together; a few among larger ones are said."""
+    if 0 < len(smaller) < of:
+        warnings.warn(
+            f"{len(smaller):,} of {of:,} images have a side below {size} pixels and were enlarged: "
+            f"{smaller[0]}",
+            stacklevel=2,
+        )
+
+
+def _check_differ(images: Tensor, name: str) -> None:
+    if len(images) > 1 and bool((images == images[:1]).all()):
+        raise UserError(
+            f"{name}: found {len(images):,} training images that are all alike, expected images "
+            "that differ"
+        )

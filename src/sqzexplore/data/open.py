@@ -61,9 +61,9 @@ def _expand(text: str) -> str:
 def _open_folder(path: Path) -> Source:
     from .folders import open_image_folder
     from .idx import is_idx, open_idx
-    from .parquet import open_parquet
+    from .parquet import open_parquet, parquet_files
 
-    if any(path.glob("*.parquet")):
+    if parquet_files(path):
         return open_parquet(path)
     if any(map(is_idx, path.iterdir())):
         return open_idx(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from .decode import channels_of
-from .source import Part, Source, assemble
+from .source import SPLIT_NAMES, Part, Source, assemble, split_named
 
 _IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
-_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 _SUBSTRUCTURE = "image: {bytes, path} (or img) and label: int64 (or fine_label)"
 #: Parquet cannot be read an image at a time; larger sets come as class folders, or by name.
 _LARGEST = 8 * 2**30
@@ -26,12 +25,12 @@ _LARGEST = 8 * 2**30
 class ParquetImages:
     """The images of some parquet files, in memory as they are encoded."""
 
-    def __init__(self, files: list[Path], root: Path, column: str) -> None:
+    def __init__(self, files: list[Path], root: Path, columns: list[str]) -> None:
         self.files = files
         self.names = [str(file.relative_to(root)) for file in files]
         chunks, self.starts = [], [0]
-        for file in files:
-            images = pq.read_table(file, columns=[column])[column].combine_chunks()
+        for file, column in zip(files, columns, strict=True):
+            images = _column(file, column).combine_chunks()
             chunks.append(images.field("bytes"))
             self.starts.append(self.starts[-1] + len(images))
         self.chunks: list[Any] = chunks
@@ -63,13 +62,22 @@ class ParquetImages:
         return number, index - self.starts[number]
 
 
+def parquet_files(folder: Path) -> list[Path]:
+    """The parquet files of a set: in the folder, or below it, as in a clone from the hub."""
+    here = sorted(folder.glob("*.parquet"))
+    below = sorted(folder.glob("*/*.parquet")) + sorted(folder.glob("*/*/*.parquet"))
+    return here or [
+        f for f in below if not any(p.startswith(".") for p in f.relative_to(folder).parts)
+    ]
+
+
 def open_parquet(folder: Path) -> Source:
     """The set of the parquet files in `folder`; their names begin with the split's.
 
     Raises:
         UserError: a file is no image parquet, or a label stands for no class.
     """
-    files = sorted(folder.glob("*.parquet"))
+    files = parquet_files(folder)
     size = sum(file.stat().st_size for file in files)
     if size > _LARGEST:
         raise UserError(
@@ -77,36 +85,58 @@ def open_parquet(folder: Path) -> Source:
             f"{_LARGEST / 2**30:.0f}; unpack larger sets into class folders"
         )
     schemas = {file: _schema(file) for file in files}
-    classes = next((names for _, _, names in schemas.values() if names), ())
+    first = sorted(schemas, key=lambda file: _split_of(file, folder) != "train")  # its order counts
+    classes = next((schemas[file][2] for file in first if schemas[file][2]), ())
+    renumbered = {file: _renumbered(file, own, classes) for file, (_, _, own) in schemas.items()}
     parts, most = {}, -1
     for split, members in _by_split(files, folder).items():
         labels = [_labels(file, schemas[file][1]) for file in members]
         for file, values in zip(members, labels, strict=True):
             _check_labels(file, values, classes)
             most = max(most, int(values.max(initial=-1)))
-        stored = ParquetImages(members, folder, schemas[members[0]][0])
-        parts[split] = Part(stored, np.arange(len(stored)), np.concatenate(labels))
+        stored = ParquetImages(members, folder, [schemas[file][0] for file in members])
+        known = [renumbered[file](values) for file, values in zip(members, labels, strict=True)]
+        parts[split] = Part(stored, np.arange(len(stored)), np.concatenate(known))
     classes = classes or tuple(map(str, range(most + 1)))
     return assemble(folder.resolve().name, classes, channels_of, parts, size, folder)
 
 
 def _by_split(files: list[Path], folder: Path) -> dict[str, list[Path]]:
     """The files of each split: `train.parquet`, `test-00000-of-00001.parquet`, ..."""
-    if len(files) == 1 and _split_of(files[0]) in (None, "train"):
+    if len(files) == 1 and _split_of(files[0], folder) in (None, "train"):
         return {"all": files}
     splits: dict[str, list[Path]] = {}
     for file in files:
-        split = _split_of(file)
+        split = _split_of(file, folder)
         if split is None:
             raise UserError(
-                f"{file}: found a name of no split, expected it to begin with {', '.join(_SPLITS)}"
+                f"{file}: found a name of no split, expected it, or its folder's, to begin with "
+                f"{', '.join(SPLIT_NAMES)}"
             )
         splits.setdefault(split, []).append(file)
     return splits
 
 
-def _split_of(file: Path) -> str | None:
-    return _SPLITS.get(re.split(r"[-_.]", file.name.lower())[0])
+def _split_of(file: Path, folder: Path) -> str | None:
+    """By the beginning of the file's name, or by the name of a folder above it."""
+    names = [re.split(r"[-_.]", file.name)[0], *reversed(file.relative_to(folder).parts[:-1])]
+    return next((split for name in names if (split := split_named(name))), None)
+
+
+def _renumbered(
+    file: Path, own: tuple[str, ...], classes: tuple[str, ...]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Labels of a file whose classes stand in another order, matched by their names."""
+    if not own or own == classes:
+        return lambda values: values
+    if sorted(own) != sorted(classes):
+        strange = sorted({*own} ^ {*classes})
+        raise UserError(
+            f"{file}: found other classes than in the first file ({', '.join(strange[:5])}), "
+            "expected the same names"
+        )
+    order = np.array([classes.index(name) for name in own])
+    return lambda values: order[values]
 
 
 def _schema(file: Path) -> tuple[str, str, tuple[str, ...]]:
@@ -136,11 +166,15 @@ def _is_image(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
 
 
-def _labels(file: Path, column: str) -> np.ndarray:
+def _column(file: Path, column: str) -> Any:
     try:
-        values = pq.read_table(file, columns=[column])[column]
+        return pq.read_table(file, columns=[column])[column]
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: no readable parquet file ({_first_line(error)})") from None
+
+
+def _labels(file: Path, column: str) -> np.ndarray:
+    values = _column(file, column)
     if values.null_count:
         raise UserError(f"{file}: found {values.null_count} rows without a {column}")
     return values.to_numpy().astype(np.int64)

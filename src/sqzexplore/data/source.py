@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .names import Augmentation
 
+#: What a folder, a file or a split of the hub may be called, in any case.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
+}
 #: Seed of every split that a set does not bring itself. It is part of the data set, not of an
 #: experiment: it never follows a run's seed.
 SPLIT_SEED = 0
@@ -38,6 +44,11 @@ class Stored(Protocol):
 
     def fingerprint(self, contents: bool) -> Iterable[bytes]:
         """What tells this split from another: with all `contents`, or names and sizes alone."""
+
+
+def split_named(name: str) -> str | None:
+    """The split that a name means: train, validation or test; None where it means none."""
+    return SPLIT_NAMES.get(name.lower())
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class Source:
     `sizes` are the images to train, validate and test; `divide` makes these splits, when one is
     first used. `augmentation` suits the images while they are small, `image_size` is the side to
     train at where none is asked for (None: their own, if small), and `cached` whether decoded
-    images are worth a file.
+    images are worth a file. `remarks` say what of the files was not taken.
     """
 
     name: str
@@ -83,6 +94,7 @@ class Source:
     augmentation: Augmentation = "shift_flip"
     image_size: int | None = None
     cached: bool = True
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def _parts(self) -> Mapping[str, Part]:
@@ -121,9 +133,10 @@ class Source:
 
     @property
     def description(self) -> str:
-        """Name, checksum and split sizes, in a line."""
+        """Name, split sizes and remarks, in a line."""
         sizes = (f"{size:,}" for size in self.sizes)
-        return f"{self.name} ({'/'.join(sizes)} images to train/validate/test)"
+        text = f"{self.name} ({'/'.join(sizes)} images to train/validate/test)"
+        return "; ".join([text, *self.remarks])
 
 
 def assemble(
@@ -133,6 +146,7 @@ def assemble(
     parts: dict[str, Part],
     stored_bytes: int,
     place: object,
+    remarks: Sequence[str] = (),
 ) -> Source:
     """A Source from the splits that a set brings; what is missing is carved out, by class.
 
@@ -179,6 +193,7 @@ def assemble(
         (left, sizes["validation"], sizes["test"]),
         divide,
         stored_bytes,
+        remarks=tuple(remarks),
     )
 
 

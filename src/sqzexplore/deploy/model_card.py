@@ -193,7 +193,7 @@ def _cost(card: Card) -> str:
 def _accuracy(card: Card) -> str:
     lines = []
     if (n := card.notes) is not None:
-        top5 = "" if n["top5"] != n["top5"] else f", top-5 {n['top5']:.2f}%"
+        top5 = "" if n["top5"] is None else f", top-5 {n['top5']:.2f}%"
         lines.append(
             f"Of these weights: test top-1 **{n['top1']:.2f}%**{top5}, validation "
             f"{n['val_top1']:.2f}% ({_escaped(n['data'])} at {n['image_size']}x{n['image_size']}, "

@@ -37,6 +37,8 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     """
     folder = Path(folder)
     target = ResultFolder(folder).report if out is None else Path(out)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {target}: found {target.suffix or 'no ending'}, expected .html")
     if target.is_dir():
         raise UserError(f"--out {target}: found a folder, expected a file")
     page = render(gather(folder))

@@ -24,7 +24,7 @@ class ResultFolder:
     """What a sweep, or a bench, leaves in a folder."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.spec_file = self.path / "spec.yaml"
         self.journal = self.path / "study.journal"
         self.provenance = self.path / "provenance.json"
@@ -145,7 +145,8 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
     """
     if table not in TABLES:
         raise UserError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
-    folders = [Path(path)]
+    path = Path(path).expanduser()
+    folders = [path]
     if not folders[0].is_dir():  # a folder's name may hold the characters of a pattern
         folders = [Path(match) for match in sorted(glob.glob(str(path)))]
     read = [ResultFolder(folder).table(table) for folder in folders if folder.is_dir()]

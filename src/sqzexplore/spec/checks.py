@@ -54,7 +54,21 @@ def space_of(spec: Spec) -> Space:
     space = Space(base, axes, hard, tuple(variants))
     check_conditions(space)
     check_shapes(space)
+    _check_batch(spec, space)
     return space
+
+
+def _check_batch(spec: Spec, space: Space) -> None:
+    """BatchNorm has no variance of one image."""
+    accuracy = spec.measure.accuracy
+    if accuracy is None or accuracy.batch_size > 1:
+        return
+    varied = next((axis.values for axis in space.axes if axis.field == "batch_norm"), ())
+    if accuracy.proxy.get("batch_norm", space.base.batch_norm or True in varied):
+        raise Problem(
+            ("measure", "accuracy", "batch_size"),
+            "found 1 with batch_norm: true, expected 2 or more: one image has no variance",
+        )
 
 
 def _training_variant(accuracy: AccuracySpec) -> Variant:

@@ -2,43 +2,136 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
-from ..errors import shown
+from ..errors import UserError, shown
 from . import yaml_text
 from .checks import check_figures, check_search, space_of
 from .models import Spec
 from .pydantic_errors import from_pydantic
-from .yaml_text import Problem
+from .yaml_text import KeyPath, Problem, dotted
+
+#: A spec may go on from another; so many in a row.
+_MOST_EXTENDED = 10
 
 
-def load_spec(path: str | Path) -> Spec:
+def load_spec(path: str | Path, changes: Sequence[str] = ()) -> Spec:
     """The spec in a YAML file.
 
+    A spec that `extends` another, or is changed, has as its `source` what they give together.
+
+    Args:
+        path: of the file.
+        changes: `KEY=VALUE` each, as `--set` takes them: `search.trials=50`.
+
     Raises:
-        UserError: the file cannot be read, or is no valid spec; one message names the file, the
+        UserError: a file cannot be read, or it is no valid spec; one message names the file, the
             line, the key's path, what was found and what was expected.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     text = yaml_text.read(path)
+    asked = [_change(change) for change in changes]
     try:
-        return parse_spec(text)
+        data = _mapping(text)
+        if "extends" not in data and not asked:
+            return _checked(data, text)
+        whole = _extended(path, data)
+        for keys, value in asked:
+            _put(whole, keys, value)
+        return _checked(whole, _written(path, whole, changes))
     except Problem as problem:
+        for keys, value in asked:
+            if problem.path[: len(keys)] == keys:
+                raise UserError(f"--set {dotted(keys)}={shown(value)}: {problem}") from None
         raise problem.at(path, text) from None
 
 
 def parse_spec(text: str) -> Spec:
     """The spec in YAML text; raises `UserError`, without the file's name."""
+    data = _mapping(text)
+    if "extends" in data:
+        raise Problem(("extends",), "expected no such key: this text is no file beside another")
+    return _checked(data, text)
+
+
+def _mapping(text: str) -> dict[str, Any]:
     data = yaml_text.load(text)
     if not isinstance(data, dict):
         raise Problem((), f"found {shown(data)}, expected a mapping of keys to values")
+    return data
+
+
+def _checked(data: dict[str, Any], source: str) -> Spec:
+    """What stands under `x-...` is the user's own: a place for anchors."""
+    data = {key: value for key, value in data.items() if not key.startswith("x-")}
     try:
         spec = Spec.model_validate(data)
     except ValidationError as error:
         raise from_pydantic(error, Spec, data) from None
-    spec = spec.completed(space_of(spec), text)
+    spec = spec.completed(space_of(spec), source)
     check_search(spec)
     check_figures(spec)
     return spec
+
+
+def _extended(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """`data` on top of what it extends; mappings are merged key by key, all else is replaced."""
+    layers, here = [data], path
+    while "extends" in layers[-1]:
+        name = layers[-1]["extends"]
+        if not isinstance(name, str):
+            raise Problem(("extends",), f"found {shown(name)}, expected the path of a spec")
+        here = here.parent / Path(name).expanduser()
+        if len(layers) > _MOST_EXTENDED:
+            raise Problem(("extends",), f"found {_MOST_EXTENDED} specs in a row, expected fewer")
+        layers.append(_mapping(yaml_text.read(here)))
+    whole: dict[str, Any] = {}
+    for layer in reversed(layers):
+        whole = _merged(whole, {k: v for k, v in layer.items() if k != "extends"})
+    return whole
+
+
+def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def _change(text: str) -> tuple[KeyPath, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"--set: found {shown(text)}, expected KEY=VALUE, as search.trials=50")
+    try:
+        return _steps(key), yaml_text.load(value)
+    except UserError:
+        raise UserError(f"--set {key}: found {shown(value)}, expected a value") from None
+
+
+def _steps(key: str) -> KeyPath:
+    """A dotted path; the axes of single Fires have a dot of their own: `space.fire5.bypass`."""
+    first, *rest = key.split(".")
+    if first in ("space", "base") and rest:
+        return (first, ".".join(rest))
+    return (first, *rest)
+
+
+def _put(data: dict[str, Any], keys: KeyPath, value: Any) -> None:
+    for key in keys[:-1]:
+        if not isinstance(data.get(str(key)), dict):
+            data[str(key)] = {}
+        data = data[str(key)]
+    data[str(keys[-1])] = value
+
+
+def _written(path: Path, data: dict[str, Any], changes: Sequence[str]) -> str:
+    """What the result folder keeps as its spec."""
+    came = f"# {path.name}" + "".join(f" --set {change}" for change in changes)
+    return f"{came}\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}"

@@ -37,12 +37,12 @@ def from_pydantic(
 
 
 def unexpected(value: Any, expected: str) -> str:
-    """`found VALUE, EXPECTED`, with a hint where YAML made text of a number."""
+    """`found VALUE, EXPECTED`, with a hint where quotes make text of a number."""
     hint = ""
     if isinstance(value, str):
         try:
             float(value)
-            hint = " (YAML 1.1 reads this as text; write it without quotes, with a point: 1.0e+6)"
+            hint = " (text, as it stands in quotes: write the number without them)"
         except ValueError:
             pass
     return f"found {shown(value)}, {expected}{hint}"

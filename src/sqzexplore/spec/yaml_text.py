@@ -20,6 +20,37 @@ _UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONSTRUCTION = (ValueError, KeyError, AttributeError, TypeError, OverflowError)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core schema (yaml.org/spec/1.2.2, section 10.3.2): 1e-3 is a number, 010 is ten,
+    1:2, yes and 2024-01-02 are text. PyYAML's own reads YAML 1.1."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as PyYAML has it
+
+
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    "merge": (r"<<", ["<"]),
+}
+for _kind, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), _first
+    )
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
 class Problem(UserError):
     """A problem at one key of a YAML text."""
 
@@ -64,14 +95,14 @@ def read(path: Path) -> str:
 
 
 def load(text: str) -> Any:
-    """What `yaml.safe_load` gives, if every key is text and stands once, and every value is plain.
+    """The plain values of a YAML 1.2 text, if every key is text and stands once.
 
     Raises:
         Problem: it is no such YAML.
     """
     try:
-        _check_keys(yaml.compose(text, Loader=yaml.SafeLoader))
-        value = yaml.safe_load(text)
+        _check_keys(yaml.compose(text, Loader=_Loader))
+        value = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or "syntax error"
@@ -96,7 +127,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def _check_keys(root: yaml.Node | None) -> None:
-    """safe_load keeps the last of two equal keys in silence, and reads `on` as a boolean."""
+    """PyYAML keeps the last of two equal keys in silence."""
     todo: list[tuple[KeyPath, yaml.Node | None]] = [((), root)]
     seen: set[int] = set()
     while todo:
@@ -141,7 +172,7 @@ def _check_values(root: Any) -> None:
 
 def _line_of(text: str, path: KeyPath) -> int | None:
     """The line of the key that `path` leads to, or of the nearest one above it."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node = yaml.compose(text, Loader=_Loader)
     line = None
     for step in path:
         if isinstance(node, yaml.MappingNode):

@@ -20,6 +20,8 @@ from ..network.module import SqueezeNet, build
 
 #: The file that `load` looks for in a folder.
 MODEL_FILE = "model.safetensors"
+#: Files that torch wrote.
+TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _WEIGHTS, _STATE = "model.", "optimizer."
 
 
@@ -30,29 +32,69 @@ def save(net: SqueezeNet, path: Path, notes: Mapping[str, Any]) -> None:
     write_atomically(path, to_bytes(weights, _as_text(metadata)))
 
 
-def load(path: str | Path) -> SqueezeNet:
-    """The trained network in a file that `train` wrote, on the CPU, ready to classify.
+def load(path: str | Path, architecture: Architecture | None = None) -> SqueezeNet:
+    """The trained network in a file, on the CPU, ready to classify.
 
-    Its `architecture` is that of the training. Images go in normalised by `mean` and `std` of
-    `notes(path)`.
+    Of a file that `train` wrote, the `architecture` is that of the training, and images go in
+    normalised by `mean` and `std` of `notes(path)`. A file of torch (`.pth`, `.pt`, `.bin`) holds
+    weights alone, a torchvision `state_dict` say: its architecture is to be given.
 
     Args:
         path: the file, or the folder that holds it.
+        architecture: of a file that does not say it.
 
     Raises:
-        UserError: there is no such file, or it holds no network.
+        UserError: there is no such file, it holds no network, or one of another architecture.
 
     Example:
         >>> net = load("checkpoints/squeezenet_cifar")  # doctest: +SKIP
+        >>> net = load("squeezenet1_1-b8a52dc0.pth", sqz.preset("squeezenet1_1"))  # doctest: +SKIP
     """
     path = _file(path)
+    if path.suffix in TORCH_SUFFIXES:
+        return _of_others(path, architecture)
     tensors, metadata = _read(path)
     try:
-        net = build(Architecture(**metadata["architecture"]))
+        known = Architecture(**metadata["architecture"])
+        net = build(known)
         net.load_state_dict(tensors)
     except (KeyError, TypeError, ValidationError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: holds no network of sqzexplore ({reason})") from None
+    if architecture is not None and architecture.net_id != known.net_id:
+        raise UserError(
+            f"{path}: found network {known.net_id}, expected {architecture.net_id}, which was "
+            "asked for"
+        )
+    return net.eval()
+
+
+def _of_others(path: Path, architecture: Architecture | None) -> SqueezeNet:
+    """A `state_dict` as torch saves it; nothing but tensors is unpickled."""
+    if architecture is None:
+        raise UserError(
+            f"{path}: holds weights alone, expected an architecture with them: "
+            "load(path, preset('squeezenet1_1')), or --preset on the command line"
+        )
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: no readable file of weights ({reason})") from None
+    for name in ("state_dict", "model"):  # as training scripts nest it
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path}: found {type(content).__name__}, expected a state_dict")
+    weights = {str(name).removeprefix("module."): value for name, value in content.items()}
+    net = build(architecture)
+    try:
+        net.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path}: does not fit the architecture ({reason})") from None
     return net.eval()
 
 
@@ -113,7 +155,7 @@ class Unfinished:
 
 
 def _file(path: str | Path) -> Path:
-    path = Path(path)
+    path = Path(path).expanduser()
     return path / MODEL_FILE if path.is_dir() else path
 
 

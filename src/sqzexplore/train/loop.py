@@ -180,8 +180,11 @@ class Training:
     def _prepare(self) -> None:
         """What a step reads, where it stays."""
         data, device = self.data, self.device
-        images, self._share = distributed.share(len(data.train), self.recipe.batch_size)
-        self._images = images
+        images, share = distributed.share(len(data.train), self.recipe.batch_size)
+        #: BatchNorm has no variance of one image: a last batch of one is left out.
+        if self.net.architecture.batch_norm and images > share and images % share == 1:
+            images -= 1
+        self._images, self._share = images, share
         self._steps = math.ceil(images / self._share)
         self._feed = None
         if isinstance(data.train, Split):
@@ -221,7 +224,7 @@ class Training:
         """One pass over the training split, and its validation accuracy."""
         generator = self._reseed(epoch)
         order = torch.randperm(len(self.data.train), generator=generator)
-        order = distributed.mine(order)
+        order = distributed.mine(order)[: self._images]
         first = (epoch - 1) * self._steps
         steps = self.recipe.epochs * self._steps
         shares = [rate(self.recipe, first + step, steps) for step in range(self._steps)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -133,17 +134,22 @@ def train_one(
 
 
 def _outcome(run: Run, data: ImageData, device: str, started_at: datetime) -> dict[str, Any]:
-    history = [asdict(epoch) for epoch in run.history]
+    history = [{k: _plain(v) for k, v in asdict(epoch).items()} for epoch in run.history]
     return {
         "classes": list(data.classes),
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
-        **{key: value for key, value in asdict(run).items() if key not in _ELSEWHERE},
+        **{key: _plain(value) for key, value in asdict(run).items() if key not in _ELSEWHERE},
         "history": history,
         "provenance": provenance.of_trial(device, started_at, run.duration_s)
         | {"device": device, "processes": distributed.world()}
         | {"train_threads": torch.get_num_threads()},
     }
+
+
+def _plain(value: Any) -> Any:
+    """A missing number as JSON has it."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _finished(plan: TrainingPlan, asked: dict[str, Any]) -> dict[str, Any] | None:

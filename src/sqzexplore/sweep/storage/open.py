@@ -115,6 +115,8 @@ def _parsed(url: str) -> URL:
             f"--storage {_scheme(url)}://...: found more than one @, expected special characters "
             "of a password as %40 (@), %2F (/), %3A (:)"
         )
+    if parsed.database and parsed.database.startswith("~"):
+        parsed = parsed.set(database=str(Path(parsed.database).expanduser()))
     return parsed
 
 

@@ -1,0 +1,82 @@
+"""Trained weights, ours or others', on any data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from ..data.images import IMAGENET, ImageData
+from ..errors import UserError
+from ..network.architecture import Architecture
+from ..network.module import SqueezeNet
+from ..train import checkpoint
+from ..train.accuracy import Guesses, guesses
+
+#: What stands beside weights in a file of ours.
+Notes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of one split: percent, with Wilson's 95% interval over its images; `top5` is NaN where there
+    are fewer than 6 classes."""
+
+    images: int
+    top1: float
+    top1_low: float
+    top1_high: float
+    top5: float
+
+
+def network_of(path: Path, architecture: Architecture | None) -> tuple[SqueezeNet, Notes]:
+    """The network in a file, and its notes; there are none in a file of torch.
+
+    Raises:
+        UserError: as `checkpoint.load`.
+    """
+    net = checkpoint.load(path, architecture)
+    own = path.suffix not in checkpoint.TORCH_SUFFIXES
+    return net, checkpoint.notes(path) if own else {}
+
+
+def normalised_for(data: ImageData, notes: Notes) -> ImageData:
+    """`data` with the mean and standard deviation that a network was trained with: what its notes
+    say, or ImageNet's, as torchvision's networks were."""
+    mean, std = notes.get("mean", IMAGENET[0]), notes.get("std", IMAGENET[1])
+    as_tensor = [torch.tensor(value, device=data.mean.device) for value in (mean, std)]
+    return replace(data, mean=as_tensor[0], std=as_tensor[1])
+
+
+def evaluate(net: SqueezeNet, data: ImageData, split: str) -> Accuracy:
+    """How many images of a split a network classifies rightly.
+
+    Args:
+        net: on the device of `data`.
+        data: normalised for it.
+        split: train, validation or test.
+
+    Raises:
+        UserError: the network has other classes or channels than the data.
+    """
+    architecture = net.architecture
+    if architecture.num_classes != len(data.classes):
+        raise UserError(
+            f"{data.name}: found {len(data.classes)} classes, expected the network's "
+            f"{architecture.num_classes}"
+        )
+    if architecture.in_channels != data.channels:
+        raise UserError(
+            f"{data.name}: found images of {data.channels} channels, expected the network's "
+            f"{architecture.in_channels}"
+        )
+    architecture.check_input_size(data.image_size)
+    found: Guesses = guesses(net, data, getattr(data, split))
+    count = len(found.right)
+    low, high = stats.binomtest(int(np.sum(found.right)), count).proportion_ci(method="wilson")
+    return Accuracy(count, found.top1, 100 * low, 100 * high, found.top5)

@@ -1,0 +1,109 @@
+"""Terminals and habits: encodings, narrow windows, home folders, endings of files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import sqzexplore as sqz
+from helpers import ROOT
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "sqzexplore", *map(str, arguments)],
+        env=os.environ | environment,
+        capture_output=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    file = tmp_path / "root.yaml"
+    text = "name: root\nquestion: What is √2?\nspace: {squeeze_ratio: [0.25, 0.5]}\n"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_that_cannot_show_it(spec: Path, tmp_path: Path, encoding: str) -> None:
+    for arguments in (("sweep", spec, "--out", tmp_path / "out"), ("results", tmp_path / "out")):
+        done = run(*arguments, PYTHONIOENCODING=encoding)
+        assert done.returncode == 0, done.stderr
+        assert b"What is ?2?" in done.stdout
+
+
+def test_exact_counts_are_never_cut(tmp_path: Path) -> None:
+    done = run("results", ROOT / "results" / "sr", COLUMNS="40")
+    assert done.returncode == 0
+    for count in ("1,248,424", "61,100,840", "4,772M"):
+        assert count in done.stdout.decode()
+    assert "…" not in done.stdout.decode()
+    done = run("describe", "squeezenet1_0", COLUMNS="30")
+    assert "818,924,576" in done.stdout.decode()
+
+
+def test_status_says_counts_in_full(spec: Path, tmp_path: Path) -> None:
+    run("sweep", spec, "--out", tmp_path / "out", "--quiet")
+    assert "best params: 1,967,080 (trial 0)" in run("status", tmp_path / "out").stdout.decode()
+
+
+def test_the_home_folder_wherever_a_path_is_taken(spec: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    done = run("sweep", spec, "--out=~/mine", "--quiet", HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    assert (home / "mine" / "trials.csv").exists()
+    code = "from sqzexplore import load_results as l; print(len(l('~/mine')), len(l('~/*')))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout.split() == ["2", "2"]
+    done = run(
+        "sweep",
+        spec,
+        "--out",
+        tmp_path / "other",
+        "--storage=sqlite:///~/study.db",
+        "--quiet",
+        HOME=str(home),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (home / "study.db").exists()
+
+
+def test_the_ending_decides_the_kind_of_file(spec: Path, tmp_path: Path) -> None:
+    csv, parquet = tmp_path / "rows.csv", tmp_path / "rows.parquet"
+    for file in (csv, parquet):
+        done = run("census", spec, "--out", file)
+        assert done.returncode == 0, done.stderr
+    rows = pd.read_parquet(parquet)
+    again = pd.read_csv(csv, dtype={"pool_after": "string", "overrides": "string"})
+    assert again["params"].tolist() == rows["params"].tolist() == [1967080, 3404392]
+    counted = sqz.cost_table(again, 224)
+    assert counted["macs"].tolist() == rows["macs"].tolist()
+    done = run("census", spec, "--out", tmp_path / "rows.xlsx")
+    assert done.returncode == 2
+    assert b"found .xlsx, expected .parquet or .csv" in done.stderr
+    run("sweep", spec, "--out", tmp_path / "out", "--quiet")
+    done = run("report", tmp_path / "out", "--out", tmp_path / "r.pdf")
+    assert done.returncode == 2
+    assert b"found .pdf, expected .html" in done.stderr
+    assert not (tmp_path / "r.pdf").exists()
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**64, -1])
+def test_a_seed_that_is_none(seed: int) -> None:
+    done = run("train", f"--seed={seed}")
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
