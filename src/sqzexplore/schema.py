@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Type = Literal["string", "Int64", "Float64", "boolean"]
-Section = Literal["cost", "accuracy", "throughput"]
+#: `cost`, or the section of a spec's `measure` that fills a column.
+Section = str
 
 
 @dataclass(frozen=True)
@@ -215,14 +216,18 @@ PROVENANCE: dict[str, Column] = {
     "duration_s": Column("Float64", "s", "how long it took"),
 }
 
+#: One number a trial of other measurements (docs/extending.md adds one).
+OTHER: dict[str, Column] = {}
+
 #: Everything that is measured, in the order of the tables.
-MEASURED_COLUMNS: dict[str, Column] = {**COST, **RUN, **SPEED}
+MEASURED_COLUMNS: dict[str, Column] = {**COST, **RUN, **SPEED, **OTHER}
 
 
-def measured_by(*sections: Section) -> dict[str, Section]:
-    """The columns that these sections of a spec fill, and which of them does."""
+def measured() -> dict[str, Section]:
+    """The columns that are known only when an architecture was measured, and the section of
+    `measure` that fills each."""
     filled = {name: column.measured_by for name, column in MEASURED_COLUMNS.items()}
-    return {name: section for name, section in filled.items() if section in sections}
+    return {name: section for name, section in filled.items() if section and section != "cost"}
 
 
 def objectives() -> dict[str, Section]:

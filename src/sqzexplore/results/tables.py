@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..network.architecture import FIELDS, Architecture
 from ..network.frames import format_value
-from ..schema import COST, MEASUREMENT, PROVENANCE, RUN, SPEED, TRIAL, Column, Type
+from ..schema import COST, MEASUREMENT, OTHER, PROVENANCE, RUN, SPEED, TRIAL, Column, Type
 
 _FIELD_TYPES: dict[type, Type] = {
     int: "Int64",
@@ -81,6 +81,7 @@ TRIALS: dict[str, Column] = {
         for name, column in COST.items()
     },
     **SPEED,
+    **OTHER,
     "feasible": Column(
         "boolean", "", "whether it meets the constraints on measured columns; empty without such"
     ),

@@ -25,11 +25,11 @@ from ..network.architecture import FIELDS, KEYS
 from ..network.columns import Columns, of_fire
 from ..network.cost import COST_COLUMNS
 from ..network.overrides import BYPASSES, MAX_FIRES, OVERRIDES
-from ..schema import measured_by
+from ..schema import measured
 
 NAMES: tuple[str, ...] = (*COST_COLUMNS, *FIELDS)
 #: Columns that are known only when an architecture was measured, and the section that measures.
-MEASURED = measured_by("accuracy", "throughput")
+MEASURED = measured()
 
 _MAX_LENGTH = 500  # keeps the parse tree shallow enough for the interpreter's stack
 _EXAMPLE = "such as 'params < 8e6'"

@@ -8,7 +8,6 @@ from ..data.names import check_data_name
 from ..errors import UserError, nearest, shown
 from ..network.architecture import FIELDS
 from ..network.cost import COST_COLUMNS
-from ..schema import measured_by
 from ..space.constraints import MEASURED, Expression
 from ..space.space import Space, Variant
 from .axes import axis_of, base_of, check_conditions, check_field, check_shapes, field_value
@@ -157,8 +156,7 @@ def figure_columns(spec: Spec) -> list[str]:
     """The numeric columns that a sweep of this spec fills."""
     columns = [*COST_COLUMNS]
     if spec.measure.accuracy:
-        columns += [*measured_by("accuracy"), *(f"train_{name}" for name in COST_COLUMNS)]
-    if spec.measure.throughput:
-        columns += measured_by("throughput")
+        columns += [f"train_{name}" for name in COST_COLUMNS]
+    columns += [name for name, section in MEASURED.items() if getattr(spec.measure, section)]
     columns += [name for name, kind in FIELDS.items() if kind in (int, float)]
     return columns
