@@ -79,7 +79,7 @@ def test_the_page_extends_the_package(number: int, code: str, tmp_path: Path) ->
     patch = tmp_path / "page.diff"
     patch.write_text(DIFFS[number])
     applied = subprocess.run(
-        ["git", "apply", "--recount", str(patch)],
+        ["git", "apply", str(patch)],
         cwd=tmp_path,
         env=os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)},
         capture_output=True,
