@@ -99,8 +99,11 @@ def run_shell(example: Example) -> None:
 
 def write_spec(example: Example) -> None:
     """A sweep file: checked, and written to where the commands of the page look for it."""
-    spec = parse_spec(example.parsed)
-    (Path("sweeps") / f"{spec.name}.yaml").write_text(example.parsed)
+    name = re.search(r"^name: (\S+)$", example.parsed, re.MULTILINE)
+    assert name
+    file = Path("sweeps") / f"{name[1]}.yaml"
+    file.write_text(example.parsed)
+    assert load_spec(file).name == name[1]
 
 
 SYBIL = Sybil(
