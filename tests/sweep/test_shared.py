@@ -21,7 +21,7 @@ from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.spec.models import Spec
 from sqzexplore.sweep import leases
-from sqzexplore.sweep.leases import OWNER, Claims, alive
+from sqzexplore.sweep.leases import OWNER, Leases, alive
 from sqzexplore.sweep.run import run_sweep
 from sqzexplore.sweep.scheduler import Candidates
 from sqzexplore.sweep.storage.open import open_storage
@@ -126,12 +126,12 @@ class Process:
         self.study = optuna.create_study(
             study_name="s", storage=storage, directions=["minimize"], load_if_exists=True
         )
-        self.claims = Claims(folder, self.study._storage, "cpu")
-        self.claims.__enter__()
+        self.leases = Leases(folder, self.study._storage, "cpu")
+        self.leases.__enter__()
         self.record = Record("s")
         self.spec = spec
         self.candidates = Candidates(
-            spec, self.study, self.claims, self.record, True, lambda trial, row: None
+            spec, self.study, self.leases, self.record, True, lambda trial, row: None
         )
 
     def tell(self, candidate) -> None:
@@ -165,7 +165,7 @@ def test_processes_by_turns(sampler: str, tmp_path: Path) -> None:
     for process in everyone:
         process.candidates.sync()
         assert set(process.record.known) == set(taken)
-        process.claims.__exit__()
+        process.leases.__exit__()
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
@@ -186,7 +186,7 @@ def test_many_at_once_draw_what_one_draws(sampler: str, tmp_path: Path) -> None:
             if len(held) == at_once or not candidate:
                 process.tell(held.pop())
         drawn.append(taken)
-        process.claims.__exit__()
+        process.leases.__exit__()
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) == 12
 
@@ -196,7 +196,7 @@ def test_an_owner_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyP
     spec = parse_spec("name: s\nspace: {squeeze_ratio: [0.5]}\n")
     url = f"sqlite:///{tmp_path / 'study.db'}"
     far, near = (Process(tmp_path / name, url, spec) for name in ("far", "near"))
-    far.claims._who |= {"machine": "another"}
+    far.leases._who |= {"machine": "another"}
     candidate = far.candidates.next()
     assert candidate is not None
     trial = near.study.get_trials()[0]
@@ -210,11 +210,11 @@ def test_an_owner_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert taken.trial.number == candidate.trial.number
     assert taken.deaths == 1
     far.candidates.sync()
-    assert not far.claims.owns(far.study.get_trials()[0]), "it wakes, and sees that it lost it"
+    assert not far.leases.owns(far.study.get_trials()[0]), "it wakes, and sees that it lost it"
     near.tell(taken)
     assert far.candidates.next() is None
     for process in (far, near):
-        process.claims.__exit__()
+        process.leases.__exit__()
 
 
 def test_a_heartbeat_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,5 +224,5 @@ def test_a_heartbeat_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert process.candidates.next() is not None
     before = process.study.get_trials()[0].user_attrs[OWNER]["at"]
     until(lambda: process.study.get_trials()[0].user_attrs[OWNER]["at"] > before, 10)
-    process.claims.__exit__()
+    process.leases.__exit__()
     assert process.study.get_trials()[0].user_attrs[OWNER]["process"] is None

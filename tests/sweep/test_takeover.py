@@ -25,7 +25,7 @@ from sqzexplore.files import write_atomically
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.sweep import scheduler
-from sqzexplore.sweep.leases import Claims
+from sqzexplore.sweep.leases import Leases
 from sqzexplore.sweep.run import run_sweep
 from sqzexplore.sweep.scheduler import Candidates
 from sqzexplore.sweep.status import status
@@ -205,7 +205,7 @@ def test_ended_while_it_is_asked_for(
 ) -> None:
     """A database that was away for long leaves a trial without an owner, that another process ends
     as that of a dead one. Every architecture is drawn all the same."""
-    place, name = (scheduler, "ask") if when == "drawn" else (Claims, "mark")
+    place, name = (scheduler, "ask") if when == "drawn" else (Leases, "mark")
     real, ended = getattr(place, name), list[int]()
 
     def interrupted(self: object, *arguments: object) -> object:
@@ -242,7 +242,7 @@ def test_interrupted_between_a_claim_and_its_trial(
 def test_ctrl_c_while_the_database_is_away(
     sweeps: Sweeps, postgres: servers.Postgres, database: str
 ) -> None:
-    """Sweep, heartbeat and claims would each wait for it for ten minutes."""
+    """Sweep, heartbeat and leases would each wait for it for ten minutes."""
     first = sweeps.start({0.1: "hang"}, "--storage", database, "--workers", 2, machine=FIRST)
     began(sweeps, 0.1)
     postgres.kill()

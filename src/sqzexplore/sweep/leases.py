@@ -34,7 +34,7 @@ STALE = timedelta(seconds=120)
 _FOLDER = ".processes"
 
 
-class Claims:
+class Leases:
     """The trials of this process, and what it knows of the others that share their study.
 
     Args:
@@ -44,7 +44,7 @@ class Claims:
     """
 
     def __init__(self, folder: Path, storage: BaseStorage, device: str) -> None:
-        self._folder, self._storage = folder, storage
+        self._folder, self._database = folder, storage
         self._locks = (folder / _FOLDER).absolute()
         self.process = secrets.token_hex(8)
         self._lock = filelock.FileLock(self._locks / self.process)
@@ -98,7 +98,7 @@ class Claims:
             arch_id: of the trial's architecture.
             attempts: evaluations of it that ended with the death of their process.
             created: the trial is made with this attribute; its number then says which of two
-                claims was first, otherwise the clock does.
+                leases was first, otherwise the clock does.
         """
         now = _now().isoformat()
         claim = {"arch_id": arch_id, "attempts": attempts, "claimed": "" if created else now}
@@ -120,8 +120,8 @@ class Claims:
         with self._guard:
             owner = self._mine.pop(trial_id)
         try:
-            if self.owns(self._storage.get_trial(trial_id)):
-                self._storage.set_trial_user_attr(trial_id, OWNER, owner | {"process": None})
+            if self.owns(self._database.get_trial(trial_id)):
+                self._database.set_trial_user_attr(trial_id, OWNER, owner | {"process": None})
         except UpdateFinishedTrialError:
             return True
         except Exception:
@@ -141,8 +141,8 @@ class Claims:
             for trial_id, owner in mine.items():
                 # It may have ended meanwhile; a lost database is heard of where it matters.
                 with suppress(Exception):
-                    if self.owns(self._storage.get_trial(trial_id)):  # and no one took it over
-                        self._storage.set_trial_user_attr(trial_id, OWNER, owner)
+                    if self.owns(self._database.get_trial(trial_id)):  # and no one took it over
+                        self._database.set_trial_user_attr(trial_id, OWNER, owner)
 
 
 def alive(trial: FrozenTrial) -> bool:
@@ -161,7 +161,7 @@ def alive(trial: FrozenTrial) -> bool:
     return _now() - datetime.fromisoformat(owner["at"]) < STALE
 
 
-def claimed_before(
+def leased_before(
     number: int, mark: Mapping[str, Any], others: Iterable[FrozenTrial]
 ) -> FrozenTrial | None:
     """The one of `others` that claimed the architecture before trial `number` with its `mark`."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from .. import provenance
 from ..data.images import ImageData
@@ -17,6 +17,7 @@ from ..evaluation.tasks import Evaluation
 from ..network.architecture import Architecture
 from ..spec.models import Spec
 from ..train import recipe
+from .optuna_private import storage_of, study_id
 from .trial_tables import speed_key
 
 _RECIPE = "measurement"
@@ -38,28 +39,43 @@ class Elsewhere:
     ) -> None:
         self._spec, self._device_name = spec, provenance.device_name(str(device))
         self._capability = torch.backends.cpu.get_cpu_capability()
-        self._storage, self._studies = study._storage, dict[str, int]()
+        self._database, self._studies = storage_of(study), dict[str, int]()
+        #: Finished trials by architecture: name and number of the study, and the trial.
+        self._index: dict[str, list[tuple[str, int, FrozenTrial]]] = {}
+        self._read: dict[int, set[int]] = {}
         if spec.measure.accuracy is None and spec.measure.throughput is None:
             return
         asked = _fingerprint(spec, data)
         if study.user_attrs.get(_RECIPE) != asked:
             study.set_user_attr(_RECIPE, asked)
-        for other in self._storage.get_all_studies():
+        for other in self._database.get_all_studies():
             if other.user_attrs.get(_RECIPE) == asked and other.study_name != study.study_name:
-                self._studies[other.study_name] = other._study_id
+                self._studies[other.study_name] = study_id(other)
 
     def get(self, architecture: Architecture) -> Evaluation | None:
         """What another sweep measured of the architecture, with this sweep's constraints."""
-        for name, study_id in self._studies.items():
-            for trial in self._storage.get_all_trials(study_id, deepcopy=False, states=_FINAL):
-                row = trial.user_attrs.get("row")
-                if row and row["arch_id"] == architecture.arch_id and self._serves(row):
-                    origin = row.get("reused_from") or f"{name}/{trial.number}"
-                    speeds = self._storage.get_study_user_attrs(study_id)
-                    speed = speeds.get(speed_key(trial.number), {"row": {}})
-                    content = trial.user_attrs | speed | {"row": row | speed["row"]}
-                    return self._as_own(architecture, content, origin)
+        self._index_new()
+        for name, study, trial in self._index.get(architecture.arch_id, ()):
+            row = trial.user_attrs["row"]
+            if self._serves(row):
+                origin = row.get("reused_from") or f"{name}/{trial.number}"
+                speeds = self._database.get_study_user_attrs(study)
+                speed = speeds.get(speed_key(trial.number), {"row": {}})
+                content = trial.user_attrs | speed | {"row": row | speed["row"]}
+                return self._as_own(architecture, content, origin)
         return None
+
+    def _index_new(self) -> None:
+        """Read the trials that have finished since the last time."""
+        for name, study in self._studies.items():
+            read = self._read.setdefault(study, set())
+            trials = self._database.get_all_trials(study, deepcopy=False, states=_FINAL)
+            if len(trials) == len(read):
+                continue
+            for trial in trials:
+                if trial.number not in read and (row := trial.user_attrs.get("row")):
+                    self._index.setdefault(row["arch_id"], []).append((name, study, trial))
+                read.add(trial.number)
 
     def _serves(self, row: dict[str, Any]) -> bool:
         measured = row["state"] in ("complete", "diverged", "dead")

@@ -2,7 +2,7 @@
 
 The Optuna study is the record of the sweep: every trial's parameters, values and measurements
 stand in it (the rows as user attributes), and the tables are written from it. Several processes
-may share it (`claims`, `candidates`): a trial whose process died is taken up by another under its
+may share it (`leases`, `scheduler`): a trial whose process died is taken up by another under its
 own number, so that each architecture has exactly one row.
 
 A trial is a set of tasks (`evaluate.Task`), which the engine does side by side. Throughput is
@@ -44,8 +44,9 @@ from ..results.folder import ResultFolder
 from ..spec.models import Spec
 from ..train import distributed
 from ..train.loop import Epoch, check_precision
-from .leases import Claims
+from .leases import Leases
 from .optuna_params import from_params
+from .optuna_private import storage_of
 from .preflight import (
     measures_alone,
     measuring_alone,
@@ -132,8 +133,8 @@ def run_sweep(
     storage = database or open_storage(folder, None, create=True)
     study = _open_study(spec, storage)
     refuse_other_data(study, data, folder)
-    with measuring_alone(spec, folder), Claims(folder, storage, str(device)) as claims:
-        sweep = _Sweep(spec, folder, data, device, progress, study, claims, bool(storage_url))
+    with measuring_alone(spec, folder), Leases(folder, storage, str(device)) as leases:
+        sweep = _Sweep(spec, folder, data, device, progress, study, leases, bool(storage_url))
         job = Job(spec.source, ResultFolder(folder.absolute()).scratch, spec.search.trial_timeout)
         if make_engine is not None:
             sweep.run(make_engine(job, sweep))
@@ -189,11 +190,11 @@ class _Sweep:
         device: torch.device,
         progress: Progress,
         study: optuna.Study,
-        claims: Claims,
+        leases: Leases,
         in_database: bool,
     ) -> None:
         self.spec, self.folder, self.data, self.device = spec, folder, data, device
-        self._progress, self.study, self.claims = progress, study, claims
+        self._progress, self.study, self.leases = progress, study, leases
         self.record = Record(spec.name)
         self._slots = 1
         self._running: dict[int, _Running] = {}
@@ -203,7 +204,7 @@ class _Sweep:
         self._began = time.perf_counter()
         self._write_took = self._written_at = self._looked_at = 0.0
         self._elsewhere = Elsewhere(spec, study, device, data)
-        self._candidates = Candidates(spec, study, claims, self.record, in_database, self._on_row)
+        self._candidates = Candidates(spec, study, leases, self.record, in_database, self._on_row)
         if self._speed_waits:
             self.record.take_speeds(study.user_attrs)
 
@@ -228,7 +229,7 @@ class _Sweep:
             if not self._candidates.others and not self._running:
                 self._tidy()
         except BaseException:
-            if isinstance(storage := self.study._storage, PatientStorage):
+            if isinstance(storage := storage_of(self.study), PatientStorage):
                 storage.hurry()
             with suppress(OSError):
                 self.write(sync=False)
@@ -493,7 +494,7 @@ class _Sweep:
                 kept.unlink(missing_ok=True)
         with suppress(OSError):
             scratch.rmdir()
-        self.claims.nothing_left()
+        self.leases.nothing_left()
 
     def _plan(self) -> tuple[int, float]:
         """Architectures in all, and their work."""

@@ -23,8 +23,9 @@ from pydantic import ValidationError
 from ..network.architecture import Architecture
 from ..results.completeness import planned
 from ..spec.models import Spec
-from .leases import OWNER, Claims, alive, claimed_before
+from .leases import OWNER, Leases, alive, leased_before
 from .optuna_params import ask, distribution, from_params, to_params
+from .optuna_private import storage_of, study_id, trial_id
 from .samplers import sampler_of
 from .trial_tables import Known, Record
 
@@ -53,7 +54,7 @@ class Candidates:
     Args:
         spec: what to evaluate.
         study: of the sweep.
-        claims: which trials are this process's.
+        leases: which trials are this process's.
         record: takes every finished trial.
         in_database: whether processes that do not work in this folder may share the study.
         on_row: called with a trial that finished, here or elsewhere, and its row of `trials`.
@@ -63,12 +64,12 @@ class Candidates:
         self,
         spec: Spec,
         study: optuna.Study,
-        claims: Claims,
+        leases: Leases,
         record: Record,
         in_database: bool,
         on_row: Callable[[FrozenTrial, Mapping[str, Any]], None],
     ) -> None:
-        self.spec, self.study, self.claims, self.record = spec, study, claims, record
+        self.spec, self.study, self.leases, self.record = spec, study, leases, record
         self.space = spec.design_space
         #: Unfinished trials of other processes, living and dead.
         self.others: dict[int, FrozenTrial] = {}
@@ -81,7 +82,7 @@ class Candidates:
         #: What was left behind before this process began is no fault of the architecture.
         self._left_behind = {n for n, trial in self.others.items() if not self._lives(trial)}
         #: Processes that work together must not all draw the same.
-        company = not claims.alone() or len(self._left_behind) < len(self.others)
+        company = not leases.alone() or len(self._left_behind) < len(self.others)
         self._salt = random.SystemRandom().randrange(1, 2**20) if company else 0
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         self._enqueued = len(waiting)
@@ -99,7 +100,7 @@ class Candidates:
                 self._let_go(trial)  # if it was held: another process may have finished it
                 if row := self.record.take(trial):
                     self._on_row(trial, row)
-            elif trial.state == TrialState.RUNNING and not self.claims.owns(trial):
+            elif trial.state == TrialState.RUNNING and not self.leases.owns(trial):
                 self.others[trial.number] = trial
             elif trial.state == TrialState.RUNNING and trial.number not in self._mine:
                 # A lost database made it twice, the answer to the first time being lost.
@@ -126,8 +127,8 @@ class Candidates:
     def holds(self, trial: Trial) -> bool:
         """Whether the trial is unfinished and still this process's: another one may have held this
         one for dead."""
-        stored = self.study._storage.get_trial(trial._trial_id)
-        return self.claims.owns(stored) and not stored.state.is_finished()
+        stored = storage_of(self.study).get_trial(trial_id(trial))
+        return self.leases.owns(stored) and not stored.state.is_finished()
 
     def repeat(self, trial: Trial, deaths: int) -> bool:
         """Keep a trial after a death: the next process to take it up must know of it.
@@ -135,11 +136,11 @@ class Candidates:
         Returns:
             Whether it is still this process's.
         """
-        mark = self.claims.mark(self._mine[trial.number], deaths)
+        mark = self.leases.mark(self._mine[trial.number], deaths)
         with suppress(UpdateFinishedTrialError):
             if self.holds(trial):
                 trial.set_user_attr(OWNER, mark)
-                self.claims.hold(trial._trial_id, mark)
+                self.leases.hold(trial_id(trial), mark)
                 return True
         return False
 
@@ -183,10 +184,10 @@ class Candidates:
 
     def _hold(self, trial: Trial, mark: Mapping[str, Any]) -> None:
         self._mine[trial.number] = mark["arch_id"]
-        self.claims.hold(trial._trial_id, mark)
+        self.leases.hold(trial_id(trial), mark)
 
     def _let_go(self, trial: Trial | FrozenTrial) -> None:
-        self.claims.forget(trial._trial_id)
+        self.leases.forget(trial_id(trial))
         self._mine.pop(trial.number, None)
 
     # --- where candidates come from --------------------------------------------------------------
@@ -226,10 +227,10 @@ class Candidates:
         killed = owner["process"] is not None and trial.number not in self._left_behind
         deaths = owner["attempts"] + killed
         # Optuna goes on with a trial of an earlier process by its storage id alone.
-        live = Trial(self.study, trial._trial_id)
+        live = Trial(self.study, trial_id(trial))
         return self._checked(live, deaths, settle=not self._alone())
 
-    # --- claims ----------------------------------------------------------------------------------
+    # --- leases ----------------------------------------------------------------------------------
 
     def _drawn(self) -> Candidate | None:
         """The study's next trial. A sampler of its own seed for each makes a resumed search draw
@@ -245,10 +246,10 @@ class Candidates:
         """A new trial of one Architecture. It is handed to the storage as it is, in constant time:
         an enqueued trial would be looked for among all that there are."""
         self.study.sampler = sampler_of(self.spec, self._asked, 0)
-        mark = self.claims.mark(architecture.arch_id, created=True)
+        mark = self.leases.mark(architecture.arch_id, created=True)
         template = self.template(architecture, TrialState.RUNNING, attributes={OWNER: mark})
-        trial_id = self.study._storage.create_new_trial(self.study._study_id, template)
-        trial = Trial(self.study, trial_id)
+        storage = storage_of(self.study)
+        trial = Trial(self.study, storage.create_new_trial(study_id(self.study), template))
         self._hold(trial, mark)
         return self._held(trial, architecture, mark)
 
@@ -264,7 +265,7 @@ class Candidates:
         if known := self.record.known.get(architecture.arch_id):
             self.same(trial, known)
             return None
-        mark = self.claims.mark(architecture.arch_id, deaths)
+        mark = self.leases.mark(architecture.arch_id, deaths)
         self._hold(trial, mark)
         try:
             trial.set_user_attr(OWNER, mark)
@@ -285,7 +286,7 @@ class Candidates:
         if trial.number not in self._mine:  # or has ended it
             return None
         known = self.record.known.get(architecture.arch_id)
-        first = claimed_before(trial.number, mark, self.others.values())
+        first = leased_before(trial.number, mark, self.others.values())
         mine = [n for n, a in self._mine.items() if a == architecture.arch_id and n != trial.number]
         if known or first or mine:
             self._let_go(trial)
@@ -310,7 +311,7 @@ class Candidates:
         return alive(trial)
 
     def _alone(self) -> bool:
-        return not self._in_database and self.claims.alone()
+        return not self._in_database and self.leases.alone()
 
     def _taken(self, arch_id: str) -> bool:
         if arch_id in self.record.known or arch_id in self._mine.values():
