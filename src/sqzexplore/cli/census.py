@@ -106,11 +106,11 @@ def _check_places(out_file: Path | None, folder: Path | None) -> None:
     from ..results.folder import ResultFolder
 
     if out_file:
+        if out_file.is_dir():
+            raise UserError(f"--out {out_file}: found a folder, expected a file")
         if out_file.suffix not in WRITERS:
             found = out_file.suffix or "no ending"
             raise UserError(f"--out {out_file}: found {found}, expected {' or '.join(WRITERS)}")
-        if out_file.is_dir():
-            raise UserError(f"--out {out_file}: found a folder, expected a file")
         if not out_file.parent.is_dir():
             raise UserError(f"--out {out_file}: there is no folder {out_file.parent}")
         check_writable(out_file.parent, "--out")
