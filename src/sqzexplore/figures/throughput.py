@@ -196,5 +196,6 @@ def _finish(axes: Axes, rows: pd.DataFrame) -> Axes:
         text.append(f"the first {_MOST_SERIES} of {combinations} combinations")
     axes.set_title("\n".join(text), fontsize=7)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize=6)
+        # Below the axes: a dot of the legend among the points would look like a measurement.
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), fontsize=6)
     return axes
