@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 endif
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: help demo test test-fast lint docs gallery sweeps census benchmarks bench-cpu gpu clean
+.PHONY: help demo test test-fast lint docs gallery sweeps claims census benchmarks bench-cpu gpu clean
 
 # What there is.
 help:
@@ -41,6 +41,12 @@ docs: $(READY)  ## the site, into build/site
 # The four questions of the paper, into results/; what is there already is not measured again.
 sweeps: $(READY)  ## the paper's four questions, into results/
 	for sweep in $(SWEEPS); do $(PY) -m sqzexplore sweep sweeps/$$sweep.yaml || exit; done
+
+# After a sweep: what is said of its tables, said again.
+claims: $(READY)  ## results/claims.csv and analysis.ipynb, from the tables
+	$(PY) results/claims.py
+	$(PY) -c "import nbformat as f, nbclient as c; name = 'results/analysis.ipynb'; b = f.read(name, 4); \
+		c.execute(b, record_timing=False, resources={'metadata': {'path': 'results'}}); f.write(b, name)"
 
 # The exact cost of every architecture of sweeps/census.yaml.
 census: $(READY)  ## the exact cost of 2,851,200 architectures
