@@ -125,14 +125,14 @@ def test_picks_are_what_the_tables_say() -> None:
         knee = pick(spec, trials, "knee")
         assert f"knee of the front: trial {knee['trial']}," in said
         best = pick(spec, trials, "best")
-        assert best["trial"] == max(zip(trials["top1"], trials["trial"], strict=True))[1]
+        assert best["trial"] == max(zip(trials["val_top1"], trials["trial"], strict=True))[1]
         for number in (3, "3"):
             assert pick(spec, trials, number)["trial"] == 3
 
 
 def test_the_best_of_equals_is_the_smallest_and_meets_the_constraints() -> None:
     spec, trials = load_spec(SR / "spec.yaml"), sqz.load_results(SR)
-    trials["top1"] = [90.0, 95.0, 95.0, 99.0, 99.5]
+    trials["val_top1"] = [90.0, 95.0, 95.0, 99.0, 99.5]
     trials["feasible"] = [True, True, True, False, True]
     trials.loc[4, "state"] = "diverged"
     assert pick(spec, trials.sort_values("trial", ascending=False), "best")["trial"] == 1
@@ -237,7 +237,8 @@ def test_the_card_has_exact_numbers_and_the_sweeps_own(untrained: Path) -> None:
     row = sqz.load_results(SR).query("trial == 1").iloc[0]
     assert (
         f"top-1 {row['top1']:.2f}% (95% interval {row['top1_ci_low']:.2f} to "
-        f"{row['top1_ci_high']:.2f}, t over 3 seeds): a proxy, not ImageNet: fashion at 32x32"
+        f"{row['top1_ci_high']:.2f} over 3 seeds "
+        "and the test images): a proxy, not ImageNet: fashion at 32x32"
     ) in card
     speeds = sqz.load_results(SR, "throughput").query("trial == 1")
     assert len(speeds) == 2

@@ -13,6 +13,7 @@ from scipy import stats
 
 import sqzexplore as sqz
 from helpers.sweeps import run
+from sqzexplore.analysis.accuracy import trainings
 from sqzexplore.analysis.front import front_probability
 from sqzexplore.analysis.ranking import budget_ranking
 from sqzexplore.analysis.validation import largest_budget
@@ -22,7 +23,6 @@ from sqzexplore.errors import UserError
 from sqzexplore.evaluation import rows, tasks
 from sqzexplore.results.folder import load_results
 from sqzexplore.results.remarks import training_remarks
-from sqzexplore.results.tables import right_images
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.train import accuracy, loop
 
@@ -192,10 +192,10 @@ def test_which_images_were_right(tmp_path: Path) -> None:
             pixels = ((part.images.float() - data.mean) / data.std).permute(0, 3, 1, 2)
             with torch.no_grad():
                 expected = (net.eval()(pixels).argmax(1) == part.labels).numpy()
-            row = images.query(f"trial == {trial} and seed == 1 and split == {split!r}").iloc[0]
-            assert row["epochs"] == 1
-            assert np.array_equal(right_images(row, len(part)), expected)
             column = "top1" if split == "test" else "val_top1"
+            once = seeds[seeds["epochs"] == 1]
+            runs = trainings(once, images, column)[once["sweep"].iloc[0], trial]
+            assert np.array_equal(runs.of([1]).right, expected[None])
             top1 = seeds.query(f"trial == {trial} and seed == 1")[column].item()
             assert 100 * expected.mean() == pytest.approx(top1)
 

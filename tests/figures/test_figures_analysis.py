@@ -46,8 +46,11 @@ def sweep(seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows["train_params"] = (rows["squeeze_ratio"] * 8e5).astype(int) + rows["trial"]
     rows["train_size_mb"] = rows["train_params"] * 4e-6
     rows["top1"] = values.mean(axis=1)
+    rows["val_top1"] = rows["top1"] + 0.5
+    rows["state"] = "complete"
     runs = rows.loc[np.repeat(rows.index, seeds), ["sweep", "trial", "arch_id"]]
-    return rows, runs.assign(seed=list(range(seeds)) * 24, top1=values.ravel())
+    runs = runs.assign(seed=list(range(seeds)) * 24, top1=values.ravel())
+    return rows, runs.assign(val_top1=runs["top1"] + 0.5)
 
 
 SPEC = """\
@@ -60,7 +63,7 @@ measure: {accuracy: {data: digits, epochs: 1, seeds: 3}}
 def test_every_picture_that_the_data_allows(tmp_path: Path) -> None:
     trials, seeds = sweep()
     searched = parse_spec(SPEC + "search: {sampler: random, trials: 40}\n")
-    files, left_out = figures.write_analysis_figures(searched, trials, seeds, tmp_path)
+    files, left_out = figures.write_analysis_figures(searched, trials, seeds, None, tmp_path)
     names = ["front", "hypervolume", "population", "importance", "effects"]
     expected = {f"{name}{suffix}" for name in names for suffix in (".pdf", ".png")}
     assert {file.name for file in files} == expected
@@ -75,7 +78,7 @@ def test_every_picture_that_the_data_allows(tmp_path: Path) -> None:
 def test_what_is_left_out_and_why(tmp_path: Path) -> None:
     trials, _ = sweep()
     few = trials[trials["bypass"] == "none"]
-    files, left_out = figures.write_analysis_figures(parse_spec(SPEC), few, None, tmp_path)
+    files, left_out = figures.write_analysis_figures(parse_spec(SPEC), few, None, None, tmp_path)
     assert files == []
     assert left_out == [
         "front: top1 has no trainings to draw from",
@@ -100,17 +103,17 @@ def test_the_front_says_how_surely() -> None:
 
 def test_a_front_over_a_size_that_is_the_same_is_left_out(tmp_path: Path) -> None:
     trials, seeds = sweep()
-    flat = trials.assign(train_size_mb=1.0)
-    _, left_out = figures.write_analysis_figures(parse_spec(SPEC), flat, seeds, tmp_path)
+    flat = trials.assign(train_size_mb=1.0, train_params=1)
+    _, left_out = figures.write_analysis_figures(parse_spec(SPEC), flat, seeds, None, tmp_path)
     assert left_out[0] == "front: train_size_mb does not vary"
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_a_sweep_of_failures_draws_what_it_can(tmp_path: Path, keep: int) -> None:
     trials, seeds = sweep()
-    trials.loc[keep:, "top1"] = np.nan
+    trials.loc[keep:, ["top1", "val_top1"]] = np.nan
     searched = parse_spec(SPEC + "search: {sampler: random, trials: 40}\n")
-    files, left_out = figures.write_analysis_figures(searched, trials, seeds, tmp_path)
+    files, left_out = figures.write_analysis_figures(searched, trials, seeds, None, tmp_path)
     assert len(files) / 2 + len(left_out) == 5
     said = choices(searched, trials, seeds)
     assert bool(said) == (keep > 0), said
@@ -152,7 +155,7 @@ def test_too_many_populations() -> None:
 def test_the_table_answers_what_is_asked_first() -> None:
     trials, seeds = sweep()
     lines = choices(parse_spec(SPEC), trials, seeds)
-    assert lines[0].startswith("front (least train_params, most top1; probability by bootstrap")
+    assert lines[0].startswith("front (least train_params, most val_top1; probability over")
     assert any(line.startswith("knee of the front: trial ") for line in lines)
     assert "within 1% of the best" in lines[2]
     broken = trials.assign(feasible=pd.array([False] + [None] * 23, dtype="boolean"))
@@ -160,8 +163,8 @@ def test_the_table_answers_what_is_asked_first() -> None:
     assert any("trial 0," in line for line in lines)
     single, once = sweep(seeds=1)
     lines = choices(parse_spec(SPEC), single, once)
-    assert lines[0].startswith("front (least train_params, most top1):")
-    assert choices(parse_spec(SPEC), trials.assign(top1=np.nan), seeds) == []
+    assert lines[0].startswith("front (least train_params, most val_top1):")
+    assert choices(parse_spec(SPEC), trials.assign(val_top1=np.nan), seeds) == []
 
 
 def draw_populations() -> mpl.figure.Figure:

@@ -493,12 +493,12 @@ def test_summary_statistics() -> None:
         {"seed": i, "top1": v, "top5": v, "val_top1": v, "diverged": False, "dead": False}
         for i, v in enumerate([90.0, 92.0, 94.0, 92.0])
     ]
-    row = rows.summarise(runs)
+    row = rows.summarise(runs, [None] * 4)
     assert row["top1"] == 92.0
     assert row["top1_sd"] == pytest.approx(1.632993, abs=1e-6)
     assert row["top1_ci_low"] == pytest.approx(92 - 3.182446 * 1.632993 / 2, abs=1e-5)
     assert row["top1_ci_high"] == pytest.approx(92 + 3.182446 * 1.632993 / 2, abs=1e-5)
-    alone = rows.summarise(runs[:1])
+    alone = rows.summarise(runs[:1], [None])
     assert math.isnan(alone["top1_sd"])
     assert math.isnan(alone["top1_ci_low"])
 

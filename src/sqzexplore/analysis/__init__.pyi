@@ -1,6 +1,12 @@
+from .accuracy import Estimate as Estimate
+from .accuracy import Trainings as Trainings
+from .accuracy import accuracy_interval as accuracy_interval
+from .accuracy import contrast as contrast
+from .accuracy import difference as difference
+from .accuracy import mean_accuracy as mean_accuracy
+from .accuracy import trainings as trainings
 from .comparison import Difference as Difference
 from .comparison import compare as compare
-from .comparison import welch as welch
 from .effects import importance as importance
 from .effects import interaction as interaction
 from .effects import main_effects as main_effects
@@ -8,9 +14,10 @@ from .effects import partial_dependence as partial_dependence
 from .front import front_probability as front_probability
 from .front import hypervolume_curve as hypervolume_curve
 from .front import knee as knee
+from .front import log_scale as log_scale
 from .front import nondominated as nondominated
 from .front import pareto_front as pareto_front
-from .front import smallest_indistinguishable as smallest_indistinguishable
+from .front import smallest_not_worse as smallest_not_worse
 from .front import smallest_within as smallest_within
 from .populations import Comparison as Comparison
 from .populations import compare_populations as compare_populations
@@ -22,3 +29,6 @@ from .ranking import early_ranking as early_ranking
 from .ranking import rank_correlation as rank_correlation
 from .validation import largest_budget as largest_budget
 from .validation import varying as varying
+from .verdicts import Verdict as Verdict
+from .verdicts import holm as holm
+from .verdicts import verdicts as verdicts

@@ -9,37 +9,56 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from .comparison import welch
-from .validation import largest_budget, numbers, objectives, require_columns, require_rows, signs
-
-#: Columns of `trials` that are means over the trainings in `seeds`.
-SEEDED = ("top1", "top5", "val_top1")
+from ..errors import UserError, shown
+from ..network.architecture import FIELDS
+from ..network.columns import architecture_at
+from ..network.frames import columns_of_frame
+from ..network.sharing import shares_initial_weights
+from .accuracy import SEEDED, Trainings, answers_variance, difference, trainings
+from .validation import numbers, objectives, require_alike, require_columns, require_rows, signs
 
 
 def pareto_front(
-    frame: pd.DataFrame, minimize: Sequence[str] = (), maximize: Sequence[str] = ()
+    frame: pd.DataFrame,
+    minimize: Sequence[str] = (),
+    maximize: Sequence[str] = (),
+    by: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The rows that no other row dominates, in their order.
 
     A row dominates another if it is as good in every column and better in one. Of equal rows all
-    are kept; rows with a missing value are never on the front.
+    are kept; rows with a missing value are never on the front. Only like is compared with like:
+    accuracies on one data set at one budget, speeds on one device at one setting.
 
     Args:
         frame: any table, such as `load_results` gives.
         minimize: columns of which less is better.
         maximize: columns of which more is better.
+        by: columns of which each combination of values has a front of its own; what these do not
+            keep apart is then compared as the caller wants it.
 
     Raises:
-        UserError: no column, or one that the table does not have.
+        UserError: no column, one that the table does not have, or, without `by`, rows that cannot
+            be compared; the message names the column in which they differ.
 
     Example:
         >>> table = pd.DataFrame({"params": [1, 2, 3], "top1": [50.0, 49.0, 60.0]})
         >>> pareto_front(table, minimize=["params"], maximize=["top1"])["params"].tolist()
         [1, 3]
     """
-    known, values = objectives("pareto_front", frame, minimize, maximize)
-    return frame.iloc[known[nondominated(values)]]
+    caller = "pareto_front"
+    if isinstance(by, str):
+        raise UserError(f"{caller}: by: found {shown(by)}, expected a list of columns")
+    require_columns(caller, frame, by)
+    known, values = objectives(caller, frame, minimize, maximize, alike=not by)
+    if not by:
+        return frame.iloc[known[nondominated(values)]]
+    keep = np.zeros(len(known), dtype=bool)
+    groups = frame.iloc[known].groupby(list(by), dropna=False, observed=True).ngroup()
+    for group in range(int(groups.max()) + 1 if len(groups) else 0):
+        places = np.flatnonzero(groups.to_numpy() == group)
+        keep[places] = nondominated(values[places])
+    return frame.iloc[known[keep]]
 
 
 def nondominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -55,28 +74,30 @@ def front_probability(
     seeds: pd.DataFrame,
     minimize: Sequence[str] = (),
     maximize: Sequence[str] = (),
+    images: pd.DataFrame | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How surely each architecture is on the Pareto front, by bootstrap over its trainings.
+    """How surely each architecture is on the Pareto front, and at its knee, given its trainings.
 
-    In each resample the mean of every architecture's accuracy is drawn anew, from n - 1 of its n
-    trainings with replacement: so the variance of the mean is s^2 / n, as it should be, and not the
-    (n - 1) / n of it that n draws would give, which with three seeds is a third too little (Rao
-    and Wu, JASA 83, 1988). What has no rows in `seeds` (costs, throughput) stays as it is. The
-    probability speaks of the randomness of training alone.
+    In each resample the mean accuracies are drawn anew (`draw_means`): from Student's t over the
+    seeds, and from the images where it is known which were right. What has no rows in `seeds`
+    (costs, throughput) stays as it is.
 
     Args:
         trials: one row an architecture; those without a value are left out.
         seeds: one row a training, of the same sweeps.
         minimize: columns of which less is better.
         maximize: columns of which more is better.
-        resamples: of the trainings; a probability's standard error is 0.5 / sqrt of it at most.
+        images: the table `images` of the same sweeps; None: the probability speaks of the
+            randomness of training alone.
+        resamples: a probability's standard error is 0.5 / sqrt of it at most.
         seed: of the resampling.
 
     Returns:
-        The rows of `trials` that have every objective, with the columns `on_front` (as measured)
-        and `front_probability`.
+        The rows of `trials` that have every objective, with the columns `on_front` (as measured),
+        `front_probability` and, of two objectives, `knee_probability` (on the scales that
+        `log_scale` gives).
 
     Raises:
         UserError: no column, an unknown one, no row with every objective, or an architecture with a
@@ -87,15 +108,97 @@ def front_probability(
     require_rows(caller, len(known), 1, "architectures with every objective")
     rows = trials.iloc[known]
     names = [*minimize, *maximize]
+    sign = signs(minimize, maximize)
     generator = np.random.default_rng(seed)
     drawn = np.repeat(values[None], resamples, axis=0)
-    for column, (name, sign) in enumerate(zip(names, signs(minimize, maximize), strict=True)):
+    for column, name in enumerate(names):
         if name in SEEDED:
-            for place, runs in enumerate(_trainings(caller, rows, seeds, name)):
-                picks = generator.integers(0, len(runs), (resamples, len(runs) - 1))
-                drawn[:, place, column] = sign * runs[picks].mean(axis=1)
-    hits = np.array([nondominated(values) for values in drawn]).reshape(resamples, len(rows))
-    return rows.assign(on_front=nondominated(values), front_probability=hits.mean(axis=0))
+            runs = trainings_of(caller, rows, seeds, images, name)
+            drawn[..., column] = sign[column] * draw_means(
+                runs, sharing_groups(rows), resamples, generator
+            )
+    fronts = np.array([nondominated(each) for each in drawn]).reshape(resamples, len(rows))
+    found = rows.assign(on_front=nondominated(values), front_probability=fronts.mean(axis=0))
+    if len(names) == 2:
+        logs = [log_scale(rows[name].to_numpy(dtype=float)) for name in names]
+        knees = [_knee(_scaled(each, sign, logs)) for each in drawn]
+        counts = np.bincount([place for place in knees if place is not None], minlength=len(rows))
+        found["knee_probability"] = counts / resamples
+    return found
+
+
+def draw_means(
+    runs: Sequence[Trainings],
+    groups: Sequence[int],
+    resamples: int,
+    generator: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Mean accuracies of architectures as other seeds and images might have given them.
+
+    Seeds: Student's t about each mean; one draw for the architectures of a group, whose seeds are
+    compared one by one. Images: a normal draw with the covariance of the architectures' answers,
+    image by image, less what of single answers the seeds already hold.
+
+    Args:
+        runs: the trainings of A architectures.
+        groups: of each, the number of the group of those that share initial weights.
+        resamples: how many (R).
+        generator: of the draws.
+
+    Returns:
+        R x A means, %.
+    """
+    drawn = np.tile([one.mean for one in runs], (resamples, 1))
+    for group in set(groups):
+        members = [place for place, one in enumerate(groups) if one == group]
+        common = sorted(set.intersection(*(set(runs[place].seeds) for place in members)))
+        if len(common) < 2 or any(len(runs[p].seeds) != len(common) for p in members):
+            shifts = [
+                (place, _student(runs[place].values[:, None], resamples, generator))
+                for place in members
+            ]
+        else:
+            values = np.stack([runs[place].of(common).values for place in members], axis=1)
+            shifted = _student(values, resamples, generator)
+            shifts = [(p, shifted[:, [column]]) for column, p in enumerate(members)]
+        for place, shift in shifts:
+            drawn[:, place] += shift[:, 0]
+    rights = [one.right for one in runs if one.right is not None]
+    if len(rights) == len(runs) and len({right.shape[1] for right in rights}) == 1:
+        answers = np.stack([right.mean(axis=0) for right in rights])  # A x N
+        covariance = np.atleast_2d(np.cov(answers)) / answers.shape[1]
+        covariance -= np.diag([answers_variance(right) for right in rights])
+        weights, vectors = np.linalg.eigh(1e4 * covariance)
+        root = vectors * np.sqrt(np.clip(weights, 0, None))
+        drawn += generator.normal(size=(resamples, len(runs))) @ root.T
+    return drawn
+
+
+def _student(
+    values: NDArray[np.float64], resamples: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """R draws of Student's t with the covariance of the means of S seeds x A architectures."""
+    seeds = len(values)
+    deviations = (values - values.mean(axis=0)) / np.sqrt(seeds * (seeds - 1))
+    normal = generator.normal(size=(resamples, seeds))
+    scale = np.sqrt((seeds - 1) / generator.chisquare(seeds - 1, size=(resamples, 1)))
+    return (normal @ deviations) * scale
+
+
+def sharing_groups(rows: pd.DataFrame) -> list[int]:
+    """The number, for each architecture of a table, of the group of those to which one seed gives
+    the same initial weights (`network.sharing`); each alone where the table lacks the fields."""
+    if not {"sweep", *FIELDS} <= set(rows):
+        return list(range(len(rows)))
+    columns = columns_of_frame(rows)
+    sweeps = rows["sweep"].tolist()
+    networks = [architecture_at(columns, place) for place in range(len(rows))]
+    heads: list[int] = []
+    for place, network in enumerate(networks):
+        before = [head for head in dict.fromkeys(heads) if sweeps[head] == sweeps[place]]
+        same = (h for h in before if shares_initial_weights(networks[h], network))
+        heads.append(next(same, place))
+    return heads
 
 
 def hypervolume_curve(
@@ -150,31 +253,73 @@ def hypervolume_curve(
 
 
 def knee(
-    frame: pd.DataFrame, minimize: Sequence[str] = (), maximize: Sequence[str] = ()
+    frame: pd.DataFrame,
+    minimize: Sequence[str] = (),
+    maximize: Sequence[str] = (),
+    log: Sequence[str] | None = None,
 ) -> pd.Series:
     """The row at the knee of a front of two objectives: past it, more of one costs much of the
     other.
 
     Both objectives are scaled to [0, 1] between the ends of the front; the knee is the point of the
     front farthest from the line between the ends, on the side of the ideal point (Das, Structural
-    Optimization 18, 1999). A column in logarithms moves it: it is of the scale it is looked at.
+    Optimization 18, 1999).
+
+    Args:
+        frame: one row an architecture.
+        minimize: columns of which less is better.
+        maximize: columns of which more is better.
+        log: columns that are taken in logarithms; None: those that figures draw so (`log_scale`).
 
     Raises:
         UserError: not two objectives, an unknown column, fewer than 3 points on the front, or none
             beyond the line.
     """
-    if len(minimize) + len(maximize) != 2:
-        raise UserError(f"knee: found {len(minimize) + len(maximize)} objectives, expected 2")
+    names = [*minimize, *maximize]
+    if len(names) != 2:
+        raise UserError(f"knee: found {len(names)} objectives, expected 2")
+    require_columns("knee", frame, log or ())
     known, values = objectives("knee", frame, minimize, maximize)
     places = np.flatnonzero(nondominated(values))
-    points = values[places]
-    require_rows("knee", len(np.unique(points, axis=0)), 3, "points on the Pareto front")
-    low, high = points.min(axis=0), points.max(axis=0)
-    scaled = (points - low) / (high - low)
-    beyond = 1 - scaled.sum(axis=1)  # the ends are (0, 1) and (1, 0); the ideal is (0, 0)
-    if beyond.max() <= 1e-12:
+    require_rows("knee", len(np.unique(values[places], axis=0)), 3, "points on the Pareto front")
+    sign = signs(minimize, maximize)
+    logs = [
+        log_scale(column * s) if log is None else name in log
+        for name, column, s in zip(names, values.T, sign, strict=True)
+    ]
+    place = _knee(_scaled(values, sign, logs))
+    if place is None:
         raise UserError("knee: found no point of the front beyond the line between its ends")
-    return frame.iloc[known[places[beyond.argmax()]]]
+    return frame.iloc[known[place]]
+
+
+def log_scale(values: NDArray[np.float64]) -> bool:
+    """Whether an axis is drawn in logarithms: it spans more than a decade of positive numbers."""
+    known = values[~np.isnan(values)]
+    return bool(len(known) and known.min() > 0 and known.max() > 10 * known.min())
+
+
+def _scaled(
+    values: NDArray[np.float64], sign: NDArray[np.float64], logs: Sequence[bool]
+) -> NDArray[np.float64]:
+    """Objectives, of which less is better, with some in logarithms."""
+    scaled = values.copy()
+    for column, log in enumerate(logs):
+        if log:
+            positive = values[:, column] * sign[column]
+            scaled[:, column] = sign[column] * np.log(np.maximum(positive, np.finfo(float).tiny))
+    return scaled
+
+
+def _knee(values: NDArray[np.float64]) -> int | None:
+    """The row at the knee of two objectives of which less is better; None if there is none."""
+    places = np.flatnonzero(nondominated(values))
+    points = values[places]
+    low, high = points.min(axis=0), points.max(axis=0)
+    if not (high > low).all():
+        return None
+    beyond = 1 - ((points - low) / (high - low)).sum(axis=1)  # ends (0, 1), (1, 0); ideal (0, 0)
+    return int(places[beyond.argmax()]) if beyond.max() > 1e-12 else None
 
 
 def smallest_within(
@@ -183,7 +328,7 @@ def smallest_within(
     """The row of least `size` whose `quality` is at most `percent` % of the best below the best.
 
     Relative: within 1% of 80% is 79.2%. It takes the means at their word; with seeds,
-    `smallest_indistinguishable` does not.
+    `smallest_not_worse` does not.
 
     Raises:
         UserError: an unknown column, a percentage below 0 or above 100, or no row with both values.
@@ -193,52 +338,86 @@ def smallest_within(
         raise UserError(f"{caller}: percent: found {percent}, expected 0 to 100")
     sizes, qualities = numbers(caller, frame, size), numbers(caller, frame, quality)
     known = np.flatnonzero(~np.isnan(sizes + qualities))
+    require_alike(caller, frame.iloc[known], [size, quality])
     require_rows(caller, len(known), 1, "rows with both values")
     good = known[qualities[known] >= qualities[known].max() * (1 - percent / 100)]
     return frame.iloc[good[np.lexsort((-qualities[good], sizes[good]))[0]]]
 
 
-def smallest_indistinguishable(
-    trials: pd.DataFrame, seeds: pd.DataFrame, size: str, quality: str = "top1"
+def smallest_not_worse(
+    trials: pd.DataFrame,
+    seeds: pd.DataFrame,
+    size: str,
+    quality: str = "top1",
+    points: float = 1.0,
+    images: pd.DataFrame | None = None,
 ) -> pd.Series:
-    """The architecture of least `size` (of equal ones the best) that the trainings do not tell
-    from the best.
+    """The architecture of least `size` (of equal ones the best) that is shown to be at most
+    `points` points worse than the best.
 
-    Its difference to the best has a 95% Welch interval over the seeds (`pairs.welch`) that holds 0.
-    With few seeds that is said of many: see the interval. The best is chosen by the same numbers,
-    and each architecture is compared without correction for their number.
+    Non-inferiority: the one-sided 95% upper bound of the best's lead over it, over seeds and
+    images, is below the margin. Few seeds make the bound wide and the choice larger, never smaller.
+    The best is chosen by the same numbers, and each architecture is compared without correction for
+    their number.
+
+    Args:
+        trials: one row an architecture.
+        seeds: one row a training, of the same sweeps.
+        size: a column of which less is better.
+        quality: `top1`, `val_top1` or `top5`.
+        points: the margin, in points of accuracy.
+        images: the table `images` of the same; None: the bound speaks of seeds alone.
 
     Raises:
-        UserError: an unknown column, no row with both values, or one with a single training.
+        UserError: an unknown column, a margin of 0 or less, no row with both values, or one with a
+            single training.
     """
-    caller = "smallest_indistinguishable"
+    caller = "smallest_not_worse"
     sizes, qualities = numbers(caller, trials, size), numbers(caller, trials, quality)
     if quality not in SEEDED:
         raise UserError(f"{caller}: quality: found {quality}, expected {', '.join(SEEDED)}")
+    if not points > 0:
+        raise UserError(f"{caller}: points: found {points}, expected above 0")
     known = np.flatnonzero(~np.isnan(sizes + qualities))
     rows = trials.iloc[known[np.lexsort((-qualities[known], sizes[known]))]]
+    require_alike(caller, rows, [size, quality])
     require_rows(caller, len(rows), 1, "architectures with both values")
-    runs = _trainings(caller, rows, seeds, quality)
-    best = runs[int(rows[quality].to_numpy(dtype=float).argmax())]
-    same = [one is best or welch(best, one).low <= 0 for one in runs]
-    return rows.iloc[same.index(True)]
+    runs = trainings_of(caller, rows, seeds, images, quality)
+    return rows.iloc[not_worse(runs, sharing_groups(rows), points).index(True)]
 
 
-def _trainings(
-    caller: str, rows: pd.DataFrame, seeds: pd.DataFrame, name: str
-) -> list[NDArray[np.float64]]:
-    """The values of `name` of the trainings of each row, in the order of the rows."""
-    keys = ["sweep", "arch_id"]
-    require_columns(caller, rows, keys)
-    require_columns(caller, seeds, [*keys, name])
-    groups = dict(iter(largest_budget(seeds).dropna(subset=[name]).groupby(keys)[name]))
+def not_worse(runs: Sequence[Trainings], groups: Sequence[int], points: float) -> list[bool]:
+    """Which architectures are shown to be at most `points` worse than the one of the best mean."""
+    best = max(range(len(runs)), key=lambda place: runs[place].mean)
+    return [
+        place == best
+        or difference(runs[best], one, groups[best] == groups[place]).p_below(points) < 0.05
+        for place, one in enumerate(runs)
+    ]
+
+
+def trainings_of(
+    caller: str,
+    rows: pd.DataFrame,
+    seeds: pd.DataFrame,
+    images: pd.DataFrame | None,
+    name: str,
+) -> list[Trainings]:
+    """The trainings of each row of `trials`, in their order.
+
+    Raises:
+        UserError: a row with fewer than 2, or tables without the columns that name them.
+    """
+    require_columns(caller, rows, ["sweep", "trial"])
+    groups = trainings(seeds, images, name)
     found = []
-    for key in rows[keys].itertuples(index=False, name=None):
-        values = groups[key].to_numpy(dtype=float) if key in groups else np.empty(0)
-        if len(values) < 2:
+    for sweep, trial in rows[["sweep", "trial"]].itertuples(index=False, name=None):
+        runs = groups.get((sweep, int(trial)))
+        if runs is None or len(runs.seeds) < 2:
+            count = 0 if runs is None else len(runs.seeds)
             raise UserError(
-                f"{caller}: architecture {key[1]} of {key[0]}: found {len(values)} trainings with "
-                f"{name}, expected at least 2"
+                f"{caller}: trial {trial} of {sweep}: found {count} trainings with {name}, "
+                "expected at least 2"
             )
-        found.append(values)
+        found.append(runs)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,55 +12,101 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .validation import largest_budget, numbers, require_rows
+from .validation import largest_budget, numbers, require_alike, require_rows
+
+#: Up to so many rows the p-value is exact, over all orders.
+_MOST_PERMUTED = 8
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of two columns.
+
+    `low`, `high`: its 95% interval, missing where the order is perfect: there every resample is
+    perfect too, and the bootstrap has no width to give. `p_value`: two-sided, of no association.
+    `rows`: how many there were.
+    """
+
+    spearman: float
+    low: float
+    high: float
+    p_value: float
+    rows: int
+
+    def __str__(self) -> str:
+        """In words: the correlation, its interval or p-value, the number of rows."""
+        known = not math.isnan(self.low)
+        p = f"p = {self.p_value:.2g}" if self.p_value >= 0.001 else "p < 0.001"
+        sure = f"{self.low:.2f} to {self.high:.2f}" if known else p
+        return f"{self.spearman:.2f} ({sure}), n = {self.rows}"
 
 
 def rank_correlation(
     x: NDArray[np.float64], y: NDArray[np.float64], resamples: int = 2000, seed: int = 0
-) -> tuple[float, float, float] | None:
-    """Spearman's rank correlation and its 95% percentile bootstrap interval (Efron, 1979).
+) -> Correlation | None:
+    """Spearman's rank correlation, its 95% percentile bootstrap interval (Efron, 1979), and the
+    p-value of no association: over all orders of up to 8 rows, of Student's t above.
 
     Args:
         x: one number a row.
         y: the other.
-        resamples: of the rows, with replacement.
+        resamples: of the rows, with replacement; those in which one side is constant are left out.
         seed: of the resampling.
 
     Returns:
-        The correlation and the ends of its interval; None below 4 rows, or where x or y is
-        constant. Resamples in which one is constant are left out. Of a perfect order every
-        resample is one too, and the interval is a point: say the number of rows beside it.
+        None below 4 rows, or where x or y is constant.
     """
     if len(x) < 4 or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
         return None
     drawn = np.random.default_rng(seed).integers(0, len(x), (resamples, len(x)))
     low, high = np.nanpercentile(_spearman(x[drawn], y[drawn]), [2.5, 97.5])
-    return float(_spearman(x, y)), float(low), float(high)
+    found = float(_spearman(x, y))
+    if abs(found) > 1 - 1e-12:
+        low = high = math.nan
+    return Correlation(found, float(low), float(high), _p_of_no_association(x, y, found), len(x))
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's rank correlation of two columns, its 95% interval, and over how many rows."""
+def _p_of_no_association(x: NDArray[np.float64], y: NDArray[np.float64], spearman: float) -> float:
+    """Two-sided: the share of all orders of y that are as far from 0, or Student's t."""
+    if len(x) <= _MOST_PERMUTED:
+        orders = np.array(list(itertools.permutations(range(len(y)))))
+        return float((np.abs(_spearman(x, y[orders])) >= abs(spearman) - 1e-12).mean())
+    from scipy import special
 
-    spearman: float
-    low: float
-    high: float
-    rows: int
+    freedom = len(x) - 2
+    if abs(spearman) > 1 - 1e-12:
+        return 0.0
+    t = spearman * math.sqrt(freedom / (1 - spearman**2))
+    return 2 * float(special.stdtr(freedom, -abs(t)))
 
 
 def correlation(frame: pd.DataFrame, x: str, y: str) -> Correlation:
-    """The rank correlation of any two columns over the rows that have both (`rank_correlation`).
+    """The rank correlation of any two columns over the distinct networks that have both.
+
+    Rows that are one network (`net_id`), measured once or again, count once, with their mean.
 
     Raises:
-        UserError: an unknown column, fewer than 4 rows, or a column with one value only.
+        UserError: an unknown column, fewer than 4 networks, a column with one value only, or rows
+            that cannot be compared.
     """
-    both = np.stack([numbers("correlation", frame, name) for name in (x, y)])
-    both = both[:, ~np.isnan(both).any(axis=0)]
-    require_rows("correlation", both.shape[1], 4, "rows with both values")
-    found = rank_correlation(*both)
+    caller = "correlation"
+    both = pd.DataFrame({name: numbers(caller, frame, name) for name in (x, y)}, frame.index)
+    known = both.notna().all(axis=1)
+    require_alike(caller, frame[known.to_numpy()], [x, y])
+    both = distinct(both[known.to_numpy()], frame[known.to_numpy()])
+    require_rows(caller, len(both), 4, "networks with both values")
+    found = rank_correlation(both[x].to_numpy(), both[y].to_numpy())
     if found is None:
-        raise UserError(f"correlation: {x} and {y}: found one value only, expected several")
-    return Correlation(*found, both.shape[1])
+        raise UserError(f"{caller}: {x} and {y}: found one value only, expected several")
+    return found
+
+
+def distinct(values: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `values`, numbers of the rows of `frame`, a row a network: their mean where
+    several are one (`net_id`); as they are where the table does not say."""
+    if "net_id" not in frame or frame["net_id"].isna().any():
+        return values
+    return values.groupby(frame["net_id"].to_numpy(dtype=str), sort=False).mean()
 
 
 def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +140,8 @@ def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     epochs = int(history["epoch"].max())
     for epoch in range(1, epochs + 1):
         known = early[epoch].to_numpy(dtype=float)
-        spearman, low, high = rank_correlation(known, target) or (math.nan,) * 3
+        found = rank_correlation(known, target)
+        spearman, low, high = (found.spearman, found.low, found.high) if found else (math.nan,) * 3
         rows.append(
             {
                 "epoch": epoch,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError, nearest, shown
 from ..network.architecture import KEYS
+from ..schema import COST, RUN, SPEED
 
 
 def require_columns(caller: str, frame: pd.DataFrame, names: Iterable[str]) -> None:
@@ -36,14 +37,56 @@ def largest_budget(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["epochs"].isna() | (rows["epochs"] == largest)]
 
 
+#: What must be equal where two accuracies are compared, and where two speeds or costs are.
+_OF_ACCURACY = (
+    *("data", "data_sha256", "epochs", "recipe", "precision"),
+    *("proxy", "train_input_size"),
+)
+_OF_SPEED = (
+    *(name for name, column in SPEED.items() if column.is_setting),
+    *("input_size", "device_name", "threads"),
+)
+#: Costs that do not depend on the size of the image.
+_SIZELESS = ("params", "size_mb")
+
+
+def require_alike(caller: str, rows: pd.DataFrame, names: Iterable[str]) -> None:
+    """Raise `UserError` where the numbers of `names` in `rows` cannot be compared: accuracies on
+    other data or of another budget or proxy, speeds of another device or setting, costs at another
+    size of image."""
+    settings: dict[str, None] = {}
+    for name in names:
+        if name in RUN:
+            settings |= dict.fromkeys(_OF_ACCURACY)
+        elif name in SPEED:
+            settings |= dict.fromkeys(_OF_SPEED)
+        elif name in COST and name not in _SIZELESS:
+            settings["input_size"] = None
+        elif (of := name.removeprefix("train_")) in COST and of not in _SIZELESS:
+            settings["train_input_size"] = None
+    for setting in settings:
+        values = rows[setting].dropna().unique().tolist() if setting in rows else []
+        if len(values) > 1:
+            raise UserError(
+                f"{caller}: {', '.join(names)}: found rows of different {setting} "
+                f"({', '.join(map(shown, values[:3]))}{', ...' if len(values) > 3 else ''}), "
+                f"expected those of one: choose rows, or say by=[{setting!r}] where it is taken"
+            )
+
+
 def objectives(
-    caller: str, frame: pd.DataFrame, minimize: Sequence[str], maximize: Sequence[str]
+    caller: str,
+    frame: pd.DataFrame,
+    minimize: Sequence[str],
+    maximize: Sequence[str],
+    alike: bool = True,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """The numbers of the rows that have every objective, and these (rows x objectives), of which
     less is always better.
 
     Raises:
-        UserError: no objective, or one that is no column or no number.
+        UserError: no objective, one that is no column or no number, or, with `alike`, rows that
+            cannot be compared (`require_alike`).
     """
     names = [*minimize, *maximize]
     if not names:
@@ -51,6 +94,8 @@ def objectives(
     require_columns(caller, frame, names)
     values = np.stack([numbers(caller, frame, name) for name in names], axis=1)
     known = np.flatnonzero(~np.isnan(values).any(axis=1))
+    if alike:
+        require_alike(caller, frame.iloc[known], names)
     return known, values[known] * signs(minimize, maximize)
 
 

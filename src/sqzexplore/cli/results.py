@@ -16,6 +16,7 @@ from .app import Folder, Json, Storage, app, err, out, silence_optuna
 @app.command()
 def results(folder: Folder, as_json: Json = False) -> None:
     """Print the table of a sweep."""
+    from ..results.claims import claim_lines
     from ..results.completeness import completeness
     from ..results.folder import ResultFolder, load_results
     from ..results.selection import choices
@@ -26,9 +27,12 @@ def results(folder: Folder, as_json: Json = False) -> None:
         print(rows.to_json(orient="records", indent=2))
         return
     spec = ResultFolder(folder).spec()
-    seeds = ResultFolder(folder).table("seeds")
+    seeds, images = (ResultFolder(folder).table(name) for name in ("seeds", "images"))
     print_results(out, rows, spec, seeds)
-    for line in [*choices(spec, rows, seeds), f"in the table: {completeness(folder)}"]:
+    claims = ResultFolder(folder).table("claims")
+    said = [] if claims is None else claim_lines(claims)
+    said += [*choices(spec, rows, seeds, images), f"in the table: {completeness(folder)}"]
+    for line in said:
         out.print(line, highlight=False, markup=False)
     print_files(folder, sorted(ResultFolder(folder).figures.glob("*.p*")))
 

@@ -199,8 +199,8 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
         lines.append(
             f"top-1: a proxy, not ImageNet: {', '.join(names)} at "
             f"{accuracy.image_size}x{accuracy.image_size}, test split, "
-            f"{accuracy.budgets[-1]} epochs, mean of {accuracy.seeds} seeds, t-interval over seeds"
-            + (f"; trained with {proxy}" if proxy else "")
+            f"{accuracy.budgets[-1]} epochs, mean of {accuracy.seeds} seeds, "
+            "95% interval over seeds and test images" + (f"; trained with {proxy}" if proxy else "")
         )
     measured = trials.dropna(subset=["images_per_s"])
     columns = ["device", "device_name", "batch", "dtype", "threads", "torch_version"]

@@ -23,6 +23,7 @@ from ..network.columns import architecture_at
 from ..network.frames import columns_of_frame
 from ..network.module import SqueezeNet, build
 from ..results.folder import ResultFolder, load_results
+from ..results.selection import goals
 from ..results.selection import pick as pick_trial
 from ..spec.models import Spec
 from ..train import checkpoint as checkpoint_
@@ -85,7 +86,7 @@ def export(
     """
     to = Path(to)
     check_ready(to)
-    spec, row, own = _chosen(folder, pick)
+    spec, trials, row, own = _chosen(folder, pick)
     trial = int(row["trial"])
     if checkpoint is None:
         net, notes = _untrained(own), None
@@ -95,6 +96,7 @@ def export(
         spec=spec,
         row=row,
         pick=str(pick),
+        goals=[name for side in goals(spec, trials) for name in side],
         throughput=_throughput(Path(folder), trial),
         own=own,
         exported=net.architecture,
@@ -139,7 +141,7 @@ def train_picked(
         UserError: the sweep measures no accuracy, its data are not there, or `into` holds another
             training.
     """
-    spec, _, own = _chosen(folder, pick)
+    spec, _, _, own = _chosen(folder, pick)
     accuracy = spec.measure.accuracy
     if accuracy is None:
         raise UserError(
@@ -181,12 +183,14 @@ def _written(folder: Path) -> list[Path]:
 # --- which network -----------------------------------------------------------------------------
 
 
-def _chosen(folder: str | Path, pick: str | int) -> tuple[Spec, pd.Series, Architecture]:
-    """The sweep in `folder`, the row of the trial picked, and its architecture."""
+def _chosen(
+    folder: str | Path, pick: str | int
+) -> tuple[Spec, pd.DataFrame, pd.Series, Architecture]:
+    """The sweep in `folder`, its trials, the row of the one picked, and its architecture."""
     trials = load_results(folder)
     spec = ResultFolder(folder).spec()
     row = pick_trial(spec, trials, pick)
-    return spec, row, architecture_at(columns_of_frame(trials.loc[[row.name]]), 0)
+    return spec, trials, row, architecture_at(columns_of_frame(trials.loc[[row.name]]), 0)
 
 
 def _throughput(folder: Path, trial: int) -> pd.DataFrame:

@@ -19,7 +19,6 @@ from ..network.architecture import Architecture
 from ..network.cost import cost
 from ..network.frames import architecture_name, is_missing
 from ..network.presets import PRESETS
-from ..results.selection import goals
 from ..spec.models import Spec
 from .artifacts import ABSOLUTE, RELATIVE, Check
 
@@ -28,14 +27,15 @@ from .artifacts import ABSOLUTE, RELATIVE, Check
 class Card:
     """What is known of a network before its files are written.
 
-    `row`, `throughput`: the trial's, from the sweep's tables; `own`: the trial's architecture;
-    `exported`: that of the files; `notes`: of the checkpoint, None where the weights are random,
-    of `seed`; `input_size`: side of the images, pixels.
+    `row`, `throughput`: the trial's, from the sweep's tables; `goals`: what the front was of;
+    `own`: the trial's architecture; `exported`: that of the files; `notes`: of the checkpoint, None
+    where the weights are random, of `seed`; `input_size`: side of the images, pixels.
     """
 
     spec: Spec
     row: pd.Series
     pick: str
+    goals: Sequence[str]
     throughput: pd.DataFrame
     own: Architecture
     exported: Architecture
@@ -130,8 +130,8 @@ def _what(card: Card) -> str:
     spec, row = card.spec, card.row
     axes = [axis.field for axis in spec.design_space.axes]
     reasons = {
-        "knee": f"the knee of the front ({', '.join(g for side in goals(spec) for g in side)})",
-        "best": "the best top1",
+        "knee": f"the knee of the front ({', '.join(card.goals)})",
+        "best": "the best val_top1 (chosen on the validation split; the test split is reported)",
     }
     asked = reasons.get(card.pick, "picked by its number")
     lines = [
@@ -221,8 +221,8 @@ def _swept_accuracy(spec: Spec, row: pd.Series) -> str:
     interval = "one seed, no interval"
     if not is_missing(row["top1_ci_low"]):
         interval = (
-            f"95% interval {row['top1_ci_low']:.2f} to {row['top1_ci_high']:.2f}, t over "
-            f"{row['seeds']} seeds"
+            f"95% interval {row['top1_ci_low']:.2f} to {row['top1_ci_high']:.2f} over "
+            f"{row['seeds']} seeds and the test images"
         )
     changed = ", ".join(f"{name}={value}" for name, value in proxy.items())
     return (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from ..analysis.accuracy import Trainings, accuracy_interval
 from ..data.images import ImageData
 from ..network.architecture import Architecture
 from ..network.columns import columns_of
@@ -54,7 +55,12 @@ def summarise_runs(evaluation: Evaluation, spec: Spec) -> None:
     for run in runs:
         del run["stopped"]
     largest = [run for run in runs if run["epochs"] == budgets[-1]]
-    row |= summarise(largest)
+    right = {
+        image["seed"]: image["right"]
+        for image in evaluation.images
+        if image["epochs"] == budgets[-1] and image["split"] == "test"
+    }
+    row |= summarise(largest, [right.get(run["seed"]) for run in largest])
     row |= {"epochs": budgets[-1], "still_learning": still_learning(evaluation, budgets)}
     if row["diverged_seeds"]:
         row["state"] = "diverged"
@@ -62,13 +68,17 @@ def summarise_runs(evaluation: Evaluation, spec: Spec) -> None:
         row["state"] = "dead"
 
 
-def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The accuracy columns of a trial from its runs: mean, sd and 95% t-interval of the mean.
+def summarise(runs: list[dict[str, Any]], right: Sequence[str | None]) -> dict[str, Any]:
+    """The accuracy columns of a trial from its runs: mean, sd and 95% interval of the mean.
 
-    The interval speaks of the randomness of training alone (initial weights, order, dropout), on
-    one split of one data set. A diverged run has no accuracy and a dead one none worth the name,
-    and then neither has the mean: leaving it out would flatter the architecture. With one seed
-    there is no interval.
+    The interval speaks of other seeds (initial weights, order, dropout) and of other test images
+    (`analysis.accuracy_interval`), with one training split of one data set. A diverged run has no
+    accuracy and a dead one none worth the name, and then neither has the mean: leaving it out would
+    flatter the architecture. With one seed there is no interval.
+
+    Args:
+        runs: the trainings of one budget.
+        right: which test images each had right, packed.
     """
     top1 = np.array([run["top1"] for run in runs], dtype=float)
     dead = sum(run["dead"] for run in runs)
@@ -85,9 +95,8 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
     if len(runs) > 1 and np.isfinite(top1).all() and not dead:
         row["top1_sd"] = float(top1.std(ddof=1))
-        half = float(stats.t.ppf(0.975, len(runs) - 1)) * row["top1_sd"] / math.sqrt(len(runs))
-        row["top1_ci_low"] = max(0.0, row["top1"] - half)
-        row["top1_ci_high"] = min(100.0, row["top1"] + half)
+        trained = Trainings.of_packed([run["seed"] for run in runs], top1, right)
+        row["top1_ci_low"], row["top1_ci_high"] = accuracy_interval(trained)
     return row
 
 
@@ -151,6 +160,7 @@ def describe_row(architecture: Architecture, spec: Spec, data: ImageData | None)
             "data_sha256": data.sha256,
             "recipe": accuracy.recipe,
             "precision": accuracy.precision,
+            "proxy": accuracy.proxy_text,
             "epochs": accuracy.budgets[-1],
         }
     return row

@@ -21,7 +21,7 @@ from .. import analysis
 from ..analysis.front import SEEDED
 from ..errors import UserError
 from ..results.folder import ResultFolder
-from ..results.selection import goals
+from ..results.selection import chosen_by, cost_beside, goals
 from ..spec.models import Spec
 from .labels import axis_label, caption, scale_axis, write_labels
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, own_axes, panels, save
@@ -37,7 +37,12 @@ _MOST_AXES = 4
 
 
 def front(
-    trials: pd.DataFrame, seeds: pd.DataFrame, x: str, y: str, axes: Axes | None = None
+    trials: pd.DataFrame,
+    seeds: pd.DataFrame,
+    x: str,
+    y: str,
+    axes: Axes | None = None,
+    images: pd.DataFrame | None = None,
 ) -> Axes:
     """Column `y`, more of which is better, against `x`, less of which is: how surely each
     architecture is on the Pareto front (`analysis.front_probability`), by shade and in numbers.
@@ -48,11 +53,12 @@ def front(
         x: column of the horizontal axis.
         y: column of the vertical axis.
         axes: where to draw; new ones if None.
+        images: which images the trainings had right; None: seeds alone make the probability.
 
     Raises:
         UserError: as `front_probability` does.
     """
-    rows = analysis.front_probability(trials, seeds, [x], [y])
+    rows = analysis.front_probability(trials, seeds, [x], [y], images)
     axes = own_axes(axes)
     xs, ys = rows[x].to_numpy(dtype=float), rows[y].to_numpy(dtype=float)
     chance = rows["front_probability"].to_numpy(dtype=float)
@@ -261,7 +267,11 @@ def importances(
 
 
 def write_analysis_figures(
-    spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None, folder: Path
+    spec: Spec,
+    trials: pd.DataFrame,
+    seeds: pd.DataFrame | None,
+    images: pd.DataFrame | None,
+    folder: Path,
 ) -> tuple[list[Path], list[str]]:
     """The pictures that a sweep has the data for, as PDF and PNG under `folder`/figures.
 
@@ -269,15 +279,16 @@ def write_analysis_figures(
         spec: of the sweep.
         trials: its rows so far.
         seeds: its trainings so far; None if there is no such table.
+        images: which images those had right; None if there is no such table.
         folder: result folder.
 
     Returns:
         The files, and of each picture that was left out its name and why.
     """
-    least, most = goals(spec)
+    least, most = goals(spec, trials)
     if not most:
         return [], ["front, hypervolume, population, effects, importance: nothing is maximized"]
-    y = most[0]
+    y = next(name for name, goal in spec.objectives.items() if goal == "maximize")
 
     def draw_front(axes: Axes) -> Axes:
         if seeds is None or y not in SEEDED:
@@ -285,9 +296,10 @@ def write_analysis_figures(
         x = next((asked.x for asked in default_figures(spec) if asked.y == y), None)
         if x is None:
             raise UserError(f"no figure of the spec shows {y}")
+        x = cost_beside(x.removeprefix("train_"), trials, x.startswith("train_"))
         if trials[x].nunique() < 2:
             raise UserError(f"{x} does not vary")
-        return front(trials, seeds, x, y, axes)
+        return front(trials, seeds, x, chosen_by(y), axes, images)
 
     def draw_hypervolume(axes: Axes) -> Axes:
         if spec.search.sampler == "grid":

@@ -19,7 +19,8 @@ def draw_all(folder: Path) -> tuple[list[Path], list[str]]:
     if results.has("trials") or throughput is None:
         trials, spec = load_results(folder), results.spec()
         files += write_figures(spec, trials, folder)
-        drawn, left_out = write_analysis_figures(spec, trials, results.table("seeds"), folder)
+        seeds, images = results.table("seeds"), results.table("images")
+        drawn, left_out = write_analysis_figures(spec, trials, seeds, images, folder)
         files += drawn
     if throughput is not None:
         files += write_throughput_figures(throughput, folder)

@@ -39,7 +39,7 @@ def speed_against_macs(rows: pd.DataFrame, axes: Axes | None = None) -> Axes:
         found = rank_correlation(macs, speeds)
         text = ""
         if found is not None:
-            text = "rank corr. {:.2f} ({:.2f} to {:.2f}), n = {}".format(*found, len(macs))
+            text = f"rank corr. {found}"
         axes.plot(
             *(macs, speeds, _MARKERS[number]),
             color=_COLOURS[number],

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from ..analysis.front import pareto_front
 from ..published import published
 from ..results.folder import ResultFolder
+from ..results.selection import chosen_by
 from ..results.tables import meeting_constraints
 from ..schema import goal
 from ..spec.models import FigureSpec, Spec
@@ -51,17 +52,21 @@ def tradeoff(
     xs, ys = rows[x].astype(float).to_numpy(), rows[y].astype(float).to_numpy()
     goals: dict[str, list[str]] = {"maximize": [], "minimize": []}
     for column in (x, y):
-        goals[(objectives or {}).get(column) or goal(column) or "minimize"].append(column)
+        direction = (objectives or {}).get(column) or goal(column) or "minimize"
+        goals[direction].append(chosen_by(column))
     met = meeting_constraints(rows)
     front = pareto_front(met, **goals).sort_values(x)
+    label_ = "Pareto front" if len(met) == len(rows) else "Pareto front of the feasible"
+    by_validation = {chosen_by(x), chosen_by(y)} != {x, y}
     axes.plot(
         front[x].astype(float),
         front[y].astype(float),
         color=ORANGE,
         linewidth=1.2,
+        # What validation chose need not be a staircase on the test split.
         drawstyle="steps-post" if y in goals["maximize"] else "default",
         zorder=2,
-        label="Pareto front" if len(met) == len(rows) else "Pareto front of the feasible",
+        label=f"{label_}, chosen on validation" if by_validation else label_,
     )
     errors = _interval(rows, y, ys)
     axes.errorbar(
@@ -74,7 +79,7 @@ def tradeoff(
         elinewidth=0.8,
         capsize=2,
         zorder=3,
-        label="mean, 95% interval over seeds" if errors is not None else "measured",
+        label="mean, 95% interval" if errors is not None else "measured",
     )
     scale_axis(axes, xs)
     label_axes(axes, frame, x, y)

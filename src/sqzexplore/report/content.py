@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..analysis.front import pareto_front
 from ..analysis.validation import largest_budget
 from ..errors import UserError
 from ..figures.tradeoff import default_figures
@@ -20,10 +19,12 @@ from ..network.columns import architecture_at
 from ..network.cost import cost
 from ..network.frames import architecture_name, columns_of_frame
 from ..published import published
+from ..results.claims import claim_lines
 from ..results.completeness import planned
 from ..results.folder import ResultFolder, load_results
 from ..results.remarks import training_remarks
-from ..results.tables import TRIALS, meeting_constraints
+from ..results.selection import chosen_by, chosen_front, goals
+from ..results.tables import TRIALS
 from ..schema import goal, is_derived
 from ..spec.checks import figure_columns
 from ..spec.models import Spec
@@ -112,6 +113,7 @@ def gather(folder: Path) -> Content:
     axes = [axis.field for axis in spec.design_space.axes]
     trials = trials.reindex(columns=[*dict.fromkeys([*trials, *axes])])
     seeds, throughput = (_optional(folder, name) for name in ("seeds", "throughput"))
+    images, claims = (ResultFolder(folder).table(name) for name in ("images", "claims"))
     remarks = training_remarks(trials, None if seeds.empty else seeds)
     seeds = largest_budget(seeds)
     front = _front(spec, trials)
@@ -124,7 +126,11 @@ def gather(folder: Path) -> Content:
         planned=planned(spec),
         states={str(name): int(n) for name, n in trials["state"].value_counts().items()},
         last_started=str(trials["started_at"].max()) if trials["started_at"].notna().any() else "",
-        answer=[*answer(spec, trials, seeds, throughput), *map(_sentence, remarks)],
+        answer=[
+            *answer(spec, trials, seeds, images, throughput),
+            *map(_sentence, remarks),
+            *([] if claims is None else map(_sentence, claim_lines(claims))),
+        ],
         effects=effects(spec, trials),
         front=_front_table(spec, front),
         throughput=None if throughput.empty else _throughput_table(spec, trials, throughput),
@@ -164,13 +170,10 @@ def _optional(folder: Path, table: str) -> pd.DataFrame:
 
 
 def _front(spec: Spec, trials: pd.DataFrame) -> pd.DataFrame:
-    """The complete trials that no other dominates in the objectives, in the first one's order."""
-    complete = meeting_constraints(trials[trials["state"] == "complete"])
-    goals: dict[str, list[str]] = {"minimize": [], "maximize": []}
-    for name, direction in spec.objectives.items():
-        goals[direction].append(name)
+    """The front by which trials are chosen, in the first objective's order."""
     first, direction = next(iter(spec.objectives.items()))
-    return pareto_front(complete, **goals).sort_values(first, ascending=direction == "minimize")
+    front = chosen_front(spec, trials)
+    return front.sort_values(chosen_by(first), ascending=direction == "minimize")
 
 
 # --- what the script draws ---------------------------------------------------------------------
@@ -309,13 +312,14 @@ def _paper(reference: str) -> dict[str, Any]:
 
 def _front_table(spec: Spec, front: pd.DataFrame) -> Table:
     axes = [axis.field for axis in spec.design_space.axes]
-    names = [*spec.objectives, *(n for n in ("params", "macs") if n not in spec.objectives)]
+    chosen = [name for side in goals(spec, front) for name in side]
+    names = [*dict.fromkeys([*spec.objectives, *chosen, "params", "macs"])]
     headings = ["trial", *axes]
     for name in names:
         note = remark(name, front) if len(front) else ""
         headings.append(f"{heading(name)}{f', {note}' if note else ''}")
         if name == "top1":
-            headings.append("95% interval over seeds")
+            headings.append("95% interval")
     rows = []
     for _, row in front.head(MOST_ROWS).iterrows():
         cells = [number("trial", row["trial"]), *(architecture_name(row, [a]) for a in axes)]
@@ -400,7 +404,8 @@ def _origins(trials: pd.DataFrame, throughput: pd.DataFrame) -> list[Origin]:
                 "Accuracy: top1, top5, val_top1",
                 "A proxy: of a network with the same metaparameters but for those under `proxy` in "
                 "the spec, trained on the data set below. top1 is the mean over seeds on the test "
-                "split after the last epoch; its interval is the 95% t-interval over seeds.",
+                "split after the last epoch; its 95% interval is over seeds and "
+                "test images. What is chosen is chosen on the validation split.",
                 _distinct(
                     trained,
                     [

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from .. import analysis
-from ..analysis.ranking import rank_correlation
+from ..analysis.accuracy import Trainings, difference, trainings
+from ..analysis.front import sharing_groups
+from ..analysis.ranking import distinct, rank_correlation
 from ..network.architecture import KEYS
 from ..network.cost import COST_COLUMNS
 from ..network.frames import architecture_name, value_text
+from ..results.selection import chosen_by
 from ..results.tables import TRIALS
 from ..schema import SPEED
 from ..spec.models import Spec
 from .wording import number, with_unit
 
 _COSTS = {*COST_COLUMNS, *(f"train_{name}" for name in COST_COLUMNS)}
+#: The trainings of each trial, by sweep and trial.
+_Runs = dict[tuple[str, int], Trainings]
 #: More levels than this are shown as quarters of the trials.
 _MOST_LEVELS = 12
 _SPEED_KEYS = (*(name for name, column in SPEED.items() if column.is_setting), "input_size")
@@ -29,17 +33,14 @@ class Correlation:
     """Spearman's rank correlation of an axis with an objective, over the complete trials."""
 
     objective: str
-    rho: float
-    low: float
-    high: float
-    trials: int
+    found: analysis.Correlation
 
     @property
     def interval(self) -> str:
-        """The interval in words; every resample of a perfect order is one too."""
-        if self.low == self.high:
-            return "a perfect order, to which the bootstrap gives no width"
-        return f"95% CI {self.low:.2f} to {self.high:.2f}"
+        """The interval in words, or of a perfect order the p-value."""
+        if np.isnan(self.found.low):
+            return f"a perfect order: p = {self.found.p_value:.2g} of no association"
+        return f"95% CI {self.found.low:.2f} to {self.found.high:.2f}"
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,21 @@ class Effect:
 
 
 def answer(
-    spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame, throughput: pd.DataFrame
+    spec: Spec,
+    trials: pd.DataFrame,
+    seeds: pd.DataFrame,
+    images: pd.DataFrame | None,
+    throughput: pd.DataFrame,
 ) -> list[str]:
-    """The answer in sentences, the difference that matters most first."""
+    """The answer in sentences, the difference that matters most first.
+
+    Args:
+        spec: of the sweep.
+        trials: its rows.
+        seeds: its trainings; empty if there are none.
+        images: which images those had right; None if there is no such table.
+        throughput: its measurements; empty if there are none.
+    """
     axes = [axis.field for axis in spec.design_space.axes]
     goal, direction = next(iter(spec.objectives.items()))
     rows = trials[trials["state"] == "complete"].dropna(subset=[goal, "params"])
@@ -71,14 +84,15 @@ def answer(
         return [f"No trial has a value of {goal} yet."]
     if len(rows) == 1:
         only = rows.iloc[0]
-        stated = _value(only, goal, seeds, throughput)
+        stated = _value(only, goal, throughput)
         return [f"One trial has a value of {goal}: {architecture_name(only, axes)} has {stated}."]
-    said = _comparison(rows, axes, goal, direction, seeds, throughput)
+    runs = trainings(seeds, images) if goal == "top1" and len(seeds) else {}
+    said = _comparison(rows, axes, goal, direction, runs, throughput)
     for axis in axes:
         for found in _correlations(rows, axis, [goal]):
             said.append(
-                f"Over {found.trials} architectures the rank correlation (Spearman) of {axis} "
-                f"with {goal} is {found.rho:.2f} ({found.interval})."
+                f"Over {found.found.rows} networks the rank correlation (Spearman) of {axis} "
+                f"with {goal} is {found.found.spearman:.2f} ({found.interval})."
             )
     return said
 
@@ -94,21 +108,12 @@ def effects(spec: Spec, trials: pd.DataFrame) -> list[Effect]:
     ]
 
 
-def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
-    """The 95% interval of mean(second) - mean(first), variances not assumed equal (Welch, 1947);
-    None where a side has one value, or neither side varies."""
-    if min(len(first), len(second)) < 2 or np.ptp(first) == np.ptp(second) == 0:
-        return None
-    found = analysis.welch(np.asarray(second), np.asarray(first))
-    return found.low, found.high
-
-
 def _comparison(
     rows: pd.DataFrame,
     axes: list[str],
     goal: str,
     direction: str,
-    seeds: pd.DataFrame,
+    runs: _Runs,
     throughput: pd.DataFrame,
 ) -> list[str]:
     """The ends of the only axis, where it is a number; else the smallest and the best."""
@@ -117,11 +122,11 @@ def _comparison(
         ordered = rows.sort_values([axes[0], "trial"])
         first, last = ordered.iloc[0], ordered.iloc[-1]
         name, end = architecture_name(first, axes), value_text(last[axes[0]])
-        return [f"From {name} to {end}, {_change(first, last, goal, size, seeds, throughput)}."]
+        return [f"From {name} to {end}, {_change(first, last, goal, size, runs, throughput)}."]
     sign = -1.0 if direction == "maximize" else 1.0
-    ranked = rows.assign(_goal=rows[goal].astype(float) * sign)
+    ranked = rows.assign(_goal=rows[chosen_by(goal)].astype(float) * sign)
     last = ranked.sort_values(["_goal", size or "params", "trial"]).iloc[0]
-    best, stated = architecture_name(last, axes), _value(last, goal, seeds, throughput)
+    best, stated = architecture_name(last, axes), _value(last, goal, throughput)
     if size is None:
         return [
             f"All {len(rows)} architectures have the same params and macs; the best in {goal} is "
@@ -136,12 +141,14 @@ def _comparison(
         ]
     said = [
         f"From the architecture with the fewest {size} ({small}) to the best in {goal} ({best}), "
-        f"{_change(first, last, goal, size, seeds, throughput)}."
+        f"{_change(first, last, goal, size, runs, throughput)}."
     ]
     if goal not in _COSTS:
+        by = f"by {chosen_by(goal)}" if chosen_by(goal) != goal else "by the same numbers"
+        flatters = "" if chosen_by(goal) != goal else ", which flatters it"
         said.append(
-            f"The best of {len(rows)} was chosen by the same numbers, which flatters it: the "
-            "interval does not allow for that choice."
+            f"The best of {len(rows)} was chosen {by}{flatters}: the interval does not allow for "
+            "that choice."
         )
     return said
 
@@ -151,7 +158,7 @@ def _change(
     last: pd.Series,
     goal: str,
     size: str | None,
-    seeds: pd.DataFrame,
+    runs: _Runs,
     throughput: pd.DataFrame,
 ) -> str:
     """How `goal` changes from one trial to another, with its interval, and what that costs in
@@ -160,15 +167,10 @@ def _change(
     if goal == "top1":
         verb = "rises" if b >= a else "falls"
         text = f"top1 {verb} by {abs(b - a):.2f} points"
-        interval = welch(*(_of_seeds(seeds, row) for row in (first, last)))
-        if interval is None:
-            text += " (no interval: it needs at least two seeds of each, not all alike)"
-        else:
-            low, high = interval if b >= a else (-interval[1], -interval[0])
-            text += f" (95% CI {low:.2f} to {high:.2f}, Welch's t over seeds)"
+        text += f" ({_interval_of_change(first, last, runs)})"
         text += f", from {a:.2f}% to {b:.2f}%"
     else:
-        ends = (_value(row, goal, seeds, throughput) for row in (first, last))
+        ends = (_value(row, goal, throughput) for row in (first, last))
         text = f"{goal} goes from {' to '.join(ends)}{_times(a, b)}"
     if size is not None and goal != size:
         p, q = int(first[size]), int(last[size])
@@ -176,11 +178,26 @@ def _change(
     return text
 
 
+def _interval_of_change(first: pd.Series, last: pd.Series, runs: _Runs) -> str:
+    """The 95% interval of how far accuracy rises, or falls, from one trial to another."""
+    found = [runs.get((row["sweep"], int(row["trial"]))) for row in (first, last)]
+    if found[0] is None or found[1] is None or min(len(one.seeds) for one in found if one) < 2:
+        return "no interval: it needs at least two seeds of each"
+    groups = sharing_groups(pd.DataFrame([first, last]))
+    estimate = difference(found[1], found[0], paired=groups[0] == groups[1])
+    low, high = estimate.interval()
+    if np.isnan(low):
+        return "no interval: the seeds are all alike"
+    if estimate.value < 0:
+        low, high = -high, -low
+    return f"95% CI {low:.2f} to {high:.2f}, Student's t over {estimate.method}"
+
+
 def _times(a: float, b: float) -> str:
     return f" ({b / a:.3g} times)" if a > 0 else ""
 
 
-def _value(row: pd.Series, goal: str, seeds: pd.DataFrame, throughput: pd.DataFrame) -> str:
+def _value(row: pd.Series, goal: str, throughput: pd.DataFrame) -> str:
     """A trial's value of `goal` with its unit, and its interval where it has one."""
     text = with_unit(number(goal, row[goal]), TRIALS[goal].unit)
     if goal in _COSTS:
@@ -214,12 +231,6 @@ def _speed_interval(
     return 1000 * float(row["batch"]) / high, 1000 * float(row["batch"]) / low
 
 
-def _of_seeds(seeds: pd.DataFrame, row: pd.Series) -> list[float]:
-    if seeds.empty:
-        return []
-    return seeds.loc[seeds["trial"] == row["trial"], "top1"].dropna().astype(float).tolist()
-
-
 def _correlations(rows: pd.DataFrame, axis: str, goals: list[str]) -> list[Correlation]:
     """None for an axis without an order, or where there are too few rows."""
     if KEYS[axis] not in (int, float):
@@ -227,11 +238,13 @@ def _correlations(rows: pd.DataFrame, axis: str, goals: list[str]) -> list[Corre
     found = []
     for goal in goals:
         known = rows.dropna(subset=[axis, goal])
-        x, y = (known[name].to_numpy(dtype=float) for name in (axis, goal))
+        values = distinct(known[[axis, goal]].astype(float), known)
         # The intervals of thousands of rows are narrow, and a resample of them takes its time.
-        resamples = 2000 if len(x) <= 2000 else 200
-        if (correlation := rank_correlation(x, y, resamples)) is not None:
-            found.append(Correlation(goal, *correlation, len(known)))
+        resamples = 2000 if len(values) <= 2000 else 200
+        x, y = values.to_numpy().T
+        correlation = rank_correlation(x, y, resamples)
+        if correlation is not None:
+            found.append(Correlation(goal, correlation))
     return found
 
 

@@ -203,7 +203,7 @@
     const left = rows.length - known.length;
     $("plot-note").textContent = [
       "Outlined: the Pareto front of the objectives.",
-      spread.length ? "Bars: 95% interval over seeds." : "",
+      spread.length ? "Bars: 95% interval over seeds and test images." : "",
       ...[state.x, state.y].map((n) => data.columns[n].remark && `${n}: ${data.columns[n].remark}.`),
       left ? `${left} trials have no such values.` : "",
     ].filter(Boolean).join(" ");

@@ -65,6 +65,11 @@ class ResultFolder:
             write_atomically(self.path / f"{name}.csv", frame.to_csv(index=False).encode())
             write_atomically(self.path / f"{name}.parquet", frame.to_parquet(index=False))
 
+    def drop(self, table: str) -> None:
+        """Remove a table, if there is one."""
+        for suffix in _SUFFIXES:
+            (self.path / f"{table}{suffix}").unlink(missing_ok=True)
+
     def files(self) -> list[Path]:
         """Spec, provenance, study and tables, as far as there are any."""
         names = [self.spec_file, self.provenance, self.journal]
@@ -81,16 +86,18 @@ class ResultFolder:
         try:
             # From one opening: between two, a running sweep can put another file in its place.
             frame = _parsed(file.read_bytes(), file.suffix, types)
-            missing = [name for name in IDENTITY if name not in frame and name != "net_id"]
+            needed = [name for name in IDENTITY if name in types and name != "net_id"]
+            missing = [name for name in needed if name not in frame]
             if missing:
                 raise ValueError(f"it has no column {missing[0]}")
             # What an older version did not measure is missing; a metaparameter that it did not
             # have was at what is now its default.
             absent = {n: DEFAULTS[n] for n in types if n in FIELDS and n not in frame}
             frame = frame.assign(**absent).reindex(columns=[*types]).astype(types)
-            unnamed = frame["net_id"].isna()
-            if unnamed.any():
+            if "net_id" in frame and (unnamed := frame["net_id"].isna()).any():
                 frame.loc[unnamed, "net_id"] = self._net_ids(frame[unnamed], table)
+            if table == "trials" and frame["proxy"].isna().all() and frame["data"].notna().any():
+                frame.loc[frame["data"].notna(), "proxy"] = self._proxy()
             return frame
         except (OSError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors
             reason = " ".join(str(error).split())[:200]
@@ -98,6 +105,14 @@ class ResultFolder:
                 f"{file}: cannot be read as the table {table} ({reason}); the same sweep run "
                 "again writes it anew from its study"
             ) from None
+
+    def _proxy(self) -> Any:
+        """That of the folder's spec, for a table that an older version wrote without."""
+        try:
+            accuracy = self.spec().measure.accuracy
+        except UserError:  # tables alone
+            return pd.NA
+        return accuracy.proxy_text if accuracy else pd.NA
 
     def _net_ids(self, rows: pd.DataFrame, table: str) -> Any:
         """`net_id` of rows that an older version wrote without: by their fields, or, where a table

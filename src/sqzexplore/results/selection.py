@@ -1,13 +1,16 @@
-"""What a researcher asks of a sweep's table first: what is on the front, and what to choose."""
+"""What a researcher asks of a sweep's table first: what is on the front, and what to choose.
+
+Whatever is chosen is chosen on the validation split; the test split is reported of the chosen one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
 from .. import analysis
-from ..analysis.front import SEEDED
+from ..analysis.accuracy import SEEDED
 from ..errors import UserError, nearest, shown
 from ..network.cost import COST_COLUMNS
 from ..network.frames import architecture_name
@@ -15,44 +18,91 @@ from ..spec.models import Spec
 from .tables import meeting_constraints
 
 _MOST_OF_A_FRONT = 12
+#: Points of accuracy that the smallest may be worse than the best.
+MARGIN = 1.0
 
 
-def goals(spec: Spec) -> tuple[list[str], list[str]]:
-    """The columns that a sweep minimizes and maximizes, as its table shows them: beside accuracy,
-    which is the trained network's, its size is that of the same."""
+def chosen_by(name: str) -> str:
+    """The column that stands for `name` where something is chosen: of an accuracy, that on the
+    validation split."""
+    return "val_top1" if name in SEEDED else name
+
+
+def goals(spec: Spec, trials: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The columns by which a sweep's trials are chosen: those to minimize, those to maximize.
+
+    Accuracy is that on the validation split, and beside it size is the trained network's, as
+    accuracy is. A cost that is the same in all trials says nothing: the first that is not takes its
+    place.
+
+    Args:
+        spec: of the sweep.
+        trials: its rows.
+    """
     least = [name for name, goal in spec.objectives.items() if goal == "minimize"]
     most = [name for name, goal in spec.objectives.items() if goal == "maximize"]
-    if set(most) & set(SEEDED):
-        least = [f"train_{name}" if name in COST_COLUMNS else name for name in least]
-    return least, most
+    trained = bool({*least, *most} & set(SEEDED))
+    least, most = (
+        [cost_beside(chosen_by(name), trials, trained) for name in names] for names in (least, most)
+    )
+    return [*dict.fromkeys(least)], [*dict.fromkeys(most)]
 
 
-def choices(spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None) -> list[str]:
+def cost_beside(name: str, trials: pd.DataFrame, trained: bool) -> str:
+    """The cost column that is looked at in place of `name`; any other column is itself.
+
+    Args:
+        name: a column.
+        trials: rows, among which the cost shall vary.
+        trained: whether it is the trained network's.
+    """
+    if name not in COST_COLUMNS:
+        return name
+    known = trials[trials["state"] == "complete"] if "state" in trials else trials
+    named = [f"train_{cost}" if trained else cost for cost in dict.fromkeys([name, *COST_COLUMNS])]
+    return next((cost for cost in named if cost in known and known[cost].nunique() > 1), named[0])
+
+
+def chosen_front(spec: Spec, trials: pd.DataFrame) -> pd.DataFrame:
+    """The complete trials, of those that meet the constraints, that no other dominates in the
+    `goals`."""
+    complete = meeting_constraints(trials[trials["state"] == "complete"])
+    return analysis.pareto_front(complete, *goals(spec, trials))
+
+
+def choices(
+    spec: Spec,
+    trials: pd.DataFrame,
+    seeds: pd.DataFrame | None,
+    images: pd.DataFrame | None = None,
+) -> list[str]:
     """A line each: the Pareto front, its knee, the smallest within 1% of the best and the smallest
-    that is not told from the best; those that the table has too little for are left out.
+    that is shown to be at most a point worse; those that the table has too little for are left out.
 
     Args:
         spec: of the sweep.
         trials: its rows so far.
         seeds: its trainings so far; None if there is no such table.
+        images: which images those had right; None if there is no such table.
     """
-    least, most = goals(spec)
+    least, most = goals(spec, trials)
     trials = meeting_constraints(trials)  # a row that breaks one is no choice
     lines = []
     if len(most) == 1 and len(least) == 1:
         (size,), (quality,) = least, most
-        asked: dict[str, Callable[[], pd.Series]] = {
+        found: dict[str, Callable[[], pd.Series]] = {
             "knee of the front": lambda: analysis.knee(trials, least, most),
             "smallest within 1% of the best": lambda: analysis.smallest_within(
                 trials, size, quality
             ),
         }
         if seeds is not None and quality in SEEDED:
-            asked["smallest that the seeds do not tell from the best (95% Welch interval)"] = (
-                lambda: analysis.smallest_indistinguishable(trials, seeds, size, quality)
+            found[f"smallest shown to be at most {MARGIN:g} point worse than the best (95%)"] = (
+                lambda: analysis.smallest_not_worse(trials, seeds, size, quality, MARGIN, images)
             )
-        lines = [_line(name, find, spec, size, quality) for name, find in asked.items()]
-    return [line for line in [_front(spec, trials, seeds), *lines] if line]
+        shown_columns = [size, quality, *(["top1"] if quality == "val_top1" else [])]
+        lines = [_line(name, find, spec, shown_columns) for name, find in found.items()]
+    return [line for line in [_front(spec, trials, seeds, images), *lines] if line]
 
 
 def pick(spec: Spec, trials: pd.DataFrame, choice: str | int) -> pd.Series:
@@ -61,9 +111,9 @@ def pick(spec: Spec, trials: pd.DataFrame, choice: str | int) -> pd.Series:
     Args:
         spec: of the sweep.
         trials: its rows.
-        choice: `knee`: of the front of the sweep's two objectives (`analysis.knee`); `best`: the
-            highest top1, of equal ones the fewest params; or a trial's number. The first two look
-            at complete trials that meet the constraints on measured columns.
+        choice: `knee`: of the front of the sweep's two `goals` (`analysis.knee`); `best`: the
+            highest val_top1, of equal ones the fewest params; or a trial's number. The first two
+            look at complete trials that meet the constraints on measured columns.
 
     Raises:
         UserError: there is no such trial; the message names those that there are.
@@ -76,22 +126,23 @@ def pick(spec: Spec, trials: pd.DataFrame, choice: str | int) -> pd.Series:
     known = meeting_constraints(trials[trials["state"] == "complete"])
     if text == "knee":
         try:
-            return analysis.knee(known, *goals(spec))
+            return analysis.knee(known, *goals(spec, known))
         except UserError as error:
             reason = str(error).removeprefix("knee: ")
-            best = "best or " if known["top1"].notna().any() else ""
+            best = "best or " if known["val_top1"].notna().any() else ""
             raise UserError(
                 f"--pick knee: {reason} (the objectives are {', '.join(spec.objectives)}); choose "
                 f"{best}{_numbers(trials)}"
             ) from None
     if text == "best":
-        known = known.dropna(subset=["top1"])
+        known = known.dropna(subset=["val_top1"])
         if known.empty:
             raise UserError(
-                "--pick best: found no accuracy (top1) of a complete trial that meets the "
+                "--pick best: found no accuracy (val_top1) of a complete trial that meets the "
                 f"constraints, expected knee or {_numbers(trials)}"
             )
-        return known.sort_values(["top1", "params", "trial"], ascending=[False, True, True]).iloc[0]
+        order = ["val_top1", "params", "trial"]
+        return known.sort_values(order, ascending=[False, True, True]).iloc[0]
     raise UserError(
         f"--pick: found {shown(choice)}, expected knee, best or {_numbers(trials)}"
         f"{nearest(text, ('knee', 'best'))}"
@@ -115,35 +166,43 @@ def _numbers(trials: pd.DataFrame) -> str:
     return f"the number of a trial, {first} to {last}{some}"
 
 
-def _front(spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None) -> str:
-    least, most = goals(spec)
+def _front(
+    spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None, images: pd.DataFrame | None
+) -> str:
+    least, most = goals(spec, trials)
     text = ", ".join([f"least {name}" for name in least] + [f"most {name}" for name in most])
     shares: list[str] = []
+    rows = chosen_front(spec, trials)
     if seeds is not None and set(most) & set(SEEDED):
         try:
-            rows = analysis.front_probability(trials, seeds, least, most)
-            rows = rows[rows["on_front"] | (rows["front_probability"] >= 0.05)]
+            known = analysis.front_probability(
+                trials[trials["state"] == "complete"], seeds, least, most, images
+            )
+            rows = known[known["on_front"] | (known["front_probability"] >= 0.05)]
             shares = [f": {share:.0%}" for share in rows["front_probability"]]
-            text += "; probability by bootstrap over the seeds"
+            text += "; probability over the seeds" + (" and images" if images is not None else "")
         except UserError:  # one training each: the front is that of the numbers as they are
             pass
-    if not shares:
-        rows = analysis.pareto_front(trials, least, most)
-        shares = [""] * len(rows)
     if rows.empty:
         return ""
+    shares = shares or [""] * len(rows)
     named = [f"{_name(spec, row)}{s}" for (_, row), s in zip(rows.iterrows(), shares, strict=True)]
     more = len(named) - _MOST_OF_A_FRONT
     rest = f"\n  and {more} more" if more > 0 else ""
     return "\n  ".join([f"front ({text}):", *named[:_MOST_OF_A_FRONT]]) + rest
 
 
-def _line(name: str, find: Callable[[], pd.Series], spec: Spec, size: str, quality: str) -> str:
+def _line(name: str, find: Callable[[], pd.Series], spec: Spec, columns: Iterable[str]) -> str:
     try:
         row = find()
     except UserError:
         return ""
-    return f"{name}: {_name(spec, row)} ({size} {row[size]:,}, {quality} {row[quality]:,.2f})"
+    values = ", ".join(f"{column} {_number(row[column])}" for column in dict.fromkeys(columns))
+    return f"{name}: {_name(spec, row)} ({values})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _name(spec: Spec, row: pd.Series) -> str:

@@ -7,12 +7,10 @@ training), `history` (one row an epoch of a training), `images` (one row a train
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..network.architecture import FIELDS, Architecture
@@ -48,8 +46,8 @@ TRIALS: dict[str, Column] = {
         RUN["top1"], meaning="mean over the seeds of the test top-1; empty if one diverged or died"
     ),
     "top1_sd": Column("Float64", "%", "sample standard deviation over the seeds"),
-    "top1_ci_low": Column("Float64", "%", "95% t-interval of the mean over seeds, lower end"),
-    "top1_ci_high": Column("Float64", "%", "95% t-interval of the mean over seeds, upper end"),
+    "top1_ci_low": Column("Float64", "%", "95% interval over seeds and test images, lower end"),
+    "top1_ci_high": Column("Float64", "%", "95% interval over seeds and test images, upper end"),
     "top5": replace(
         RUN["top5"], meaning="mean over the seeds of the test top-5; empty below 6 classes"
     ),
@@ -69,6 +67,11 @@ TRIALS: dict[str, Column] = {
     "data_sha256": Column("string", "", "checksum of its images, labels and splits"),
     "recipe": Column("string", "", "named recipe of the training"),
     "precision": Column("string", "", "number format of the convolutions in training"),
+    "proxy": Column(
+        "string",
+        "",
+        "architecture fields replaced in the trained network: width_multiplier=0.125 stem_kernel=3",
+    ),
     "train_input_size": Column("Int64", "pixels", "side of the training images"),
     **{
         f"train_{name}": Column(
@@ -128,12 +131,46 @@ THROUGHPUT: dict[str, Column] = {
     "torch_version": PROVENANCE["torch_version"],
     "git_commit": PROVENANCE["git_commit"],
 }
+CLAIMS: dict[str, Column] = {
+    "sweep": TRIAL["sweep"],
+    "claim": Column("string", "", "what is claimed"),
+    "source": Column("string", "", "who claims it: a section of the paper; empty: the spec alone"),
+    "declared": Column(
+        "string",
+        "",
+        "before: written into the spec before the first trial; after: not, so that "
+        "it may have been formed on the data",
+    ),
+    "data": TRIALS["data"],
+    "data_sha256": TRIALS["data_sha256"],
+    "epochs": TRIALS["epochs"],
+    "first": Column("string", "", "what the first architectures have"),
+    "second": Column("string", "", "what the second have instead"),
+    "pairs": Column("Int64", "", "pairs of architectures that differ in nothing else"),
+    "first_top1": Column("Float64", "%", "mean test top-1 of the first"),
+    "second_top1": Column("Float64", "%", "mean test top-1 of the second"),
+    "difference": Column("Float64", "points", "second less first, mean over the pairs"),
+    "ci_low": Column("Float64", "points", "95% interval of the difference, lower end"),
+    "ci_high": Column("Float64", "points", "95% interval of the difference, upper end"),
+    "expect": Column("string", "", "higher, lower, or same: of the second"),
+    "margin": Column("Float64", "points", "by how much more than this, or within how much"),
+    "method": Column("string", "", "what varies in the interval, and whether seeds are paired"),
+    "p_value": Column("Float64", "", "of the decided side, one claim alone"),
+    "p_holm": Column("Float64", "", "the same after Holm's correction over the sweep's claims"),
+    "verdict": Column("string", "", "holds, fails or undecided, at 5% after the correction"),
+    "detectable": Column(
+        "Float64",
+        "points",
+        "beyond the margin, seen with probability 80% by this design, one claim alone",
+    ),
+}
 TABLES: dict[str, dict[str, Column]] = {
     "trials": TRIALS,
     "seeds": SEEDS,
     "history": HISTORY,
     "images": IMAGES,
     "throughput": THROUGHPUT,
+    "claims": CLAIMS,
 }
 
 
@@ -144,17 +181,6 @@ def to_frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Column]) -
     if unknown:
         raise KeyError(f"undocumented columns: {sorted(unknown)}")
     return frame.astype({name: column.type for name, column in columns.items()})
-
-
-def right_images(row: pd.Series, count: int) -> np.ndarray:
-    """One row of the table `images` as N bool: whether each image was classified rightly.
-
-    Args:
-        row: of the table.
-        count: images of the split.
-    """
-    packed = np.frombuffer(base64.b64decode(row["right"]), np.uint8)
-    return np.unpackbits(packed, count=count).astype(bool)
 
 
 def meeting_constraints(trials: pd.DataFrame) -> pd.DataFrame:

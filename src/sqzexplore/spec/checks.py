@@ -8,6 +8,8 @@ from ..data.names import check_data_name
 from ..errors import UserError, nearest, shown
 from ..network.architecture import FIELDS
 from ..network.cost import COST_COLUMNS
+from ..network.frames import value_text
+from ..space.axis import Axis
 from ..space.constraints import MEASURED, Expression
 from ..space.space import Space, Variant
 from .axes import axis_of, base_of, check_conditions, check_field, check_shapes, field_value
@@ -150,6 +152,55 @@ def check_figures(spec: Spec) -> None:
                     f"found {shown(name)}, expected a measured column: {', '.join(valid)}"
                     f"{nearest(name, known)}",
                 )
+
+
+def check_claims(spec: Spec) -> None:
+    """Refuse a claim that the sweep cannot judge."""
+    axes = {axis.field: axis for axis in spec.design_space.axes}
+    for number, claim in enumerate(spec.claims):
+        path: KeyPath = ("claims", number)
+        if spec.measure.accuracy is None:
+            raise Problem(path, "found a claim, expected measure.accuracy, which is not asked for")
+        wrong, right = ("by", "within") if claim.expect == "same" else ("within", "by")
+        if getattr(claim, wrong) is not None:
+            raise Problem(
+                (*path, wrong), f"expected no such key with expect: {claim.expect}, but {right}"
+            )
+        if claim.expect == "same" and claim.within is None:
+            raise Problem((*path, "within"), "expected a margin in points, the key is missing")
+        for name, values in claim.compare.items():
+            here = (*path, "compare", name)
+            if len(values) != 2:
+                raise Problem(here, f"found {len(values)} values, expected two: first and second")
+            for place, value in enumerate(values):
+                _check_level(spec, axes, name, value, here, place)
+        if all(values[0] == values[1] for values in claim.compare.values()):
+            raise Problem((*path, "compare"), "found the same twice, expected two that differ")
+        for name, value in claim.where.items():
+            _check_level(spec, axes, name, value, (*path, "where", name))
+        if both := [name for name in claim.where if name in claim.compare]:
+            raise Problem((*path, "where", both[0]), "found it under compare too, expected once")
+
+
+def _check_level(
+    spec: Spec,
+    axes: dict[str, Axis],
+    name: str,
+    value: Any,
+    path: KeyPath,
+    place: int | None = None,
+) -> None:
+    """Refuse a value that no architecture of the sweep has."""
+    if name not in axes:
+        raise Problem(
+            path, f"expected an axis of the space: {', '.join(axes)}{nearest(name, axes)}"
+        )
+    here = path if place is None else (*path, place)
+    typed, axis = field_value(name, value, here), axes[name]
+    if axis.continuous or typed in axis.values or typed == spec.design_space.base.get(name):
+        return
+    known = ", ".join(value_text(each) for each in axis.values[:12])
+    raise Problem(here, f"found {shown(value)}, expected a value of the axis: {known}")
 
 
 def figure_columns(spec: Spec) -> list[str]:

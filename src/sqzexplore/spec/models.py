@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
@@ -11,6 +12,7 @@ from ..data.names import Augmentation
 from ..errors import shown
 from ..measure.settings import MAX_BATCH, Dtype, Form, MemoryFormat, Mode, Settings
 from ..network.architecture import Architecture
+from ..network.frames import format_value
 from ..schema import objectives
 from ..space.constraints import MEASURED, Expression
 from ..space.space import Space
@@ -164,12 +166,51 @@ class AccuracySpec(_Model):
         """The numbers of epochs, the smallest first."""
         return tuple(sorted(self.epochs)) if isinstance(self.epochs, list) else (self.epochs,)
 
+    @property
+    def proxy_text(self) -> str:
+        """The proxy as tables show it: width_multiplier=0.125 stem_kernel=3, or none."""
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.proxy.items()}
+        return " ".join(f"{k}={format_value(v)}" for k, v in values.items()) or "none"
+
 
 class Measure(_Model):
     """What is measured of each architecture; its cost always is."""
 
     throughput: ThroughputSpec | None = None
     accuracy: AccuracySpec | None = None
+
+
+class ClaimSpec(_Model):
+    """What is claimed of accuracy, written down before it is tested."""
+
+    say: str = Field(min_length=1, description="the claim in words")
+    compare: dict[str, list[Any]] = Field(
+        min_length=1,
+        description="axes, each with two values: the first architectures' and the second's",
+    )
+    expect: Literal["higher", "lower", "same"] = Field(
+        description="the second's accuracy, against the first's"
+    )
+    by: float | None = Field(
+        None, ge=0, le=100, description="higher, lower: by more than so many points [default: 0]"
+    )
+    within: float | None = Field(
+        None, gt=0, le=100, description="same: at most so many points apart"
+    )
+    where: dict[str, Any] = Field(
+        default_factory=dict, description="what both have: other axes' values"
+    )
+    source: str = Field("", description="who claims it: section 5.2, figure 3a")
+
+    @property
+    def margin(self) -> float:
+        """The margin, in points."""
+        return float((self.within if self.expect == "same" else self.by) or 0.0)
+
+    @property
+    def key(self) -> str:
+        """All that is claimed, as one text: a claim with another margin is another claim."""
+        return json.dumps(self.model_dump(exclude={"say", "source"}, mode="json"), sort_keys=True)
 
 
 class FigureSpec(_Model):
@@ -202,6 +243,9 @@ class Spec(_Model):
     )
     search: Search = Field(default_factory=Search)
     measure: Measure = Field(default_factory=Measure)
+    claims: list[ClaimSpec] = Field(
+        default_factory=list, description="what is claimed of accuracy; judged at the sweep's end"
+    )
     figures: list[FigureSpec] | None = None
 
     _space: Space = PrivateAttr()
@@ -258,6 +302,7 @@ class Spec(_Model):
         exclude: Any = {
             "question": True,
             "figures": True,
+            "claims": True,
             "search": {"timeout", "retries", "trial_timeout"},
         }
         return self.model_dump(mode="json", exclude=exclude)

@@ -39,6 +39,7 @@ from ..executors.inline import Inline
 from ..executors.processes import Local, places
 from ..files import check_writable, exclusive, write_atomically
 from ..network.architecture import Architecture
+from ..results.claims import judged
 from ..results.completeness import planned
 from ..results.folder import ResultFolder
 from ..spec.models import Spec
@@ -62,6 +63,8 @@ from .storage.open import open_storage
 from .storage.retrying import PatientStorage
 from .trial_tables import Outcome, Record, drop_unfinished, speed_key
 
+#: The attribute of the study that says of each claim when it was written down.
+_CLAIMS = "claims"
 _COUNTING = ".counting.lock"
 #: Architectures whose costs are counted and stored at a time.
 _BLOCK = 1000
@@ -133,6 +136,7 @@ def run_sweep(
     storage = database or open_storage(folder, None, create=True)
     study = _open_study(spec, storage)
     refuse_other_data(study, data, folder)
+    _declare(spec, study)
     with measuring_alone(spec, folder), Leases(folder, storage, str(device)) as leases:
         sweep = _Sweep(spec, folder, data, device, progress, study, leases, bool(storage_url))
         job = Job(spec.source, ResultFolder(folder.absolute()).scratch, spec.search.trial_timeout)
@@ -142,7 +146,29 @@ def run_sweep(
             sweep.run(Inline(job, sweep, device, data, pack))
         else:
             sweep.run(Local(job, sweep, places(workers, device), pack))
+        _judge(spec, ResultFolder(folder), study)
         return sweep.record.outcome
+
+
+def _declare(spec: Spec, study: optuna.Study) -> None:
+    """Note of each claim that the study does not know yet whether anything had been tried."""
+    known = study.user_attrs.get(_CLAIMS, {})
+    when = "after" if study.get_trials(deepcopy=False) else "before"
+    new = {claim.key: when for claim in spec.claims if claim.key not in known}
+    if new:
+        study.set_user_attr(_CLAIMS, known | new)
+
+
+def _judge(spec: Spec, folder: ResultFolder, study: optuna.Study) -> None:
+    """Write the verdicts on the claims; those of a claim that the spec dropped go with it."""
+    if not spec.claims:
+        folder.drop("claims")
+        return
+    trials = folder.table("trials")
+    assert trials is not None
+    seeds, images = folder.table("seeds"), folder.table("images")
+    declared = study.user_attrs.get(_CLAIMS, {})
+    folder.write({"claims": judged(spec, trials, seeds, images, declared)})
 
 
 def workers_for(spec: Spec, device: torch.device) -> int:
