@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import resource
 import signal
@@ -22,15 +23,18 @@ from scipy import stats
 from typer.testing import CliRunner
 
 import sqzexplore as sqz
+from helpers.strategies import spellings
 from helpers.sweeps import run
-from sqzexplore.census import accumulators, blocks
+from sqzexplore.census import accumulators, blocks, networks
 from sqzexplore.census.census import take_census
 from sqzexplore.census.query import Census, Query
 from sqzexplore.cli.app import app
 from sqzexplore.errors import FeatureMapVanishes, UserError
 from sqzexplore.figures import census as figures_census
 from sqzexplore.network.architecture import FIELDS
+from sqzexplore.network.columns import columns_of
 from sqzexplore.network.cost import COST_COLUMNS
+from sqzexplore.network.identity import network_keys
 from sqzexplore.results.folder import load_results
 from sqzexplore.space.axis import Axis
 from sqzexplore.space.constraints import Expression
@@ -95,8 +99,10 @@ def plain(frame: pd.DataFrame) -> pd.DataFrame:
 
 def same(got: pd.DataFrame, expected: pd.DataFrame) -> None:
     expected = expected.reset_index(drop=True)
-    assert list(got) == [*FIELDS, *COST_COLUMNS]
-    assert plain(got).to_dict("records") == expected[list(got)].to_dict("records")
+    assert list(got) == [*FIELDS, *COST_COLUMNS, "spellings"]
+    assert (got["spellings"] == 1).all()
+    columns = [*FIELDS, *COST_COLUMNS]
+    assert plain(got)[columns].to_dict("records") == expected[columns].to_dict("records")
 
 
 def test_it_counts_what_there_is(everything: pd.DataFrame) -> None:
@@ -120,6 +126,76 @@ def test_it_counts_what_there_is(everything: pd.DataFrame) -> None:
     expected = np.zeros_like(taken.density)
     np.add.at(expected, tuple(at), 1)
     assert (taken.density == expected).all()
+
+
+COPIES = """\
+name: copies
+space:
+  expand_increment: [0, 32]
+  bypass: [none, simple, complex]
+  increment_every: [1, 2, 8]
+  pool_after: [[1, 3], [1, 4]]
+  width_multiplier: [0.5, 0.5001, 1.0]
+input_size: 64
+"""
+
+
+@pytest.mark.parametrize(
+    "where", [None, "increment_every > 1", "bypass == 'simple' or 3 in pool_after", "macs < 1e8"]
+)
+@pytest.mark.parametrize("sort", [(), ("macs",), ("-increment_every", "params")])
+def test_a_network_of_many_spellings_is_one(
+    where: str | None, sort: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Against one architecture after the other: the first that meets the filter stands for all."""
+    space = parse_spec(COPIES).design_space
+    spelled: dict[str, list[dict[str, object]]] = {}
+    for number in range(space.size):
+        architecture = space.architecture(number)
+        totals = sqz.cost(architecture, 64).totals()
+        row = architecture.model_dump() | totals
+        if where is None or eval(where, {}, row):
+            row["pool_after"] = ",".join(map(str, architecture.pool_after))
+            spelled.setdefault(architecture.net_id, []).append(row)
+    first = pd.DataFrame([rows[0] | {"spellings": len(rows)} for rows in spelled.values()])
+    assert first["spellings"].max() >= 4
+    if sort:
+        names = [name.removeprefix("-") for name in sort]
+        ascending = [not name.startswith("-") for name in sort]
+        first = first.sort_values(names, ascending=ascending, kind="stable")
+    condition = None if where is None else Expression(where)
+    out = tmp_path / "rows.parquet"
+    taken = take_census(space, Query(condition, sort, top=4), out)
+    assert (taken.kept, taken.spelled) == (len(first), first["spellings"].sum())
+    expected = first[list(taken.top)].to_dict("records")
+    assert plain(taken.top).to_dict("records") == expected[:4]
+    take_census(space, Query(condition, sort), out)
+    assert plain(pd.read_parquet(out)).to_dict("records") == expected
+    assert sum(taken.shares["bypass"].values()) == taken.density.sum() == len(first)
+    all_ = take_census(space, Query(condition, sort, spellings=True), out)
+    assert all_.kept == all_.spelled == taken.spelled == len(pd.read_parquet(out))
+
+
+@settings(max_examples=150, deadline=None)
+@given(spellings())
+def test_the_keys_of_columns_tell_networks_apart_as_their_names_do(
+    architectures: list[sqz.Architecture],
+) -> None:
+    keys = network_keys(columns_of(architectures), len(architectures)).tolist()
+    names = [architecture.net_id for architecture in architectures]
+    for one, other in itertools.combinations(range(len(names)), 2):
+        assert (keys[one] == keys[other]) == (names[one] == names[other])
+
+
+def test_more_networks_than_a_first_table_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of keys grows; each network is counted once, whatever the block it comes in."""
+    monkeypatch.setattr(networks, "_FIRST_SIZE", 4)
+    space = parse_spec(COPIES).design_space
+    names = {space.architecture(number).net_id for number in range(space.size)}
+    assert take_census(space, Query()).kept == len(names)
+    monkeypatch.setattr(networks, "MAX_NETWORKS", len(names) - 1)
+    with pytest.raises(UserError, match="too many to tell which are the same"):
+        take_census(space, Query())
 
 
 def test_what_pools_cost(everything: pd.DataFrame) -> None:
@@ -227,7 +303,7 @@ def test_a_sample_is_drawn_from_the_whole_space(log: bool, tmp_path: Path) -> No
         ),
     )
     out = tmp_path / "rows.parquet"
-    taken = take_census(space, Query(sort=("macs",), sample=4000, seed=3), out)
+    taken = take_census(space, Query(sort=("macs",), sample=4000, seed=3, spellings=True), out)
     rows = pd.read_parquet(out)
     assert taken.combinations == taken.kept == len(rows) == 4000
     assert rows["macs"].is_monotonic_increasing
@@ -236,9 +312,13 @@ def test_a_sample_is_drawn_from_the_whole_space(log: bool, tmp_path: Path) -> No
     for name, low, high in (("squeeze_ratio", 0.01, 1.0), ("base_expand", 15.5, 256.5)):
         shape = stats.loguniform(low, high) if log else stats.uniform(low, high - low)
         assert stats.kstest(rows[name] + 0.0, shape.cdf).statistic < 0.035
-    take_census(space, Query(sort=("macs",), sample=4000, seed=3), tmp_path / "again.parquet")
+    take_census(
+        space,
+        Query(sort=("macs",), sample=4000, seed=3, spellings=True),
+        tmp_path / "again.parquet",
+    )
     pd.testing.assert_frame_equal(rows, pd.read_parquet(tmp_path / "again.parquet"))
-    other = take_census(space, Query(sample=4000, seed=4))
+    other = take_census(space, Query(sample=4000, seed=4, spellings=True))
     assert other.ranges.loc["macs", "least"] != taken.ranges.loc["macs", "least"]
 
 
@@ -258,6 +338,7 @@ def test_the_command_says_what_it_found(everything: pd.DataFrame, tmp_path: Path
     assert done.exit_code == 0, done.output
     kept = everything.query("params < 1e6 and macs < 4e8")
     assert f"240 combinations, {len(everything)} feasible, {len(kept)} kept" in done.output
+    assert f"{len(kept)} distinct networks" in done.output
     assert "most activations" in done.output
     same(pd.read_parquet(out), kept.sort_values("macs", kind="stable").head(3))
     front = pd.read_parquet(folder / "front.parquet")
@@ -349,7 +430,7 @@ def test_what_is_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def _census(tmp_path: Path, *options: str, **more: object) -> subprocess.Popen[str]:
     spec = tmp_path / "long.yaml"
     spec.write_text(LONG)
-    command = [sys.executable, "-m", "sqzexplore", "census", str(spec), *options]
+    command = [sys.executable, "-m", "sqzexplore", "census", str(spec), "--spellings", *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
     )

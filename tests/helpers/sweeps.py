@@ -80,6 +80,6 @@ class Quiet:
         self.rows.append(row)
 
 
-def run(text: str, folder: Path) -> tuple[trial_tables.Outcome, Quiet]:
-    progress = Quiet()
-    return run_sweep(parse_spec(text), folder, torch.device("cpu"), progress), progress
+def run(text: str, folder: Path, workers: int = 1) -> tuple[trial_tables.Outcome, Quiet]:
+    progress, spec = Quiet(), parse_spec(text)
+    return run_sweep(spec, folder, torch.device("cpu"), progress, workers=workers), progress

@@ -44,7 +44,7 @@ class Counts:
     """How many rows there are, the extremes of their costs, the values of their axes."""
 
     def __init__(self, space: Space) -> None:
-        self.feasible = self.kept = 0
+        self.feasible = self.spelled = self.kept = 0
         self._least = dict.fromkeys(COST_COLUMNS, math.inf)
         self._most = dict.fromkeys(COST_COLUMNS, -math.inf)
         self._codes = {axis.field: space.codes_of(axis) for axis in _listed(space)}

@@ -19,6 +19,8 @@ from ..space.space import Space
 from .query import Query
 
 _BLOCK = 65536
+#: How many rows of the census are the same network.
+SPELLINGS = "spellings"
 #: What holds a few numbers a row in memory stays under 1 GiB by these.
 MAX_SAMPLE = 5_000_000
 
@@ -61,10 +63,12 @@ class Block:
         return values
 
     def frame(self) -> pd.DataFrame:
-        """As a table: fields, then costs."""
+        """As a table: fields, costs, and, where they were counted, `spellings`."""
         frame = frame_of_columns(self.columns, self.rows)
         for name in COST_COLUMNS:
             frame[name] = self.columns[name]
+        if SPELLINGS in self.columns:
+            frame[SPELLINGS] = self.columns[SPELLINGS]
         return frame
 
 

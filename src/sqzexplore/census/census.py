@@ -17,6 +17,7 @@ from ..space.space import Space
 from .accumulators import Best, Consumer, Counts, Density, Front, Order, Pools
 from .blocks import Block, architecture_rows
 from .files import WRITERS
+from .networks import Networks
 from .query import Census, Query
 
 
@@ -36,7 +37,10 @@ def take_census(
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> Census:
-    """Count, filter, rank and write the architectures of `space`.
+    """Count, filter, rank and write the distinct networks of `space`.
+
+    Of the architectures that are one network (`net_id`) the first that meets the filter stands for
+    all; a column says how many they are.
 
     Args:
         space: every combination is looked at, unless `query.sample` says to draw some.
@@ -51,8 +55,15 @@ def take_census(
     """
     rows = architecture_rows(space, query)
     counts, front, density, pools = Counts(space), Front(query), Density(), Pools(space)
+    networks = None if query.spellings else Networks()
     best = Best(query.sort, query.top) if query.top is not None else None
-    order = Order(query.sort) if out and query.sort and best is None else None
+    # How often a network is spelled is known after the last row alone.
+    again = bool(query.sort) or networks is not None
+    order = Order(query.sort) if out and again and best is None else None
+
+    def spelled(block: Block) -> Block:
+        return networks.spelled(block) if networks else block
+
     with ExitStack() as stack:
         writer = WRITERS[out.suffix](stack.enter_context(replacing(out))) if out else None
         consumers: list[Consumer] = [counts, front, density, pools]
@@ -62,23 +73,26 @@ def take_census(
         for block in _told(rows.blocks(), "counting", len(rows), progress):
             kept = block.where(query.where)
             counts.feasible += block.rows
+            counts.spelled += kept.rows
+            kept = networks.first(kept) if networks else kept
             for consumer in consumers:
                 consumer.add(kept)
         if writer and best:
-            writer.add(best.block())
+            writer.add(spelled(best.block()))
         if writer and order:
             for block in _told(rows.at(order.numbers()), "writing", counts.kept, progress):
-                writer.add(block)
+                writer.add(spelled(block))
         if writer:
-            writer.finish(counts.empty)
+            writer.finish(spelled(counts.empty))
     return Census(
         space=space,
         query=query,
         combinations=len(rows),
         feasible=counts.feasible,
         kept=counts.kept,
-        front=front.block().frame(),
-        top=(best.block() if best else counts.empty).frame(),
+        spelled=counts.spelled,
+        front=spelled(front.block()).frame(),
+        top=spelled(best.block() if best else counts.empty).frame(),
         ranges=counts.ranges(),
         shares=counts.shares(),
         pools=pools.frame(),

@@ -42,6 +42,7 @@ def _summary(census: Census, spec: Spec) -> dict[str, object]:
         "drawn_at_random": query.sample is not None,
         "feasible": census.feasible,
         "where": query.where.text if query.where else None,
+        "spelled": census.spelled,
         "kept": census.kept,
         "ranges": {
             name: {end: float(v) if name == "size_mb" else int(v) for end, v in row.items()}

@@ -26,6 +26,7 @@ class Query:
             stay in the order of the enumeration.
         top: how many rows to keep, the first in that order.
         minimize, maximize: cost columns and numeric fields of the Pareto front.
+        spellings: keep every architecture, also those that are the same network as another.
         sample: draw this many architectures instead of enumerating the space.
         seed: of the sample.
     """
@@ -37,6 +38,7 @@ class Query:
     maximize: tuple[str, ...] = ()
     sample: int | None = None
     seed: int = 0
+    spellings: bool = False
 
     def __post_init__(self) -> None:
         if self.top is not None and not 1 <= self.top <= MAX_TOP:
@@ -64,17 +66,20 @@ class Query:
 class Census:
     """What a census found.
 
-    `front` and `top` have a column a field and a cost; `ranges` the least and greatest of each
-    cost column; `shares` how often each value of each listed axis stands in the rows kept;
-    `pools` the cost of each `pool_after` (geometric mean, least, greatest of MACs and
-    activations); `density` counts the rows kept in cells of params (axis 0) by MACs (axis 1), both
-    in `CELLS_PER_DECADE` steps of the logarithm from 1.
+    `combinations` were looked at, of which `feasible` can be built and `spelled` pass the filter;
+    they are `kept` networks, of which all else speaks (with `query.spellings`: `spelled`
+    architectures). `front` and `top` have a column a field and a cost, and `spellings`; `ranges`
+    the least and greatest of each cost column; `shares` how often each value of each listed axis
+    stands in the rows kept; `pools` the cost of each `pool_after` (geometric mean, least, greatest
+    of MACs and activations); `density` counts the rows kept in cells of params (axis 0) by MACs
+    (axis 1), both in `CELLS_PER_DECADE` steps of the logarithm from 1.
     """
 
     space: Space
     query: Query
     combinations: int
     feasible: int
+    spelled: int
     kept: int
     front: pd.DataFrame
     top: pd.DataFrame

@@ -34,6 +34,9 @@ def census(
     sample: Annotated[
         int | None, typer.Option(help="Draw N architectures instead of looking at all.")
     ] = None,
+    spellings: Annotated[
+        bool, typer.Option("--spellings", help="Keep also what is the same network as another.")
+    ] = False,
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.parquet|.csv", help="Write the rows kept.")
     ] = None,
@@ -41,7 +44,7 @@ def census(
         Path | None, typer.Option(help="Write the front, a summary and figures into this folder.")
     ] = None,
 ) -> None:
-    """Count the exact cost of every architecture of a spec: filter, rank, Pareto front."""
+    """Count the exact cost of every network of a spec: filter, rank, Pareto front."""
     from ..census.census import take_census
     from ..census.files import write_census
     from ..spec.load import load_spec
@@ -53,7 +56,7 @@ def census(
         top = 10  # an order is for looking at its beginning
     if sort is None and top is not None:
         sort = "macs"
-    query = _query(spec, where, sort, top, minimize, maximize, sample)
+    query = _query(spec, where, sort, top, minimize, maximize, sample, spellings)
     _check_places(out_file, folder)
     try:
         with RowsDisplay(err) as display:
@@ -79,6 +82,7 @@ def _query(
     minimize: str | None,
     maximize: str | None,
     sample: int | None,
+    spellings: bool,
 ) -> Query:
     """The options of `census`; without any of its own, the front is that of the spec."""
     from ..census.query import Query
@@ -96,7 +100,7 @@ def _query(
             goals = {"params": "minimize", "macs": "minimize"}
         least = tuple(name for name, goal in goals.items() if goal == "minimize")
         most = tuple(name for name, goal in goals.items() if goal == "maximize")
-    return Query(condition, _names(sort), top, least, most, sample, spec.search.seed)
+    return Query(condition, _names(sort), top, least, most, sample, spec.search.seed, spellings)
 
 
 def _check_places(out_file: Path | None, folder: Path | None) -> None:

@@ -222,8 +222,10 @@ def print_census(console: Console, census: Census, title: str) -> None:
     """What a census found: how many rows, their costs, their axes, the best and the front."""
     query, axes = census.query, [axis.field for axis in census.space.axes]
     looked_at = "drawn at random" if query.sample else "combinations"
-    kept = f", {census.kept:,} kept by {query.where.text!r}" if query.where else ""
+    kept = f", {census.spelled:,} kept by {query.where.text!r}" if query.where else ""
     counts = f"{census.combinations:,} {looked_at}, {census.feasible:,} feasible{kept}"
+    if not query.spellings:
+        counts += f": {census.kept:,} distinct networks"
     console.print(f"{title.rstrip(': ')}\n{counts}", highlight=False, markup=False)
     if not census.kept:
         return
@@ -240,9 +242,10 @@ def print_census(console: Console, census: Census, title: str) -> None:
     console.print(shares)
     if len(census.top):
         console.print(_rows(census.top, axes, f"the first {len(census.top):,}{_by(query.sort)}"))
+    what = "architectures" if query.spellings else "networks"
     goals = [f"least {name}" for name in query.minimize]
     goals += [f"most {name}" for name in query.maximize]
-    heading = f"Pareto front ({', '.join(goals)}): {len(census.front):,} architectures"
+    heading = f"Pareto front ({', '.join(goals)}): {len(census.front):,} {what}"
     few = census.front.iloc[_spread(len(census.front), 10)]
     if len(few) < len(census.front):
         heading += f", {len(few)} of them"
@@ -279,6 +282,8 @@ def _rows(rows: pd.DataFrame, axes: list[str], title: str) -> Table:
     cells["MACs"] = [f"{n / 1e6:,.1f}M" for n in rows["macs"]]
     cells["activations"] = [f"{n / 1e6:,.2f}M" for n in rows["activations"]]
     cells["peak_memory"] = [f"{n / 1e6:,.2f} MB" for n in rows["peak_activation_bytes"]]
+    if "spellings" in rows:
+        cells["spellings"] = [f"{n:,}" for n in rows["spellings"]]
     table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
     for name, texts in cells.items():
         justify: Any = "left" if name in ("pool_after", "bypass") else "right"

@@ -1,4 +1,4 @@
-"""Architectures that another sweep of the same storage has measured in the same way."""
+"""Networks that this sweep, or another of the same storage, has measured in the same way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from .. import provenance
 from ..data.images import ImageData
-from ..evaluation.rows import violations
+from ..evaluation.rows import describe_row, violations
 from ..evaluation.tasks import Evaluation
 from ..network.architecture import Architecture
 from ..spec.models import Spec
@@ -24,12 +24,12 @@ _RECIPE = "measurement"
 _FINAL = (TrialState.COMPLETE, TrialState.FAIL)
 
 
-class Elsewhere:
-    """Results to be reused: of the same architecture, measurement recipe, images and device.
+class Reuse:
+    """Results to be reused: of the same network, measurement recipe, images and device.
 
     Args:
         spec: of the sweep that asks.
-        study: its study; the others of the same storage are searched.
+        study: its study, which is searched as the others of the same storage are.
         device: where it would measure.
         data: the images that it trains on.
     """
@@ -37,10 +37,11 @@ class Elsewhere:
     def __init__(
         self, spec: Spec, study: optuna.Study, device: torch.device, data: ImageData | None
     ) -> None:
-        self._spec, self._device_name = spec, provenance.device_name(str(device))
+        self._spec, self._data = spec, data
+        self._device_name = provenance.device_name(str(device))
         self._capability = torch.backends.cpu.get_cpu_capability()
         self._database, self._studies = storage_of(study), dict[str, int]()
-        #: Finished trials by architecture: name and number of the study, and the trial.
+        #: Finished trials by `net_id`: name and number of the study, and the trial.
         self._index: dict[str, list[tuple[str, int, FrozenTrial]]] = {}
         self._read: dict[int, set[int]] = {}
         if spec.measure.accuracy is None and spec.measure.throughput is None:
@@ -49,13 +50,14 @@ class Elsewhere:
         if study.user_attrs.get(_RECIPE) != asked:
             study.set_user_attr(_RECIPE, asked)
         for other in self._database.get_all_studies():
-            if other.user_attrs.get(_RECIPE) == asked and other.study_name != study.study_name:
+            if other.user_attrs.get(_RECIPE) == asked:
                 self._studies[other.study_name] = study_id(other)
 
     def get(self, architecture: Architecture) -> Evaluation | None:
-        """What another sweep measured of the architecture, with this sweep's constraints."""
+        """What was measured of the network that the architecture gives, with this sweep's
+        constraints."""
         self._index_new()
-        for name, study, trial in self._index.get(architecture.arch_id, ()):
+        for name, study, trial in self._index.get(architecture.net_id, ()):
             row = trial.user_attrs["row"]
             if self._serves(row):
                 origin = row.get("reused_from") or f"{name}/{trial.number}"
@@ -73,8 +75,9 @@ class Elsewhere:
             if len(trials) == len(read):
                 continue
             for trial in trials:
-                if trial.number not in read and (row := trial.user_attrs.get("row")):
-                    self._index.setdefault(row["arch_id"], []).append((name, study, trial))
+                row = trial.user_attrs.get("row", {})
+                if trial.number not in read and "net_id" in row:  # an older version had none
+                    self._index.setdefault(row["net_id"], []).append((name, study, trial))
                 read.add(trial.number)
 
     def _serves(self, row: dict[str, Any]) -> bool:
@@ -88,6 +91,7 @@ class Elsewhere:
     ) -> Evaluation:
         lists = {name: attributes[name] for name in ("seeds", "history", "images", "throughput")}
         row = {key: value for key, value in attributes["row"].items() if key != "feasible"}
+        row |= describe_row(architecture, self._spec, self._data)  # of other metaparameters
         if distances := violations(architecture, row, self._spec):
             row["feasible"] = max(distances.values()) <= 0
         return Evaluation(row | {"reused_from": origin}, **lists)

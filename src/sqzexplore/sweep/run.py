@@ -56,7 +56,7 @@ from .preflight import (
     refuse_neighbours,
     refuse_other_data,
 )
-from .reuse import Elsewhere
+from .reuse import Reuse
 from .samplers import pruner_of
 from .scheduler import Candidates
 from .storage.open import open_storage
@@ -229,7 +229,7 @@ class _Sweep:
         self._total, self._done_units, self._shown, self._unwritten = 0, 0.0, False, False
         self._began = time.perf_counter()
         self._write_took = self._written_at = self._looked_at = 0.0
-        self._elsewhere = Elsewhere(spec, study, device, data)
+        self._reuse = Reuse(spec, study, device, data)
         self._candidates = Candidates(spec, study, leases, self.record, in_database, self._on_row)
         if self._speed_waits:
             self.record.take_speeds(study.user_attrs)
@@ -395,13 +395,25 @@ class _Sweep:
         self._running[trial.number] = running
         if deaths > self.spec.search.retries:
             self._fail(trial.number, f"{deaths} processes died of it")
-        elif known := self._elsewhere.get(architecture):
+        elif known := self._reuse.get(architecture):
             self._finish(trial.number, known)
-        else:
-            tasks = tasks_of(trial.number, architecture, self.spec)
-            first = 1 if self.spec.search.pruner else len(tasks)  # a pruner watches one training
-            running.waiting, running.later = tasks[:first], tasks[first:]
+        elif not self._twins(running):
+            self._set_up(running)
         return True
+
+    def _set_up(self, running: _Running) -> None:
+        """Put the tasks of a trial into its queue."""
+        tasks = tasks_of(running.trial.number, running.architecture, self.spec)
+        first = 1 if self.spec.search.pruner else len(tasks)  # a pruner watches one training
+        running.waiting, running.later = tasks[:first], tasks[first:]
+
+    def _twins(self, running: _Running) -> list[_Running]:
+        """The trials of this process whose architecture gives the same network."""
+        if self._costs_only:
+            return []
+        name = running.architecture.net_id
+        others = (each for each in self._running.values() if each is not running)
+        return [each for each in others if each.architecture.net_id == name]
 
     def _finish(self, trial: int, evaluation: Evaluation) -> None:
         """Take a trial's rows into the study, tell it the values."""
@@ -414,6 +426,11 @@ class _Sweep:
         self._running.pop(trial, None)
         self._clean(running.architecture)
         self._write_if_due()
+        if twins := self._twins(running):  # they waited for what this one finds
+            if known := self._reuse.get(twins[0].architecture):
+                self._finish(twins[0].trial.number, known)  # and so on, from twin to twin
+            elif not any(twin.out or twin.waiting for twin in twins):
+                self._set_up(twins[0])
 
     def _fail(self, trial: int, reason: str) -> None:
         architecture = self._running[trial].architecture

@@ -1,0 +1,81 @@
+"""Which of many architectures are the same network, in closed form over columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .columns import Columns, of_fire, take_rows
+from .overrides import BYPASSES, OVERRIDES
+from .rules import expand3x3_filters, scaled_width, squeeze_filters
+
+#: Fields that are the network's as they stand; all others act through the Fires' filters.
+_AS_THEY_STAND = (
+    *("in_channels", "stem_kernel", "stem_stride", "stem_padding", "pool_after"),
+    *("batch_norm", "dropout", "num_classes"),
+)
+_FILTERS = (
+    *("stem_width", "width_multiplier", "base_expand", "expand_increment", "increment_every"),
+    *("fires", "squeeze_ratio", "fraction_3x3", "bypass"),
+)
+
+Keys = NDArray[np.uint64]
+
+
+def network_keys(columns: Columns, rows: int) -> Keys:
+    """A number a row that is the same where `Architecture.net_id` is.
+
+    64 bits: among n networks two have one by chance with probability n^2 / 2^65.
+
+    Args:
+        columns: of feasible architectures (`network.columns`).
+        rows: how many.
+    """
+    names = [*_FILTERS, *(name for name in OVERRIDES if name in columns)]
+    spelled = _mixed(columns, [n for n in names if np.ndim(columns[n])], rows)
+    codes, distinct = pd.factorize(spelled)
+    first = np.empty(len(distinct), np.int64)
+    first[codes[::-1]] = np.arange(rows)[::-1]
+    keys = _of_filters(take_rows(columns, first), len(first))[codes]
+    for name in _AS_THEY_STAND:
+        keys = _mix(keys, columns[name])
+    return keys
+
+
+def _of_filters(c: Columns, rows: int) -> Keys:
+    """A number for the filters and bypasses of all layers, after every rounding."""
+    channels = scaled_width(c["stem_width"], c["width_multiplier"])
+    keys = _mix(np.zeros(rows, np.uint64), channels)
+    for layer in range(2, int(np.max(c["fires"], initial=0)) + 2):
+        active = c["fires"] > layer - 2
+        outputs = scaled_width(of_fire(c, layer, "expand_filters"), c["width_multiplier"])
+        expand3x3 = expand3x3_filters(outputs, of_fire(c, layer, "fraction_3x3"))
+        squeeze = squeeze_filters(outputs, of_fire(c, layer, "squeeze_ratio"))
+        bypass, same = of_fire(c, layer, "bypass"), channels == outputs
+        identity, projection = same & (bypass > 0), ~same & (bypass == BYPASSES.index("complex"))
+        longer = keys
+        for value in (squeeze, outputs, expand3x3, identity + 2 * projection):
+            longer = _mix(longer, value)
+        keys = np.where(active, longer, keys)  # whatever the longest network beside it is
+        channels = np.where(active, outputs, channels)
+    return keys
+
+
+def _mixed(columns: Columns, names: list[str], rows: int) -> Keys:
+    keys = np.zeros(rows, np.uint64)
+    for name in names:
+        keys = _mix(keys, columns[name])
+    return keys
+
+
+def _mix(keys: Keys, values: Any) -> Keys:
+    """`keys` and the bits of a column, scattered over 64 bits (the finaliser of SplitMix64: Steele,
+    Lea and Flood, OOPSLA 2014)."""
+    bits = np.asarray(values, np.float64)
+    mixed = (keys ^ np.where(bits == 0, 0.0, bits).view(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
