@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 endif
 SWEEPS := sr fraction_3x3 pooling bypass
 
-.PHONY: help demo test test-fast lint docs gallery sweeps claims census benchmarks bench-cpu gpu clean
+.PHONY: help demo test test-fast lint docs gallery sweeps pages census benchmarks bench-cpu gpu clean
 
 # What there is.
 help:
@@ -43,10 +43,10 @@ sweeps: $(READY)  ## the paper's four questions, into results/
 	for sweep in $(SWEEPS); do $(PY) -m sqzexplore sweep sweeps/$$sweep.yaml || exit; done
 
 # After a sweep: what is said of its tables, said again.
-claims: $(READY)  ## results/claims.csv and analysis.ipynb, from the tables
-	$(PY) results/claims.py
+pages: $(READY)  ## what results/ and README say, from the tables
+	$(PY) results/pages.py
 	$(PY) -c "import nbformat as f, nbclient as c; name = 'results/analysis.ipynb'; b = f.read(name, 4); \
-		c.execute(b, record_timing=False, resources={'metadata': {'path': 'results'}}); f.write(b, name)"
+		c.execute(b, cwd='results', record_timing=False); f.write(b, name)"
 
 # The exact cost of every architecture of sweeps/census.yaml.
 census: $(READY)  ## the exact cost of 2,851,200 architectures

@@ -1,0 +1,191 @@
+"""What is said of the committed tables, computed from them.
+
+    python results/pages.py            # claims.csv, curves.csv, and the tables of the pages
+    python results/pages.py --check    # exit code 1 where a page says something else
+
+A table of a page stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a function here.
+The claims of all sweeps on one data set are corrected together (Holm).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+import sqzexplore as sqz
+from sqzexplore import analysis
+from sqzexplore.analysis.verdicts import ALPHA
+from sqzexplore.published import published
+
+HERE = Path(__file__).parent
+PAGES = (HERE / "README.md", HERE.parent / "README.md")
+CURVES = {"sr": "figure 3a", "fraction_3x3": "figure 3b", "bypass": "table 3"}
+FIELDS = {"sr": "squeeze_ratio", "fraction_3x3": "fraction_3x3", "bypass": "bypass"}
+
+
+def claims() -> pd.DataFrame:
+    """The claims of every committed sweep, with the verdicts that hold for all of a data set's."""
+    folders = sorted(file.parent for file in HERE.glob("*/claims.csv"))
+    found = pd.concat([sqz.load_results(folder, "claims") for folder in folders])
+    found["p_holm"] = found.groupby("data_sha256")["p_value"].transform(
+        lambda p: analysis.holm(p.to_numpy(dtype=float))
+    )
+    found.loc[found["p_holm"] >= ALPHA, "verdict"] = "undecided"
+    return found.sort_values(["data", "sweep"], kind="stable", ignore_index=True)
+
+
+def curves() -> pd.DataFrame:
+    """The rank correlation of each curve of the paper with the same architectures here."""
+    rows = []
+    for prefix in ("", "cifar10-"):
+        for sweep, figure in CURVES.items():
+            folder, field = HERE / (prefix + sweep), FIELDS[sweep]
+            if not (folder / "trials.csv").exists():
+                continue
+            trials, theirs = sqz.load_results(folder), published(figure)
+            theirs = theirs[theirs["network"] == "SqueezeNet"].set_index(field)
+            ours = trials.set_index(field)["top1"].astype(float)
+            both = ours.index.intersection(theirs.index)
+            column = "top1" if figure == "table 3" else "top5"
+            spearman = ours[both].corr(theirs.loc[both, column], method="spearman")
+            points = {"curve": figure, "data": trials["data"].iloc[0], "points": len(both)}
+            rows.append(points | {"spearman": round(spearman, 2)})
+    return pd.DataFrame(rows)
+
+
+# --- the tables of the pages ---------------------------------------------------------------------
+
+
+def squeeze_ratios() -> str:
+    """README's table of the paper's figure 3a."""
+    trials = sqz.load_results(HERE / "sr").sort_values("squeeze_ratio")
+    alexnet = published("weights").set_index("network").loc["AlexNet", "params"]
+    rows = [
+        [
+            f"{row.squeeze_ratio:g}",
+            f"{row.params:,}",
+            f"{alexnet / row.params:.1f}x smaller",
+            f"{row.macs / 1e6:,.0f}M",
+            f"{row.train_size_mb:.3f}",
+            f"{row.top1:.2f}",
+            f"{row.top1_ci_low:.2f} to {row.top1_ci_high:.2f}",
+        ]
+        for row in trials.itertuples()
+    ]
+    head = ["squeeze ratio", "params at 224x224", "vs AlexNet", "MACs", "trained size (MB)"]
+    return _table([*head, "top-1 (%)", "95% interval"], rows)
+
+
+def budgets(sweep: str, field: str) -> str:
+    """Test top-1 of each architecture at each budget, the largest with its interval."""
+    trials = sqz.load_results(HERE / sweep)
+    seeds = sqz.load_results(HERE / sweep, "seeds")
+    means = seeds.groupby(["trial", "epochs"])["top1"].mean().unstack("epochs")
+    rows = [
+        [
+            str(row[field]),
+            f"{row['train_params']:,}",
+            f"{row['train_macs'] / 1e6:.2f}M",
+            *(f"{value:.1f}" for value in means.loc[row["trial"]].iloc[:-1]),
+            f"{row['top1']:.1f} ({row['top1_ci_low']:.1f} to {row['top1_ci_high']:.1f})",
+            "yes" if row["still_learning"] else "no",
+        ]
+        for row in trials.to_dict("records")
+    ]
+    epochs = [f"{epochs} epochs (%)" for epochs in means]
+    return _table([field, "trained params", "MACs", *epochs, "still learning"], rows)
+
+
+def verdicts(of_paper: bool) -> str:
+    """The claims with their verdicts: the paper's, or those formed by looking at the data."""
+    found = claims()
+    found = found[found["source"].fillna("").ne("") == of_paper]
+    rows = [
+        [
+            row.claim + (f" ({row.source})" if of_paper else ""),
+            f"[{row.sweep}]({row.sweep})",
+            str(row.epochs),
+            f"{row.first_top1:.1f} to {row.second_top1:.1f}",
+            f"{row.difference:+.1f} ({row.ci_low:+.1f} to {row.ci_high:+.1f})",
+            (f"within {row.margin:g}" if row.expect == "same" else row.expect),
+            f"**{row.verdict}**",
+            f"{row.p_holm:.2g}",
+            f"{row.detectable:.1f}",
+        ]
+        for row in found.itertuples()
+    ]
+    head = ["claim", "sweep", "epochs", "top-1 (%)", "difference, points (95%)", "expected"]
+    return _table([*head, "verdict", "p (Holm)", "seen with 80%, points"], rows)
+
+
+def at_equal_macs() -> str:
+    """What the MACs of the CIFAR-10 proxy buy: the dearest pools and filters, the bypass."""
+    frames = [sqz.load_results(HERE / f"cifar10-{s}") for s in ("sr", "pooling", "bypass")]
+    trials = pd.concat(frames).drop_duplicates("net_id").sort_values("train_macs")
+    names = ["squeeze_ratio", "pool_after", "bypass"]
+    rows = [
+        [
+            *(str(row[name]) for name in names),
+            f"{row['train_macs'] / 1e6:.2f}M",
+            f"{row['train_params']:,}",
+            f"{row['top1']:.1f}",
+        ]
+        for row in trials.to_dict("records")
+    ]
+    return _table([*names, "MACs", "trained params", "top-1 (%)"], rows)
+
+
+def compute() -> str:
+    """What each sweep's trainings took."""
+    rows = []
+    for folder in sorted(file.parent for file in HERE.glob("*/seeds.csv")):
+        trials, seeds = sqz.load_results(folder), sqz.load_results(folder, "seeds")
+        machines = trials[["device_name", "cpu_capability"]].fillna("").drop_duplicates()
+        names = [" ".join(filter(None, row)) for row in machines.itertuples(index=False)]
+        hours = seeds["duration_s"].sum() / 3600
+        rows.append([f"[{folder.name}]({folder.name})", str(len(seeds)), f"{hours:.1f}"])
+        rows[-1].append("; ".join(names))
+    return _table(["sweep", "trainings", "hours of them, summed", "processor"], rows)
+
+
+TABLES = {
+    "squeeze ratios": squeeze_ratios,
+    "sr by budget": lambda: budgets("sr", "squeeze_ratio"),
+    "bypass by budget": lambda: budgets("bypass", "bypass"),
+    "the paper's claims": lambda: verdicts(of_paper=True),
+    "other claims": lambda: verdicts(of_paper=False),
+    "at equal MACs": at_equal_macs,
+    "compute": compute,
+}
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def written(text: str) -> str:
+    """A page with its tables as they are computed."""
+    pattern = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text)
+
+
+def main(check: bool) -> int:
+    """Write everything, or say what differs."""
+    wanted = {page: written(page.read_text()) for page in PAGES}
+    wanted[HERE / "claims.csv"] = claims().round(6).to_csv(index=False)
+    wanted[HERE / "curves.csv"] = curves().to_csv(index=False)
+    wrong = [page for page, text in wanted.items() if page.read_text() != text]
+    for page in wrong:
+        print(f"{page}: {'is not what the tables say' if check else 'written'}")
+        if not check:
+            page.write_text(wanted[page])
+    return int(check and bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
