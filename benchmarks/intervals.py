@@ -137,7 +137,7 @@ def _wrong_family(world: World, seeds: int, rng: np.random.Generator) -> bool:
 
 
 def _wrong_smallest(world: World, seeds: int, rng: np.random.Generator) -> bool:
-    return not_worse(world.draw(rng, list(UNEQUAL), seeds), [0, 1], _MARGIN)[0]
+    return not_worse(world.draw(rng, list(UNEQUAL), seeds), [0, 1], 0, _MARGIN)
 
 
 def _sure_of_equals(world: World, seeds: int, rng: np.random.Generator) -> bool:

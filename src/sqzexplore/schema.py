@@ -101,6 +101,14 @@ RUN: dict[str, Column] = {
         better="higher",
         measured_by="accuracy",
     ),
+    "balanced_top1": Column(
+        "Float64",
+        "%",
+        "mean over the classes of the top-1 accuracy on their test images",
+        label="balanced top-1 accuracy",
+        better="higher",
+        measured_by="accuracy",
+    ),
     "val_top1": Column(
         "Float64",
         "%",

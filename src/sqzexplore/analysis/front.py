@@ -355,10 +355,10 @@ def smallest_not_worse(
     """The architecture of least `size` (of equal ones the best) that is shown to be at most
     `points` points worse than the best.
 
-    Non-inferiority: the one-sided 95% upper bound of the best's lead over it, over seeds and
-    images, is below the margin. Few seeds make the bound wide and the choice larger, never smaller.
-    The best is chosen by the same numbers, and each architecture is compared without correction for
-    their number.
+    Non-inferiority to each other one, as it is not known which is the best: the one-sided 95% upper
+    bound of every other's lead over it, over seeds and images, is below the margin (an
+    intersection-union test, which needs no correction: Berger, Technometrics 24, 1982). Few seeds
+    make the bounds wide and the choice larger, never smaller.
 
     Args:
         trials: one row an architecture.
@@ -369,8 +369,8 @@ def smallest_not_worse(
         images: the table `images` of the same; None: the bound speaks of seeds alone.
 
     Raises:
-        UserError: an unknown column, a margin of 0 or less, no row with both values, or one with a
-            single training.
+        UserError: an unknown column, a margin of 0 or less, no row with both values, one with a
+            single training, or nothing that is shown.
     """
     caller = "smallest_not_worse"
     sizes, qualities = numbers(caller, trials, size), numbers(caller, trials, quality)
@@ -383,17 +383,24 @@ def smallest_not_worse(
     require_alike(caller, rows, [size, quality])
     require_rows(caller, len(rows), 1, "architectures with both values")
     runs = trainings_of(caller, rows, seeds, images, quality)
-    return rows.iloc[not_worse(runs, sharing_groups(rows), points).index(True)]
+    groups = sharing_groups(rows)
+    for place in range(len(rows)):
+        if not_worse(runs, groups, place, points):
+            return rows.iloc[place]
+    raise UserError(
+        f"{caller}: of no architecture it is shown that it is at most {points:g} points worse than "
+        "each other; more seeds or a wider margin would show it"
+    )
 
 
-def not_worse(runs: Sequence[Trainings], groups: Sequence[int], points: float) -> list[bool]:
-    """Which architectures are shown to be at most `points` worse than the one of the best mean."""
-    best = max(range(len(runs)), key=lambda place: runs[place].mean)
-    return [
-        place == best
-        or difference(runs[best], one, groups[best] == groups[place]).p_below(points) < 0.05
-        for place, one in enumerate(runs)
-    ]
+def not_worse(runs: Sequence[Trainings], groups: Sequence[int], place: int, points: float) -> bool:
+    """Whether an architecture is shown to be at most `points` worse than each other one."""
+    best_first = sorted(range(len(runs)), key=lambda other: -runs[other].mean)
+    return all(
+        difference(runs[o], runs[place], groups[o] == groups[place]).p_below(points) < 0.05
+        for o in best_first
+        if o != place
+    )
 
 
 def trainings_of(

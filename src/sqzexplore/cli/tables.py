@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..census.query import Census
-from ..network.frames import format_value, is_missing
+from ..network.frames import format_value
+from ..network.overrides import is_missing
 from ..published import published
 from ..results.remarks import training_remarks
 from ..spec.models import Spec

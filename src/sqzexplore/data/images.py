@@ -54,9 +54,9 @@ class Split:
         for index in order.to(self.labels.device).split(batch_size):
             yield self.images[index], self.labels[index]
 
-    def class_counts(self) -> np.ndarray:
-        """Images of each class that has any."""
-        return np.unique(self.labels.cpu().numpy(), return_counts=True)[1]
+    def labelled(self) -> tuple[np.ndarray, np.ndarray]:
+        """The classes that have any images, by number, and how many each has."""
+        return np.unique(self.labels.cpu().numpy(), return_counts=True)
 
     def to(self, device: torch.device) -> Split:
         """The split on `device`."""
@@ -67,7 +67,8 @@ class Split:
 class ImageData:
     """A data set ready to train on.
 
-    `mean` and `std`: C float32, of the training pixels, 0..255. `augmentation` suits the images.
+    `mean` and `std`: C float32, of the training pixels, 0..255. `augmentation` suits the images;
+    `remarks` say what of the files was not taken.
     """
 
     name: str
@@ -80,6 +81,23 @@ class ImageData:
     test: Split | StreamedSplit
     mean: Tensor
     std: Tensor
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What `provenance.json` says of the images: their name, checksum, number of each class in
+        each split, and what of the files was passed over."""
+        counts = {}
+        for split in SPLITS:
+            labels, images = getattr(self, split).labelled()
+            names = (self.classes[int(label)] for label in labels)
+            counts[split] = dict(zip(names, images.tolist(), strict=True))
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "images": counts,
+            "remarks": list(self.remarks),
+        }
 
     @property
     def description(self) -> str:
@@ -147,6 +165,7 @@ def load(source: Source, image_size: int, augmentation: Augmentation | None = No
         augmentation=augmentation,
         mean=mean,
         std=std,
+        remarks=source.remarks,
         **parts,
     )
 

@@ -38,9 +38,9 @@ class StreamedSplit:
     def __len__(self) -> int:
         return len(self.part)
 
-    def class_counts(self) -> np.ndarray:
-        """Images of each class that has any."""
-        return np.unique(self.part.labels, return_counts=True)[1]
+    def labelled(self) -> tuple[np.ndarray, np.ndarray]:
+        """The classes that have any images, by number, and how many each has."""
+        return np.unique(self.part.labels, return_counts=True)
 
     def to(self, device: torch.device) -> StreamedSplit:
         """The same split, for `device`."""

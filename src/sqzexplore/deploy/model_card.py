@@ -17,7 +17,8 @@ import pandas as pd
 from .. import provenance
 from ..network.architecture import Architecture
 from ..network.cost import cost
-from ..network.frames import architecture_name, is_missing
+from ..network.frames import architecture_name
+from ..network.overrides import is_missing
 from ..network.presets import PRESETS
 from ..spec.models import Spec
 from .artifacts import ABSOLUTE, RELATIVE, Check

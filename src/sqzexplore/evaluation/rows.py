@@ -36,7 +36,11 @@ def take_run(evaluation: Evaluation, task: Task, run: Mapping[str, Any]) -> None
     evaluation.images += [
         which | {"split": split, "right": right} for split, right in run["right"].items()
     ]
-    rest = {k: v for k, v in run.items() if k not in ("history", "right")}
+    names = ("label", "predicted", "images")
+    evaluation.confusion += [
+        which | dict(zip(names, entry, strict=True)) for entry in run.get("confusion", ())
+    ]
+    rest = {k: v for k, v in run.items() if k not in ("history", "right", "confusion")}
     evaluation.seeds.append(rest | which)
 
 
@@ -88,6 +92,7 @@ def summarise(runs: list[dict[str, Any]], right: Sequence[str | None]) -> dict[s
         "dead_seeds": dead,
         "top1": math.nan if dead else float(top1.mean()),
         "top5": math.nan if dead else float(np.mean([run["top5"] for run in runs])),
+        "balanced_top1": math.nan if dead else float(np.mean([_balanced(run) for run in runs])),
         "val_top1": math.nan if dead else float(np.mean([run["val_top1"] for run in runs])),
         "top1_sd": math.nan,
         "top1_ci_low": math.nan,
@@ -98,6 +103,12 @@ def summarise(runs: list[dict[str, Any]], right: Sequence[str | None]) -> dict[s
         trained = Trainings.of_packed([run["seed"] for run in runs], top1, right)
         row["top1_ci_low"], row["top1_ci_high"] = accuracy_interval(trained)
     return row
+
+
+def _balanced(run: Mapping[str, Any]) -> float:
+    """Missing in what an older version left of an unfinished trial."""
+    value = run.get("balanced_top1")
+    return math.nan if value is None else float(value)
 
 
 #: Gain in validation top-1, points, above which a network is held to be still learning.

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ..errors import UserError, field_problem, shown
 from .architecture import FIELDS, KEYS, Architecture
 from .columns import Columns, decode, encode
-from .overrides import BYPASSES, MAX_FIRES, OVERRIDES, parse_overrides
+from .overrides import BYPASSES, MAX_FIRES, OVERRIDES, is_missing, parse_overrides
 
 
 def frame_of_columns(columns: Columns, rows: int) -> pd.DataFrame:
@@ -101,7 +101,7 @@ def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _parsed(series: pd.Series) -> list[dict[str, Any]]:
-    return [{} if is_missing(value) else parse_overrides(value) for value in series]
+    return [parse_overrides(value) for value in series]
 
 
 def _overrides(series: pd.Series) -> dict[str, NDArray[Any]]:
@@ -128,11 +128,6 @@ def _override(series: pd.Series, name: str) -> NDArray[Any]:
     return encode(name, checked)[codes]
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a cell of a table holds nothing."""
-    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
-
-
 def _categories(series: pd.Series, name: str) -> NDArray[Any]:
     """A column of few distinct values: each is checked and encoded once."""
     try:
@@ -141,8 +136,6 @@ def _categories(series: pd.Series, name: str) -> NDArray[Any]:
         series = series.map(lambda v: tuple(v) if isinstance(v, list | np.ndarray) else v)
         codes, distinct = pd.factorize(series, use_na_sentinel=False)
     values: list[Any] = list(distinct)
-    if name == "pool_after":  # "4" comes back from CSV as an integer
-        values = [str(v) if isinstance(v, int | np.integer) else v for v in values]
     checked = [_check(name, value, fires=MAX_FIRES) for value in values]
     return encode(name, checked)[codes]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import InitErrorDetails
 
@@ -57,14 +58,24 @@ def layer_name(layer: int) -> str:
     return "conv1" if layer == 1 else f"fire{layer}"
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a table holds nothing."""
+    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+
+
 def parse_layers(value: Any) -> Any:
     """Layers of `pool_after` sorted, from any sequence of integers or text such as `"1,4,8"`.
 
-    What is no such thing is returned as it came, for the field's type check to refuse.
+    As a reader of CSV gives them, too: a number is one layer, a missing value none. What is no such
+    thing is returned as it came, for the field's type check to refuse.
 
     Raises:
         ValueError: a layer is given twice.
     """
+    if is_missing(value):
+        return ()
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+        return (int(value),)
     if isinstance(value, str):
         parts = [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
         if not all(part.isdecimal() for part in parts):
@@ -82,11 +93,14 @@ def parse_layers(value: Any) -> Any:
 
 
 def parse_overrides(value: Any) -> dict[str, Any]:
-    """Overrides as a mapping, from one, from pairs, or from text (`format_overrides`).
+    """Overrides as a mapping, from one, from pairs, or from text (`format_overrides`); a missing
+    value of a table is none.
 
     Raises:
         ValueError: it is no such thing, or names no Fire's key.
     """
+    if is_missing(value):
+        return {}
     if isinstance(value, str):
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         overrides = {key.strip(): _scalar(text.strip()) for key, _, text in pairs}

@@ -51,6 +51,9 @@ TRIALS: dict[str, Column] = {
     "top5": replace(
         RUN["top5"], meaning="mean over the seeds of the test top-5; empty below 6 classes"
     ),
+    "balanced_top1": replace(
+        RUN["balanced_top1"], meaning="mean over the seeds of the balanced test top-1"
+    ),
     "val_top1": replace(RUN["val_top1"], meaning="mean over the seeds of the validation top-1"),
     "seeds": Column("Int64", "", "trainings of this architecture"),
     "diverged_seeds": Column("Int64", "", "those whose loss was not finite"),
@@ -122,6 +125,13 @@ IMAGES: dict[str, Column] = {
         "string", "", "which of its images were classified rightly: bits, the first highest, base64"
     ),
 }
+CONFUSION: dict[str, Column] = {
+    **TRIAL,
+    **_TRAINING,
+    "label": Column("string", "", "class of the images"),
+    "predicted": Column("string", "", "class that the network took them for"),
+    "images": Column("Int64", "images", "how many test images; pairs without any have no row"),
+}
 THROUGHPUT: dict[str, Column] = {
     **TRIAL,
     "input_size": Column("Int64", "pixels", "side of the images"),
@@ -169,6 +179,7 @@ TABLES: dict[str, dict[str, Column]] = {
     "seeds": SEEDS,
     "history": HISTORY,
     "images": IMAGES,
+    "confusion": CONFUSION,
     "throughput": THROUGHPUT,
     "claims": CLAIMS,
 }

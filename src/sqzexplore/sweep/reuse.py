@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -89,7 +90,8 @@ class Reuse:
     def _as_own(
         self, architecture: Architecture, attributes: dict[str, Any], origin: str
     ) -> Evaluation:
-        lists = {name: attributes[name] for name in ("seeds", "history", "images", "throughput")}
+        names = [field.name for field in dataclasses.fields(Evaluation) if field.name != "row"]
+        lists = {name: attributes.get(name, []) for name in names}  # an older version had fewer
         row = {key: value for key, value in attributes["row"].items() if key != "feasible"}
         row |= describe_row(architecture, self._spec, self._data)  # of other metaparameters
         if distances := violations(architecture, row, self._spec):

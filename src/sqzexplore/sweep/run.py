@@ -37,7 +37,7 @@ from ..evaluation.workload import load_data, recipe_of, work_units
 from ..executors.base import Engine, Job, Listener
 from ..executors.inline import Inline
 from ..executors.processes import Local, places
-from ..files import check_writable, exclusive, write_atomically
+from ..files import check_writable, exclusive, without_nan, write_atomically
 from ..network.architecture import Architecture
 from ..results.claims import judged
 from ..results.completeness import planned
@@ -272,6 +272,7 @@ class _Sweep:
                 self._candidates.sync()
             origin = provenance.of_sweep(str(self.device))
             origin |= {"processes": distributed.world(), "workers": self._slots}
+            origin |= {"data": self.data.provenance} if self.data else {}
             self.record.write(self.folder, origin)
         self._unwritten = False
         self._written_at = time.perf_counter()
@@ -472,7 +473,7 @@ class _Sweep:
         row = of_trial(rows, self.spec) if rows else {"outcome": "failed"}
         if measured.error:
             row["error"] = f"throughput: {measured.error}"
-        content = {"row": row, "throughput": rows}
+        content = without_nan({"row": row, "throughput": rows})
         self.study.set_user_attr(speed_key(task.trial), content)
         self.record.take_speeds({speed_key(task.trial): content})
         self._unwritten = True
@@ -491,7 +492,7 @@ class _Sweep:
             self._candidates.same(trial, known)
             return
         for name, value in vars(evaluation).items():
-            trial.set_user_attr(name, value)
+            trial.set_user_attr(name, without_nan(value))  # the study is JSON
         values = None
         if row["state"] == "complete":
             values = [_told(row, name) for name in self.spec.objectives]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,18 +45,38 @@ class Normalisation:
 @dataclass(frozen=True)
 class Guesses:
     """A split as a network classifies it: percent whose class is its first, and among its first
-    five, guess; `right`: N bool, of each image whether the first guess is its class."""
+    five, guess; `right`: N bool, of each image whether the first guess is its class; `labels` and
+    `guessed`: N, the numbers of its class and of the first guess."""
 
     top1: float
     top5: float
     right: np.ndarray
+    labels: np.ndarray
+    guessed: np.ndarray
 
     @classmethod
-    def of(cls, guessed: Tensor, data: ImageData) -> Guesses:
+    def of(cls, found: Tensor, data: ImageData) -> Guesses:
         """From what `guesses_on_device` left there."""
-        table = guessed.cpu().numpy().astype(bool)
-        top1, top5 = (100.0 * int(column.sum()) / len(table) for column in table.T)
-        return cls(top1, top5 if len(data.classes) > 5 else math.nan, table[:, 0])
+        labels, guessed, among_five = found.cpu().numpy().T
+        right, count = labels == guessed, len(labels)
+        top1, top5 = (100.0 * int(hits.sum()) / count for hits in (right, among_five))
+        top5 = top5 if len(data.classes) > 5 else math.nan
+        return cls(top1, top5, right, labels, guessed)
+
+    @property
+    def balanced(self) -> float:
+        """The mean over the classes that there are of the percent of their images that are right:
+        what accuracy would be if all classes were as frequent (Brodersen et al., ICPR 2010)."""
+        shares = [self.right[self.labels == label].mean() for label in np.unique(self.labels)]
+        return 100 * float(np.mean(shares))
+
+    def confusion(self, classes: Sequence[str]) -> list[tuple[str, str, int]]:
+        """How many images of each class were taken for each, the class first; those that occur."""
+        pairs, counts = np.unique(np.stack([self.labels, self.guessed]), axis=1, return_counts=True)
+        return [
+            (classes[label], classes[guess], int(count))
+            for (label, guess), count in zip(pairs.T, counts, strict=True)
+        ]
 
 
 def guesses(net: nn.Module, data: ImageData, split: Split | StreamedSplit) -> Guesses:
@@ -65,18 +86,19 @@ def guesses(net: nn.Module, data: ImageData, split: Split | StreamedSplit) -> Gu
 
 @torch.no_grad()
 def guesses_on_device(net: nn.Module, data: ImageData, split: Split | StreamedSplit) -> Tensor:
-    """N x 2 uint8 on the device: whether an image's class is the first, one of the first five,
-    guesses. Nothing waits for it."""
+    """N x 3 int32 on the device: an image's class, the first guess, and whether the class is one
+    of the first five. Nothing waits for it."""
     net.eval()
     normal = Normalisation(data)
-    found = torch.zeros(len(split), 2, dtype=torch.uint8, device=data.mean.device)
+    found = torch.zeros(len(split), 3, dtype=torch.int32, device=data.mean.device)
     order = torch.arange(len(split))[distributed.rank() :: distributed.world()]
     mine = found[distributed.rank() :: distributed.world()]
     done = 0
     for images, labels in split.batches(order, _EVALUATED):
         logits = net(normal(images))
-        hits = logits.topk(min(5, logits.shape[1])).indices == labels.unsqueeze(1)
-        mine[done : done + len(labels)] = torch.stack([hits[:, 0], hits.any(1)], 1)
+        first = logits.topk(min(5, logits.shape[1])).indices
+        among = (first == labels.unsqueeze(1)).any(1)
+        mine[done : done + len(labels)] = torch.stack([labels, first[:, 0], among], 1)
         done += len(labels)
     return distributed.total(found)
 

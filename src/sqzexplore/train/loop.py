@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,7 +56,8 @@ class Run:
     `top1` and `top5` are of the test split; `top5` is NaN where there are fewer than 6 classes.
     A run that was `stopped` early has neither: its test split was not looked at. `dead`: the
     accuracy cannot be told from that of always saying the most frequent class. `right`: for
-    each split, which of its images were classified rightly (`packed`).
+    each split, which of its images were classified rightly (`packed`). `confusion`: how many test
+    images of a class were taken for which; `balanced_top1`: the mean over the classes.
     """
 
     seed: int
@@ -70,6 +71,8 @@ class Run:
     duration_s: float
     history: tuple[Epoch, ...]
     right: Mapping[str, str]
+    balanced_top1: float
+    confusion: Sequence[tuple[str, str, int]]
 
 
 class Training:
@@ -136,6 +139,7 @@ class Training:
         diverged = self._diverged
         top1 = top5 = val_top1 = math.nan
         right, dead = {}, False
+        balanced, confusion = math.nan, list[tuple[str, str, int]]()
         if self._stopped:
             val_top1 = self.history[-1].val_top1
         elif not diverged:
@@ -145,7 +149,8 @@ class Training:
             top1, top5 = test.top1, test.top5
             val_top1 = validation.top1
             right = {"test": packed(test.right), "validation": packed(validation.right)}
-            dead = by_chance(validation.right, self.data.validation.class_counts())
+            balanced, confusion = test.balanced, test.confusion(self.data.classes)
+            dead = by_chance(validation.right, self.data.validation.labelled()[1])
         return Run(
             seed=self.seed,
             epochs=self.recipe.epochs,
@@ -158,6 +163,8 @@ class Training:
             duration_s=self._spent(),
             history=tuple(self.history),
             right=right,
+            balanced_top1=balanced,
+            confusion=confusion,
         )
 
     # --- before the first step -------------------------------------------------------------------

@@ -24,7 +24,7 @@ from .recipe import Recipe
 
 _UNFINISHED = "unfinished.safetensors"
 #: Of a run, what stands in the notes under another name, or is too long for them.
-_ELSEWHERE = ("history", "seed", "epochs", "right")
+_ELSEWHERE = ("history", "seed", "epochs", "right", "confusion")
 #: Images up to this size are trained on as they are; larger ones as ImageNet's usually are.
 _SMALL, _CROP = 64, 224
 
