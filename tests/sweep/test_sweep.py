@@ -310,6 +310,12 @@ def test_a_diverged_run_is_recorded_as_diverged(
     assert seeds["top1"].isna().tolist() == [False, True, False, True]
     assert run(text, tmp_path)[0].diverged == 2
 
+    def no_json(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    for line in (tmp_path / "study.journal").read_text().splitlines():
+        json.loads(line, parse_constant=no_json)
+
 
 def test_a_failing_trial_does_not_stop_the_sweep(
     tmp_path: Path, small_spec: Path, monkeypatch: pytest.MonkeyPatch

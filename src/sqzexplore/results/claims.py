@@ -47,7 +47,7 @@ def judged(
             {
                 "sweep": spec.name,
                 "claim": claim.say,
-                "source": claim.source,
+                "source": claim.source or None,
                 "declared": declared.get(claim.key, "after"),
                 "data": _only(trials, "data"),
                 "data_sha256": _only(trials, "data_sha256"),
