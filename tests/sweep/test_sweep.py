@@ -219,6 +219,8 @@ def test_a_changed_spec_is_refused_with_what_changed(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "input_size: 224 -> 128" in message
     assert "space.squeeze_ratio: [0.25, 0.5, 1.0] -> [0.25, 0.5, 0.75]" in message
+    with pytest.raises(UserError, match=r"squeeze_ratio: .*1\.0\] -> \[0\.25, 0\.5, 0\.75\]"):
+        run(COST_ONLY.replace("[0.25, 0.5, 1.0]", "[0.25, 0.5, 0.75]"), tmp_path)
     assert sorted((p, p.stat().st_mtime_ns) for p in tmp_path.iterdir()) == before
     run(COST_ONLY + "question: Only the words change?\n", tmp_path)
 

@@ -72,6 +72,7 @@ def sweep(
     from ..measure.devices import check_choices, resolve_device
     from ..results.folder import ResultFolder, load_results
     from ..spec.load import load_spec
+    from ..sweep.going_on import news
     from ..sweep.run import run_sweep, workers_for
     from ..train import distributed
     from .progress import SweepDisplay
@@ -93,6 +94,9 @@ def sweep(
     if (asked := spec.measure.throughput) and not cluster:
         check_choices(asked.dtype, asked.mode, place, f"{spec_file}: measure.throughput.")
     folder = out_dir or Path("results") / spec.name
+    if not quiet:
+        for line in news(spec, folder):
+            out.print(f"goes on from what is in {folder}; new: {line}", markup=False)
     display = SweepDisplay(spec, out, quiet)
     with resumable(folder):
         with distributed.group(place) as joined:

@@ -40,7 +40,11 @@ def take_run(evaluation: Evaluation, task: Task, run: Mapping[str, Any]) -> None
     evaluation.confusion += [
         which | dict(zip(names, entry, strict=True)) for entry in run.get("confusion", ())
     ]
-    rest = {k: v for k, v in run.items() if k not in ("history", "right", "confusion")}
+    rest = {
+        k: math.nan if v is None else v  # JSON has no NaN
+        for k, v in run.items()
+        if k not in ("history", "right", "confusion")
+    }
     evaluation.seeds.append(rest | which)
 
 
@@ -107,8 +111,7 @@ def summarise(runs: list[dict[str, Any]], right: Sequence[str | None]) -> dict[s
 
 def _balanced(run: Mapping[str, Any]) -> float:
     """Missing in what an older version left of an unfinished trial."""
-    value = run.get("balanced_top1")
-    return math.nan if value is None else float(value)
+    return float(run.get("balanced_top1", math.nan))
 
 
 #: Gain in validation top-1, points, above which a network is held to be still learning.

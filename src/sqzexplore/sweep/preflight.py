@@ -6,15 +6,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import filelock
 import optuna
 
 from ..data.images import ImageData
-from ..errors import UserError, shown
-from ..results.folder import ResultFolder
-from ..spec.load import load_spec
+from ..errors import UserError
 from ..spec.models import Spec
 from ..train import distributed
 
@@ -22,31 +19,6 @@ from ..train import distributed
 MAX_GRID = 1_000_000
 #: Architectures drawn to see whether a search can meet its constraints.
 _DRAWN = 100_000
-
-
-def refuse_another_spec(spec: Spec, folder: Path) -> None:
-    """A changed spec in the same folder would mix two experiments in one table.
-
-    Raises:
-        UserError: with a diff of what changed.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: found a file, expected a folder")
-    stored = ResultFolder(folder).spec_file
-    if not stored.exists():
-        return
-    before, after = _flat(load_spec(stored).recipe()), _flat(spec.recipe())
-    changes = [
-        f"  {key}: {shown(before.get(key, 'absent'))} -> {shown(after.get(key, 'absent'))}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    ]
-    if changes:
-        raise UserError(
-            f"{folder} holds the results of another spec; what changed:\n"
-            + "\n".join(changes)
-            + "\nTake the change back, or choose another folder with --out."
-        )
 
 
 def refuse_other_data(study: optuna.Study, data: ImageData | None, folder: Path) -> None:
@@ -127,14 +99,3 @@ def measures_alone(folder: Path) -> Iterator[None]:
 
 def _measuring(folder: Path) -> Path:
     return folder / f".measuring-{socket.gethostname()}"
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    if not isinstance(value, dict):
-        return {path: value}
-    return {
-        key: leaf
-        for name, inner in value.items()
-        for key, leaf in _flat(inner, f"{path}.{name}" if path else str(name)).items()
-    }

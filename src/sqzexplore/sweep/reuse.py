@@ -47,7 +47,7 @@ class Reuse:
         self._read: dict[int, set[int]] = {}
         if spec.measure.accuracy is None and spec.measure.throughput is None:
             return
-        asked = _fingerprint(spec, data)
+        asked = fingerprint(spec, data)
         if study.user_attrs.get(_RECIPE) != asked:
             study.set_user_attr(_RECIPE, asked)
         for other in self._database.get_all_studies():
@@ -99,7 +99,12 @@ class Reuse:
         return Evaluation(row | {"reused_from": origin}, **lists)
 
 
-def _fingerprint(spec: Spec, data: ImageData | None) -> str:
+def recorded_fingerprint(study: optuna.Study) -> str | None:
+    """What `fingerprint` gave when the study began, if it measures anything."""
+    return study.user_attrs.get(_RECIPE)
+
+
+def fingerprint(spec: Spec, data: ImageData | None) -> str:
     """What decides a measurement beside the architecture: where the images lie does not."""
     measure = spec.measure.model_dump(mode="json")
     if data is not None:

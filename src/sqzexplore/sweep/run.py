@@ -45,13 +45,13 @@ from ..results.folder import ResultFolder
 from ..spec.models import Spec
 from ..train import distributed
 from ..train.loop import Epoch, check_precision
+from .going_on import carry_over, news
 from .leases import Leases
 from .optuna_params import from_params
 from .optuna_private import storage_of
 from .preflight import (
     measures_alone,
     measuring_alone,
-    refuse_another_spec,
     refuse_endless,
     refuse_neighbours,
     refuse_other_data,
@@ -118,7 +118,7 @@ def run_sweep(
     Raises:
         UserError: the folder holds another sweep, or this one cannot run so.
     """
-    refuse_another_spec(spec, folder)
+    news(spec, folder)
     refuse_endless(spec)
     if make_engine is None:
         refuse_neighbours(workers, pack)
@@ -130,7 +130,7 @@ def run_sweep(
     database = open_storage(folder, storage_url) if storage_url else None
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
-        refuse_another_spec(spec, folder)
+        carry_over(spec, folder, data, database is not None)
         drop_unfinished(folder)
         write_atomically(ResultFolder(folder).spec_file, spec.source.encode())
     storage = database or open_storage(folder, None, create=True)
@@ -524,10 +524,14 @@ class _Sweep:
             self._progress.trial(row, known, self._total)
 
     def _clean(self, architecture: Architecture) -> None:
-        """Remove what an unfinished trial keeps, and what a killed one was writing."""
+        """Remove what an unfinished trial keeps, and what a killed one was writing; but for a
+        throughput that is still to be measured."""
+        known = self.record.known.get(architecture.arch_id)
+        waits = self._speed_waits and known and known.number in self.record.unmeasured
         for pattern in (f"{architecture.arch_id}-*", f".{architecture.arch_id}-*"):
             for kept in ResultFolder(self.folder).scratch.glob(pattern):
-                kept.unlink(missing_ok=True)
+                if not (waits and kept.stem.endswith("-throughput")):
+                    kept.unlink(missing_ok=True)
 
     def _tidy(self) -> None:
         """Nothing is left to do: remove what killed processes left. Not before, for a worker may

@@ -1,0 +1,148 @@
+"""A spec that asks for more: the sweep goes on, and nothing is measured twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from helpers.sweeps import run
+from sqzexplore.cli.app import app
+from sqzexplore.errors import UserError
+from sqzexplore.results.folder import load_results
+
+SWEEP = """\
+name: more
+base: {width_multiplier: 0.1, fires: 3, pool_after: [1, 3], bypass: complex}
+space: {squeeze_ratio: [0.25, 1.0]}
+input_size: 32
+measure:
+  accuracy: {data: digits, epochs: [1], batch_size: 32, learning_rate: 0.01, seeds: 2}
+"""
+#: Of what has been measured: when, and for how long, tells one training from another.
+KEYS = ["arch_id", "seed", "epochs"]
+
+
+def spent(folder: Path) -> pd.Series:
+    return load_results(folder, "seeds").set_index(KEYS)["duration_s"]
+
+
+@pytest.mark.parametrize(
+    ("change", "trainings"),
+    [
+        (("seeds: 2", "seeds: 3"), 2 * 3),
+        (("[0.25, 1.0]", "[0.125, 0.25, 1.0]"), 3 * 2),
+        (("epochs: [1]", "epochs: [1, 2]"), 2 * 2 * 2),
+        (("space: {", "space: {pool_after: [[1, 3], [2, 3]], "), 4 * 2),
+        (("  accuracy:", "  throughput: {batch: [1], seconds: 0.02}\n  accuracy:"), 2 * 2),
+    ],
+    ids=["seeds", "values", "budgets", "axis", "measurement"],
+)
+def test_it_goes_on_from_what_is_there(
+    change: tuple[str, str], trainings: int, tmp_path: Path
+) -> None:
+    more = SWEEP.replace(*change)
+    assert more != SWEEP
+    run(SWEEP, tmp_path / "grown")
+    before = spent(tmp_path / "grown")
+    run(more, tmp_path / "grown")
+    after = spent(tmp_path / "grown")
+    assert len(after) == trainings
+    assert after[before.index].tolist() == before.tolist()  # the same trainings
+    # And what a sweep that began so gives, but for the times.
+    run(more, tmp_path / "whole")
+    for table in ("trials", "seeds", "history", "images", "confusion"):
+        grown, whole = (load_results(tmp_path / name, table) for name in ("grown", "whole"))
+        order = [n for n in (*KEYS, "epoch", "split", "label", "predicted") if n in whole]
+        columns = [
+            name
+            for name in whole
+            if name not in ("trial", "duration_s", "started_at")
+            and not (table == "trials" and ("latency" in name or "images_per_s" in name))
+            and name not in ("relative_to_reference", "roofline_share", "bound", "repetitions")
+        ]
+        pd.testing.assert_frame_equal(
+            grown.sort_values(order, ignore_index=True)[columns],
+            whole.sort_values(order, ignore_index=True)[columns],
+        )
+    assert not list((tmp_path / "grown").glob("partial/*"))
+    assert (tmp_path / "grown" / "study.1.journal").is_file()  # what it was before
+
+
+def test_more_trials_go_on_in_the_same_study(tmp_path: Path) -> None:
+    searched = SWEEP + "search: {sampler: random, trials: 1, seed: 3}\n"
+    searched = searched.replace("[0.25, 1.0]", "[0.125, 0.25, 0.5, 1.0]")
+    run(searched, tmp_path)
+    before = spent(tmp_path)
+    run(searched.replace("trials: 1", "trials: 3"), tmp_path)
+    assert len(load_results(tmp_path)) == 3
+    assert spent(tmp_path)[before.index].tolist() == before.tolist()
+    assert not (tmp_path / "study.1.journal").exists()
+
+
+def test_a_search_tries_first_what_it_tried(tmp_path: Path) -> None:
+    searched = SWEEP + "search: {sampler: random, trials: 2, seed: 3}\n"
+    searched = searched.replace("[0.25, 1.0]", "[0.125, 0.25, 0.5, 1.0]")
+    run(searched, tmp_path)
+    before = spent(tmp_path)
+    run(searched.replace("seeds: 2", "seeds: 3"), tmp_path)
+    assert len(load_results(tmp_path)) == 2
+    assert spent(tmp_path)[before.index].tolist() == before.tolist()
+
+
+def test_what_is_measured_of_speed_stays(tmp_path: Path) -> None:
+    timed = SWEEP.replace("  accuracy:", "  throughput: {batch: [1], seconds: 0.02}\n  accuracy:")
+    run(timed, tmp_path)
+    before = load_results(tmp_path, "throughput").set_index(["arch_id", "batch"])
+    run(timed.replace("batch: [1]", "batch: [1, 2]"), tmp_path)
+    after = load_results(tmp_path, "throughput").set_index(["arch_id", "batch"])
+    assert len(after) == 4
+    same = ["latency_ms_p50", "measured_at"]
+    pd.testing.assert_frame_equal(after.loc[before.index, same], before[same])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("seeds: 2", "seeds: 1"), "measure.accuracy.seeds: 2 -> 1"),
+        (("[0.25, 1.0]", "[0.25, 0.5]"), "space.squeeze_ratio"),
+        (("batch_size: 32", "batch_size: 64"), "measure.accuracy.batch_size"),
+        (("epochs: [1]", "epochs: [2]"), "measure.accuracy.epochs"),
+        (("fires: 3", "fires: 4"), "base.fires"),
+        (("space: {", "space: {stem_kernel: [3, 5], "), "space.stem_kernel"),
+    ],
+)
+def test_what_would_mix_things_is_refused(
+    change: tuple[str, str], named: str, tmp_path: Path
+) -> None:
+    run(SWEEP, tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    with pytest.raises(UserError, match=named):
+        run(SWEEP.replace(*change), tmp_path)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+
+
+def test_a_sweep_of_another_version_is_not_added_to(tmp_path: Path) -> None:
+    run(SWEEP, tmp_path)
+    journal = tmp_path / "study.journal"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        if "measurement" in line.get("user_attr", {}):
+            line["user_attr"]["measurement"] = "of another version"
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match="another version of sqzexplore"):
+        run(SWEEP.replace("seeds: 2", "seeds: 3"), tmp_path)
+    run(SWEEP, tmp_path)  # what is whole stays whole
+
+
+def test_the_command_says_what_is_new(tmp_path: Path) -> None:
+    spec, out = tmp_path / "spec.yaml", tmp_path / "out"
+    spec.write_text("name: costs\nspace: {squeeze_ratio: [0.25]}\n")
+    CliRunner().invoke(app, ["sweep", str(spec), "--out", str(out)])
+    spec.write_text("name: costs\nspace: {squeeze_ratio: [0.25, 0.5]}\n")
+    said = CliRunner().invoke(app, ["sweep", str(spec), "--out", str(out)]).output
+    assert "new: space.squeeze_ratio: [0.25] -> [0.25, 0.5]" in " ".join(said.split())
+    assert load_results(out)["squeeze_ratio"].tolist() == [0.25, 0.5]
