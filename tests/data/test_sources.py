@@ -114,6 +114,23 @@ def test_parquet_shards_and_a_split_for_validation(tmp_path: Path) -> None:
     assert numbers(data.test) == list(range(70, 90))
 
 
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
+    """-1 stands for none: in a test split that has none, and among others."""
+    root = tmp_path / "unlabelled"
+    write_parquet(root / "train.parquet", list(range(60)), columns=("image", "label"))
+    write_parquet(root / "test.parquet", list(range(60, 80)), columns=("image", "label"))
+    table = pq.read_table(root / "test.parquet").to_pandas()
+    pq.write_table(pa.Table.from_pandas(table.assign(label=-1)), root / "test.parquet")
+    source = open_data(str(root))
+    assert "test: 20 images without a label (-1) are left out" in source.description
+    assert source.sizes == (43, 5, 12)
+    some = table.assign(label=[-1] * 5 + table["label"].tolist()[5:])
+    pq.write_table(pa.Table.from_pandas(some), root / "test.parquet")
+    source = open_data(str(root))
+    assert "test: 5 images without a label (-1) are left out" in source.description
+    assert sorted(numbers(load(source, 8).test)) == list(range(65, 80))
+
+
 def test_class_folders_with_and_without_splits(tmp_path: Path) -> None:
     write_folder(tmp_path / "one", list(range(60)))
     data = load(open_data(str(tmp_path / "one")), 8)
@@ -122,9 +139,11 @@ def test_class_folders_with_and_without_splits(tmp_path: Path) -> None:
     assert sorted(n for part in parts for n in part) == list(range(60))
     write_folder(tmp_path / "imagenet" / "train", list(range(60)))
     write_folder(tmp_path / "imagenet" / "val", list(range(60, 90)))
-    data = load(open_data(str(tmp_path / "imagenet")), 8)
-    assert sorted(numbers(data.test)) == list(range(60, 90)), "ImageNet's val is the test"
-    assert len(data.validation) == 6
+    source = open_data(str(tmp_path / "imagenet"))
+    data = load(source, 8)
+    assert sorted(numbers(data.validation)) == list(range(60, 90)), "it is called so"
+    assert len(data.test) == 12
+    assert "test: 20% of the training images, by class, as the set has none" in source.description
     for split in (data.train, data.validation, data.test):
         assert split.labels.tolist() == [n % 3 for n in numbers(split)]
 
@@ -360,8 +379,8 @@ BROKEN: dict[str, tuple[Broken, list[str]]] = {
         ["train.parquet, row 3", "label 3", "0 to 2", "names 3 classes"],
     ),
     "a negative label": (
-        lambda r: write_parquet(r / "train.parquet", [0, 1], labels=[0, -1], names=()),
-        ["train.parquet, row 1", "label -1"],
+        lambda r: write_parquet(r / "train.parquet", [0, 1], labels=[0, -2], names=()),
+        ["train.parquet, row 1", "label -2"],
     ),
     "no bytes": (
         lambda r: write_parquet(

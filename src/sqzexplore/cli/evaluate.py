@@ -26,7 +26,7 @@ def evaluate_(
         str | None, typer.Option("--preset", help="The architecture of a file of weights alone.")
     ] = None,
     set_: Set = None,
-    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    split: Annotated[str, typer.Option(help="test, validation, train, or all.")] = "test",
     image_size: Annotated[
         int | None,
         typer.Option(min=8, max=1024, help="Side of the images [default: the training's, or 224]."),
@@ -42,8 +42,8 @@ def evaluate_(
     from .describe import asked_architecture
 
     place = resolve_device(device)
-    if split not in SPLITS:
-        raise UserError(f"--split: found {split!r}, expected one of {', '.join(SPLITS)}")
+    if split not in (*SPLITS, "all"):
+        raise UserError(f"--split: found {split!r}, expected one of {', '.join(SPLITS)}, all")
     if set_ and preset_name is None:
         raise UserError("--set: expected --preset with it, which it changes")
     given = asked_architecture(preset_name, set_) if preset_name else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 from .decode import channels_of
-from .source import Part, Source, assemble, split_named
+from .source import Source, assemble, labelled_part, split_named
 
 _IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
 
@@ -80,7 +80,7 @@ def from_splits(loaded: Any, name: str) -> Source:
             f"{name}: found the features {', '.join(first.features)}, expected image (or img), "
             "and label with the names of the classes"
         )
-    parts, size = {}, 0
+    parts, size, remarks = {}, 0, list[str]()
     for split, rows in loaded.items():
         if (meant := split_named(split)) is None or meant in parts:
             raise UserError(
@@ -89,16 +89,19 @@ def from_splits(loaded: Any, name: str) -> Source:
             )
         encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         labels = np.asarray(rows.select_columns([label]).with_format("numpy")[label][:], np.int64)
-        wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+        wrong = np.flatnonzero((labels < -1) | (labels >= len(classes)))
         if len(wrong):
             raise UserError(
                 f"{name}, {split}, row {wrong[0]}: found the label {labels[wrong[0]]}, expected "
                 f"0 to {len(classes) - 1}"
             )
         stored = HubImages(encoded, image, f"{name}, {split}")
-        parts[meant] = Part(stored, np.arange(len(stored)), labels)
-        size += rows.size_in_bytes or 0
-    return assemble(repository_name(name), classes, channels_of, parts, size, name)
+        part, said = labelled_part(stored, labels, meant)
+        remarks += said
+        if part is not None:
+            parts[meant] = part
+            size += rows.size_in_bytes or 0
+    return assemble(repository_name(name), classes, channels_of, parts, size, name, remarks)
 
 
 def repository_name(name: str) -> str:

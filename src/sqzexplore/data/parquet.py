@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from .decode import channels_of
-from .source import SPLIT_NAMES, Part, Source, assemble, split_named
+from .source import SPLIT_NAMES, Source, assemble, labelled_part, split_named
 
 _IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
 _SUBSTRUCTURE = "image: {bytes, path} (or img) and label: int64 (or fine_label)"
@@ -88,7 +88,7 @@ def open_parquet(folder: Path) -> Source:
     first = sorted(schemas, key=lambda file: _split_of(file, folder) != "train")  # its order counts
     classes = next((schemas[file][2] for file in first if schemas[file][2]), ())
     renumbered = {file: _renumbered(file, own, classes) for file, (_, _, own) in schemas.items()}
-    parts, most = {}, -1
+    parts, most, remarks = {}, -1, list[str]()
     for split, members in _by_split(files, folder).items():
         labels = [_labels(file, schemas[file][1]) for file in members]
         for file, values in zip(members, labels, strict=True):
@@ -96,9 +96,12 @@ def open_parquet(folder: Path) -> Source:
             most = max(most, int(values.max(initial=-1)))
         stored = ParquetImages(members, folder, [schemas[file][0] for file in members])
         known = [renumbered[file](values) for file, values in zip(members, labels, strict=True)]
-        parts[split] = Part(stored, np.arange(len(stored)), np.concatenate(known))
+        part, said = labelled_part(stored, np.concatenate(known), split)
+        remarks += said
+        if part is not None:
+            parts[split] = part
     classes = classes or tuple(map(str, range(most + 1)))
-    return assemble(folder.resolve().name, classes, channels_of, parts, size, folder)
+    return assemble(folder.resolve().name, classes, channels_of, parts, size, folder, remarks)
 
 
 def _by_split(files: list[Path], folder: Path) -> dict[str, list[Path]]:
@@ -136,7 +139,7 @@ def _renumbered(
             "expected the same names"
         )
     order = np.array([classes.index(name) for name in own])
-    return lambda values: order[values]
+    return lambda values: np.where(values < 0, values, order[values])
 
 
 def _schema(file: Path) -> tuple[str, str, tuple[str, ...]]:
@@ -181,7 +184,7 @@ def _labels(file: Path, column: str) -> np.ndarray:
 
 
 def _check_labels(file: Path, values: np.ndarray, classes: tuple[str, ...]) -> None:
-    wrong = np.flatnonzero((values < 0) | (values >= (len(classes) or np.inf)))
+    wrong = np.flatnonzero((values < -1) | (values >= (len(classes) or np.inf)))
     if len(wrong):
         expected = f"0 to {len(classes) - 1}" if classes else "integers from 0"
         raise UserError(

@@ -150,9 +150,8 @@ def assemble(
 ) -> Source:
     """A Source from the splits that a set brings; what is missing is carved out, by class.
 
-    `parts` has `train`, or `all` for an unsplit set, and perhaps `validation` and `test`. A set
-    whose only held-out split is `validation`, as ImageNet's, is tested on that, and validates on
-    a tenth of `train`.
+    `parts` has `train`, or `all` for an unsplit set, and perhaps `validation` and `test`. What is
+    carved out is said in the remarks.
 
     Raises:
         UserError: a split is empty, there are fewer than two classes, or a class has too few
@@ -168,8 +167,6 @@ def assemble(
     held = dict(parts)
     if "all" not in held and "train" not in held:
         raise UserError(f"{place}: found the splits {', '.join(parts)}, expected train")
-    if "test" not in held and "validation" in held:
-        held["test"] = held.pop("validation")
     whole = held.pop("all", None) or held.pop("train")
     lacking = {"test": _TEST, "validation": _VALIDATION}
     carved = {split: share for split, share in lacking.items() if split not in held}
@@ -193,8 +190,24 @@ def assemble(
         (left, sizes["validation"], sizes["test"]),
         divide,
         stored_bytes,
-        remarks=tuple(remarks),
+        remarks=(*remarks, *(_carved(split, share) for split, share in carved.items())),
     )
+
+
+def labelled_part(
+    stored: Stored, labels: NDArray[np.int64], split: str
+) -> tuple[Part | None, list[str]]:
+    """The images of a split that have a label, and what is said of the others: -1 stands for none,
+    as in the test split of ImageNet on the hub. No part where none has one."""
+    known = np.flatnonzero(labels != -1)
+    if len(known) == len(labels):
+        return Part(stored, known, labels), []
+    remark = f"{split}: {len(labels) - len(known):,} images without a label (-1) are left out"
+    return (Part(stored, known, labels[known]) if len(known) else None), [remark]
+
+
+def _carved(split: str, share: float) -> str:
+    return f"{split}: {share:.0%} of the training images, by class, as the set has none"
 
 
 def _check_carving(part: Part, share: float, size: int, what: str, place: object) -> None:

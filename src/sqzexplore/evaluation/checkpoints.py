@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from scipy import stats
 
-from ..data.images import IMAGENET, ImageData
+from ..data.images import IMAGENET, SPLITS, ImageData
 from ..errors import UserError
 from ..network.architecture import Architecture
 from ..network.module import SqueezeNet
 from ..train import checkpoint
-from ..train.accuracy import Guesses, guesses
+from ..train.accuracy import guesses
 
 #: What stands beside weights in a file of ours.
 Notes = Mapping[str, Any]
@@ -59,7 +59,7 @@ def evaluate(net: SqueezeNet, data: ImageData, split: str) -> Accuracy:
     Args:
         net: on the device of `data`.
         data: normalised for it.
-        split: train, validation or test.
+        split: train, validation, test, or all of them.
 
     Raises:
         UserError: the network has other classes or channels than the data.
@@ -76,7 +76,9 @@ def evaluate(net: SqueezeNet, data: ImageData, split: str) -> Accuracy:
             f"{architecture.in_channels}"
         )
     architecture.check_input_size(data.image_size)
-    found: Guesses = guesses(net, data, getattr(data, split))
-    count = len(found.right)
-    low, high = stats.binomtest(int(np.sum(found.right)), count).proportion_ci(method="wilson")
-    return Accuracy(count, found.top1, 100 * low, 100 * high, found.top5)
+    parts = [guesses(net, data, getattr(data, s)) for s in (SPLITS if split == "all" else [split])]
+    counts = [len(part.right) for part in parts]
+    hits, count = sum(int(np.sum(part.right)) for part in parts), sum(counts)
+    low, high = stats.binomtest(hits, count).proportion_ci(method="wilson")
+    top5 = float(np.average([part.top5 for part in parts], weights=counts))
+    return Accuracy(count, 100 * hits / count, 100 * low, 100 * high, top5)
