@@ -155,6 +155,7 @@ def compute() -> str:
 TABLES = {
     "squeeze ratios": squeeze_ratios,
     "sr by budget": lambda: budgets("sr", "squeeze_ratio"),
+    "fraction_3x3 by budget": lambda: budgets("fraction_3x3", "fraction_3x3"),
     "bypass by budget": lambda: budgets("bypass", "bypass"),
     "the paper's claims": lambda: verdicts(of_paper=True),
     "other claims": lambda: verdicts(of_paper=False),

@@ -177,7 +177,7 @@ def test_the_notebook_runs_and_says_what_is_committed() -> None:
     assert not [o for o in committed + outputs if o.output_type in ("error", "stream")]
     assert sum("image/png" in output.get("data", {}) for output in committed) == 1
     assert numbers(committed) == pytest.approx(numbers(outputs), abs=1e-3)
-    for folder in ("sr", "cifar10-sr", "cifar10-fraction_3x3"):
+    for folder in ("sr", "fraction_3x3", "cifar10-sr", "cifar10-fraction_3x3"):
         with (ROOT / "results" / folder / "trials.csv").open() as file:
             for row in csv.DictReader(file):
                 assert round(float(row["top1"]), 3) in numbers(committed), folder
