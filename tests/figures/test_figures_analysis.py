@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -73,6 +74,26 @@ def test_every_picture_that_the_data_allows(tmp_path: Path) -> None:
             content = file.read_bytes()
             assert b"/Type3" not in content  # fonts are embedded as TrueType, type 42
             assert b"/FontFile2" in content
+
+
+def test_what_a_search_chose_is_no_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in the figures of populations, importances and effects, and in no other."""
+    trials, seeds = sweep()
+    titles: dict[str, dict[str, str]] = {}
+
+    def keep(figure: Any, target: Path) -> list[Path]:
+        titles[sampler][target.name] = figure.get_suptitle()
+        return []
+
+    monkeypatch.setattr(figures, "save", keep)
+    for sampler in ("random", "tpe"):
+        titles[sampler] = {}
+        spec = parse_spec(SPEC + f"search: {{sampler: {sampler}, trials: 40}}\n")
+        figures.write_analysis_figures(spec, trials, seeds, None, tmp_path)
+    warned = {name for name, title in titles["tpe"].items() if "no random sample" in title}
+    assert warned == {"population", "importance", "effects"}
+    assert not any("no random sample" in title for title in titles["random"].values())
+    assert set(titles["random"]) > warned
 
 
 def test_what_is_left_out_and_why(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ _LINES = tuple(zip((BLUE, ORANGE, GREEN, GREY), ("-", "--", "-.", ":"), strict=T
 _MOST_LABELS = 12
 #: Below this many architectures the band around a distribution says nothing.
 _LEAST_POPULATION = 10
+#: Pictures that speak of all architectures by those that were tried.
+_OF_A_POPULATION = ("population", "importance", "effects")
+#: Samplers that do not look at what was found.
+_UNCHOSEN = ("grid", "random", "qmc")
 #: Panels that one figure of effects can hold beside each other.
 _MOST_AXES = 4
 
@@ -329,7 +333,13 @@ def write_analysis_figures(
             except UserError as error:
                 left_out.append(f"{name}: {str(error).split(': ', 1)[-1]}")
                 continue
-            figure.suptitle(caption(spec, trials, y), fontsize=7)
+            notes = [caption(spec, trials, y)]
+            if name in _OF_A_POPULATION and spec.search.sampler not in _UNCHOSEN:
+                notes.append(
+                    f"{spec.search.sampler} chose these architectures by what it had found:\n"
+                    "they are no random sample, and the bands and intervals do not hold"
+                )
+            figure.suptitle("\n".join(notes), fontsize=7)
             files += save(figure, target / name)
     return files, left_out
 
