@@ -65,7 +65,7 @@ def open_image_folder(folder: Path) -> Source:
     classes = [entry.name for entry in _folders(splits[first])]
     if not classes:
         raise UserError(
-            f"{splits[first]}: found no folder, expected parquet files, or a folder of images "
+            f"{splits[first]}: found no folder in it, expected parquet files, or a folder of images "
             "for each class"
         )
     parts, size, passed = {}, 0, Counter[str]()
