@@ -138,6 +138,16 @@ def test_a_sweep_of_another_version_is_not_added_to(tmp_path: Path) -> None:
     run(SWEEP, tmp_path)  # what is whole stays whole
 
 
+def test_claims_keep_when_they_were_written(tmp_path: Path) -> None:
+    """A claim that comes with more seeds may have been formed on the first ones."""
+    claim = "{{say: {0}, compare: {{squeeze_ratio: [0.25, 1.0]}}, expect: {1}}}"
+    old, new = claim.format("old", "higher"), claim.format("new", "lower")
+    run(SWEEP + f"claims: [{old}]\n", tmp_path)
+    run(SWEEP.replace("seeds: 2", "seeds: 3") + f"claims: [{old}, {new}]\n", tmp_path)
+    claims = load_results(tmp_path, "claims").set_index("claim")["declared"]
+    assert claims.to_dict() == {"old": "before", "new": "after"}
+
+
 def test_the_command_says_what_is_new(tmp_path: Path) -> None:
     spec, out = tmp_path / "spec.yaml", tmp_path / "out"
     spec.write_text("name: costs\nspace: {squeeze_ratio: [0.25]}\n")

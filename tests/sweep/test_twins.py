@@ -8,6 +8,7 @@ import pytest
 
 import sqzexplore as sqz
 from helpers.sweeps import run
+from sqzexplore.evaluation import bench
 from sqzexplore.results.folder import load_results
 
 #: Without an increment, how often it comes means nothing; where no channels agree, a simple bypass
@@ -51,3 +52,27 @@ def test_going_on_finds_them_again(tmp_path: Path) -> None:
     trials = load_results(tmp_path)
     assert len(trials) == 5
     assert trials["reused_from"].notna().sum() == 5 - trials["net_id"].nunique()
+
+
+def test_a_network_whose_trial_failed_is_tried_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a failed trial found is of no use to another of the same network."""
+    real, failed = bench.lead, []
+
+    def failing(*arguments: object) -> object:
+        if not failed:
+            failed.append(arguments)
+            raise RuntimeError("once")
+        return real(*arguments)
+
+    monkeypatch.setattr(bench, "lead", failing)
+    outcome, _ = run(TWINS, tmp_path)
+    assert len(failed) == 1
+    assert len(outcome.failures) == 1
+    trials = load_results(tmp_path)
+    first = trials.loc[trials["state"] == "failed"].iloc[0]
+    twins = trials[(trials["net_id"] == first["net_id"]) & (trials["trial"] != first["trial"])]
+    assert len(twins) > 1
+    assert (twins["state"] != "failed").all()
+    assert twins["reused_from"].isna().sum() == 1  # one trained, the others have it from there

@@ -65,8 +65,8 @@ def open_image_folder(folder: Path) -> Source:
     classes = [entry.name for entry in _folders(splits[first])]
     if not classes:
         raise UserError(
-            f"{splits[first]}: found no folder in it, expected parquet files, or a folder of images "
-            "for each class"
+            f"{splits[first]}: found no folder in it, expected parquet files, or a folder of "
+            "images for each class"
         )
     parts, size, passed = {}, 0, Counter[str]()
     for split, root in splits.items():

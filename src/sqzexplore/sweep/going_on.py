@@ -28,7 +28,7 @@ from ..spec.load import load_spec
 from ..spec.models import Spec
 from ..train.loop import identity
 from .leases import alive
-from .optuna_params import distribution, to_params
+from .optuna_params import to_params
 from .reuse import fingerprint, recorded_fingerprint
 from .storage.open import open_storage
 from .trial_tables import speed_key
@@ -39,6 +39,8 @@ _GROWING = (
     "measure.throughput.input_size",
     "measure.accuracy.epochs",
 )
+#: The attribute of the study that says of each claim when it was written down.
+CLAIMS = "claims"
 _WHOLE = ("measure.throughput", "measure.accuracy")
 
 
@@ -149,12 +151,20 @@ def carry_over(spec: Spec, folder: Path, data: ImageData | None, in_database: bo
     if any(trial.user_attrs.get("row") for trial in trials):
         _check_same(study, before, data, folder)
         _put_back(trials, study.user_attrs, before, spec, folder, data)
-    number = 1
-    while (put_away := folder / f"study.{number}.journal").exists():
-        number += 1
-    results.journal.rename(put_away)
+    results.journal.rename(folder / f"study.{len(put_away(folder)) + 1}.journal")
+    anew = optuna.create_study(
+        study_name=spec.name,
+        storage=open_storage(folder, None, create=True),
+        directions=list(spec.objectives.values()),
+    )
+    anew.set_user_attr(CLAIMS, study.user_attrs.get(CLAIMS, {}))
     if spec.search.sampler != "grid":
-        _enqueue(spec, folder, trials, before)
+        _enqueue(anew, spec, folder, trials)
+
+
+def put_away(folder: Path) -> list[Path]:
+    """The studies that the sweep in a folder had before its spec asked for more."""
+    return sorted(folder.glob("study.*.journal"))
 
 
 def _check_same(study: optuna.Study, before: Spec, data: ImageData | None, folder: Path) -> None:
@@ -250,23 +260,13 @@ def _architectures(folder: Path) -> dict[str, Architecture]:
     return {architecture.arch_id: architecture for architecture in found}
 
 
-def _enqueue(spec: Spec, folder: Path, trials: list[FrozenTrial], before: Spec) -> None:
+def _enqueue(study: optuna.Study, spec: Spec, folder: Path, trials: list[FrozenTrial]) -> None:
     """The architectures that a search tried come first in the new study, in their order."""
-    storage = open_storage(folder, None, create=True)
-    study = optuna.create_study(
-        study_name=spec.name,
-        storage=storage,
-        directions=list(spec.objectives.values()),
-        load_if_exists=True,
-    )
     architectures = _architectures(folder)
-    axes = {axis.field: distribution(axis) for axis in spec.design_space.axes}
     for trial in trials:
         name = (trial.user_attrs.get("row") or {}).get("arch_id")
         if name in architectures:
-            params = to_params(spec.design_space, architectures.pop(name))
-            assert params.keys() <= axes.keys()
-            study.enqueue_trial(params)
+            study.enqueue_trial(to_params(spec.design_space, architectures.pop(name)))
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Reuse:
     def _serves(self, row: dict[str, Any]) -> bool:
         measured = row["state"] in ("complete", "diverged", "dead")
         # Processors of one name may compute with other instructions, which gives other numbers.
-        same = row["device_name"] == self._device_name
+        same = row.get("device_name") == self._device_name
         return measured and same and row.get("cpu_capability") == self._capability
 
     def _as_own(

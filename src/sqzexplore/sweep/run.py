@@ -45,7 +45,7 @@ from ..results.folder import ResultFolder
 from ..spec.models import Spec
 from ..train import distributed
 from ..train.loop import Epoch, check_precision
-from .going_on import carry_over, news
+from .going_on import CLAIMS, carry_over, news, put_away
 from .leases import Leases
 from .optuna_params import from_params
 from .optuna_private import storage_of
@@ -63,8 +63,6 @@ from .storage.open import open_storage
 from .storage.retrying import PatientStorage
 from .trial_tables import Outcome, Record, drop_unfinished, speed_key
 
-#: The attribute of the study that says of each claim when it was written down.
-_CLAIMS = "claims"
 _COUNTING = ".counting.lock"
 #: Architectures whose costs are counted and stored at a time.
 _BLOCK = 1000
@@ -136,7 +134,7 @@ def run_sweep(
     storage = database or open_storage(folder, None, create=True)
     study = _open_study(spec, storage)
     refuse_other_data(study, data, folder)
-    _declare(spec, study)
+    _declare(spec, study, folder)
     with measuring_alone(spec, folder), Leases(folder, storage, str(device)) as leases:
         sweep = _Sweep(spec, folder, data, device, progress, study, leases, bool(storage_url))
         job = Job(spec.source, ResultFolder(folder.absolute()).scratch, spec.search.trial_timeout)
@@ -150,13 +148,13 @@ def run_sweep(
         return sweep.record.outcome
 
 
-def _declare(spec: Spec, study: optuna.Study) -> None:
+def _declare(spec: Spec, study: optuna.Study, folder: Path) -> None:
     """Note of each claim that the study does not know yet whether anything had been tried."""
-    known = study.user_attrs.get(_CLAIMS, {})
-    when = "after" if study.get_trials(deepcopy=False) else "before"
+    known = study.user_attrs.get(CLAIMS, {})
+    when = "after" if study.get_trials(deepcopy=False) or put_away(folder) else "before"
     new = {claim.key: when for claim in spec.claims if claim.key not in known}
     if new:
-        study.set_user_attr(_CLAIMS, known | new)
+        study.set_user_attr(CLAIMS, known | new)
 
 
 def _judge(spec: Spec, folder: ResultFolder, study: optuna.Study) -> None:
@@ -167,7 +165,7 @@ def _judge(spec: Spec, folder: ResultFolder, study: optuna.Study) -> None:
     trials = folder.table("trials")
     assert trials is not None
     seeds, images = folder.table("seeds"), folder.table("images")
-    declared = study.user_attrs.get(_CLAIMS, {})
+    declared = study.user_attrs.get(CLAIMS, {})
     folder.write({"claims": judged(spec, trials, seeds, images, declared)})
 
 
@@ -203,6 +201,11 @@ class _Running:
     later: list[Task] = field(default_factory=list)
     out: set[Task] = field(default_factory=set)
     found: dict[Task, Measured] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has tasks; without any it waits for a trial of the same network."""
+        return bool(self.waiting or self.later or self.out or self.found)
 
 
 class _Sweep:
@@ -366,6 +369,7 @@ class _Sweep:
         """What can be done now: throughput while nothing else runs, and nothing beside it."""
         if self._speed is not None:
             return None
+        self._wake_twins()
         while True:
             speeds = []
             for running in self._running.values():
@@ -416,6 +420,17 @@ class _Sweep:
         others = (each for each in self._running.values() if each is not running)
         return [each for each in others if each.architecture.net_id == name]
 
+    def _wake_twins(self) -> None:
+        """Go on with the trials that waited for another of the same network, once no such runs: by
+        what it found, or, if that is of no use, by themselves."""
+        for running in list(self._running.values()):
+            if running.busy or any(twin.busy for twin in self._twins(running)):
+                continue
+            if known := self._reuse.get(running.architecture):
+                self._finish(running.trial.number, known)
+            elif running.trial.number in self._running:
+                self._set_up(running)
+
     def _finish(self, trial: int, evaluation: Evaluation) -> None:
         """Take a trial's rows into the study, tell it the values."""
         running = self._running[trial]
@@ -427,11 +442,6 @@ class _Sweep:
         self._running.pop(trial, None)
         self._clean(running.architecture)
         self._write_if_due()
-        if twins := self._twins(running):  # they waited for what this one finds
-            if known := self._reuse.get(twins[0].architecture):
-                self._finish(twins[0].trial.number, known)  # and so on, from twin to twin
-            elif not any(twin.out or twin.waiting for twin in twins):
-                self._set_up(twins[0])
 
     def _fail(self, trial: int, reason: str) -> None:
         architecture = self._running[trial].architecture
