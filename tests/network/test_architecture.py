@@ -36,7 +36,10 @@ from sqzexplore.spec.load import load_spec
         *(("batch_norm", v) for v in (0, 1, "true", None)),
         *(("dropout", v) for v in (-0.1, 1.0)),
         *(("stem_padding", v) for v in (-1, 0.5)),
-        *(("pool_after", v) for v in ([0], [10], [1, 1], [1.0], ["1"], [True], 4, None, "a", b"1")),
+        *(
+            ("pool_after", v)
+            for v in ([0], [10], [1, 1], [1.0], ["1"], [True], 4.5, None, "a", b"1")
+        ),
         ("no_such_field", 1),
     ],
 )

@@ -526,7 +526,8 @@ def test_the_sampler_is_told_the_validation_accuracy(
         def run(self) -> loop.Run:
             test, history = 80.0 + self.seed, (loop.Epoch(1, 1.0, self.validation),)
             states = (False, False, False)
-            return loop.Run(self.seed, 1, *states, test, test, self.validation, 0.1, history, {})
+            tops = (test, test, self.validation)
+            return loop.Run(self.seed, 1, *states, *tops, 0.1, history, {}, test, [])
 
     monkeypatch.setattr(bench, "lead", MadeUp)
     run(SMALL, tmp_path)
@@ -584,7 +585,8 @@ measure:
             top1, val_top1 = math.nan if self.stopped else 100 * self.ratio, 100 * self.ratio
             states = (False, False, self.stopped)
             history = tuple(self.history)
-            return loop.Run(self.seed, 9, *states, top1, top1, val_top1, 0.1, history, {})
+            tops = (top1, top1, val_top1)
+            return loop.Run(self.seed, 9, *states, *tops, 0.1, history, {}, top1, [])
 
     monkeypatch.setattr(bench, "lead", MadeUp)
     outcome, progress = run(text, tmp_path)

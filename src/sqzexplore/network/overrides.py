@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import InitErrorDetails
 
@@ -59,8 +58,11 @@ def layer_name(layer: int) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell of a table holds nothing."""
-    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+    """Whether a cell of a table holds nothing: None, NaN, or pandas' NA, told by its name, since
+    this module is no reason to import pandas."""
+    if isinstance(value, float):
+        return value != value
+    return value is None or type(value).__name__ == "NAType"
 
 
 def parse_layers(value: Any) -> Any:
@@ -72,9 +74,9 @@ def parse_layers(value: Any) -> Any:
     Raises:
         ValueError: a layer is given twice.
     """
-    if is_missing(value):
+    if value is not None and is_missing(value):
         return ()
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer():
         return (int(value),)
     if isinstance(value, str):
         parts = [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
