@@ -57,6 +57,8 @@ def test_speed_against_macs_is_of_the_largest_batch() -> None:
     assert line.get_ydata().tolist() == [10.0, 5.0, 2.5, 1.25]
     assert line.get_label() == "rank corr. -1.00 (p = 0.083), n = 4"
     assert "batch 16" in axes.get_ylabel()
+    again = figures.speed_against_macs(pd.concat([table(), table()]))  # the same networks twice
+    assert again.lines[0].get_label().endswith("n = 4")
     assert "a processor, 2 threads" in axes.get_title()
 
 

@@ -103,10 +103,12 @@ def correlation(frame: pd.DataFrame, x: str, y: str) -> Correlation:
 
 def distinct(values: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `values`, numbers of the rows of `frame`, a row a network: their mean where
-    several are one (`net_id`); as they are where the table does not say."""
-    if "net_id" not in frame or frame["net_id"].isna().any():
-        return values
-    return values.groupby(frame["net_id"].to_numpy(dtype=str), sort=False).mean()
+    several are one by `net_id`, or by `arch_id` where a table has no other name; as they are where
+    the table does not say."""
+    for name in ("net_id", "arch_id"):
+        if name in frame and frame[name].notna().all():
+            return values.groupby(frame[name].to_numpy(dtype=str), sort=False).mean()
+    return values
 
 
 def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from ..analysis.ranking import rank_correlation
+from ..analysis.ranking import distinct, rank_correlation
 from ..results.folder import ResultFolder
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, own_axes, panels, save
 
@@ -24,8 +24,8 @@ _MOST_SERIES = 4
 
 
 def speed_against_macs(rows: pd.DataFrame, axes: Axes | None = None) -> Axes:
-    """Images a second against MACs at the largest batch, with Spearman's rank correlation and its
-    95% bootstrap interval: -1 is what FLOPs that predict speed would give.
+    """Images a second against MACs at the largest batch, with Spearman's rank correlation over the
+    distinct networks and its 95% bootstrap interval; MACs that predict speed would give -1.
 
     Args:
         rows: of `throughput`; those without a value are left out.
@@ -36,10 +36,9 @@ def speed_against_macs(rows: pd.DataFrame, axes: Axes | None = None) -> Axes:
     rows = rows[rows["batch"] == rows["batch"].max()]
     for number, (name, group) in enumerate(_series(rows)):
         macs, speeds = _floats(group, "macs"), _floats(group, "images_per_s")
-        found = rank_correlation(macs, speeds)
-        text = ""
-        if found is not None:
-            text = f"rank corr. {found}"
+        networks = distinct(pd.DataFrame({"macs": macs, "speeds": speeds}), group)
+        found = rank_correlation(networks["macs"].to_numpy(), networks["speeds"].to_numpy())
+        text = "" if found is None else f"rank corr. {found}"
         axes.plot(
             *(macs, speeds, _MARKERS[number]),
             color=_COLOURS[number],
