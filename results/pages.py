@@ -152,7 +152,47 @@ def compute() -> str:
     return _table(["sweep", "trainings", "hours of them, summed", "processor"], rows)
 
 
+def on_cpu() -> str:
+    """Our fastest mode, by images a second, beside torchvision's definition."""
+    rows = []
+    table = pd.read_csv(HERE / "throughput-cpu" / "benchmark.csv")
+    for (network, batch), group in table.groupby(["network", "batch"]):
+        baseline = group[group["vs_baseline"] == 1].iloc[0]
+        ours = group[group["definition"].str.startswith("ours")]
+        best = ours.loc[ours["images_per_s"].idxmax()]
+        dtype = best["autocast"] if isinstance(best["autocast"], str) else best["dtype"]
+        mode = f"{best['definition'].removeprefix('ours, ')}, {dtype}, {best['mode']}"
+        same = ours["vs_same_mode"]
+        rows.append([f"{network}, {batch}", f"{baseline['images_per_s']:.1f}"])
+        rows[-1] += [f"{mode}: {best['images_per_s']:.1f}", _ratio(best, "vs_baseline")]
+        rows[-1].append(f"{same.min():.2f}x, {same.max():.2f}x")
+    head = ["network, batch", "baseline, images/s", "our fastest mode, images/s"]
+    head += ["against the baseline", "ours in the same modes as its definition: least, greatest"]
+    return _table(head, rows)
+
+
+def on_gpu() -> str:
+    """In CUDA graphs, float16, beside torchvision's network."""
+    rows = []
+    table = pd.read_csv(HERE / "throughput-gpu" / "benchmark-printed.csv")
+    for (network, batch), group in table.groupby(["network", "batch"]):
+        graphs = group[group["mode"] == "cuda_graph"].set_index("definition")
+        fast, plain = graphs.loc["ours, inference"], graphs.loc["ours, module"]
+        rows.append([f"{network}, {batch}", f"{group['images_per_s'].iloc[0]:,.0f}"])
+        rows[-1] += [f"{fast['images_per_s']:,.0f}", _ratio(fast, "vs_baseline")]
+        rows[-1] += [_ratio(row, "vs_same_mode") for row in (fast, plain)]
+    head = ["network, batch", "baseline, images/s", "ours, inference form"]
+    head += ["against the baseline", "against torchvision's in the same mode"]
+    return _table([*head, "our module against torchvision's in the same mode"], rows)
+
+
+def _ratio(row: pd.Series, name: str) -> str:
+    return f"{row[name]:.2f}x ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+
+
 TABLES = {
+    "on a CPU": on_cpu,
+    "on a GPU": on_gpu,
     "squeeze ratios": squeeze_ratios,
     "sr by budget": lambda: budgets("sr", "squeeze_ratio"),
     "fraction_3x3 by budget": lambda: budgets("fraction_3x3", "fraction_3x3"),
