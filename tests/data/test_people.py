@@ -14,11 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.sweeps import run
 from sqzexplore.data.decode import open_image
 from sqzexplore.data.images import load
 from sqzexplore.data.open import open_data
 from sqzexplore.data.source import SPLIT_NAMES
 from sqzexplore.errors import UserError
+from sqzexplore.results.folder import load_results
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +154,29 @@ def test_any_kind_in_any_layout(
 
 
 # --- a set ---------------------------------------------------------------------------------------
+
+
+def test_names_that_are_no_utf8_reach_the_tables(tmp_path: Path) -> None:
+    """Latin-1 folders, trained on, in every table and in the provenance."""
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9s"))
+    for number, name in enumerate((b"caf\xe9", b"th\xe9")):
+        folder_ = Path(os.fsdecode(os.fsencode(root) + b"/" + name))
+        folder_.mkdir(parents=True)
+        for index in range(15):
+            picture(100 * number + index).save(folder_ / f"{index}.png")
+    link = tmp_path / "link"  # YAML is UTF-8
+    link.symlink_to(root)
+    text = f"""
+name: latin
+base: {{width_multiplier: 0.1, fires: 2, pool_after: [1, 3]}}
+space: {{squeeze_ratio: [0.5]}}
+input_size: 32
+measure: {{accuracy: {{data: {link}, epochs: 1, seeds: 1, batch_size: 8}}}}
+"""
+    run(text, tmp_path / "out")
+    confusion = load_results(tmp_path / "out", "confusion")
+    assert set(confusion["label"]) == {r"caf\udce9", r"th\udce9"}
+    assert load_results(tmp_path / "out")["data"].tolist() == [r"caf\udce9s"]
 
 
 def test_colour_is_decided_by_the_set(tmp_path: Path) -> None:

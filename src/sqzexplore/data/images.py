@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..files import write_atomically
 from .decode import fit, open_image
-from .names import Augmentation
+from .names import Augmentation, printable
 from .source import Part, Source
 from .stream import StreamedSplit
 
@@ -90,7 +90,7 @@ class ImageData:
         counts = {}
         for split in SPLITS:
             labels, images = getattr(self, split).labelled()
-            names = (self.classes[int(label)] for label in labels)
+            names = (printable(self.classes[int(label)]) for label in labels)
             counts[split] = dict(zip(names, images.tolist(), strict=True))
         return {
             "name": self.name,

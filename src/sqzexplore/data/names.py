@@ -27,3 +27,8 @@ def check_data_name(text: str) -> None:
         f"found {shown(text)}, expected {', '.join(BUILT_IN)}, a folder (with a '/' or as "
         f"'${{VARIABLE}}') or the 'owner/name' of a Hugging Face data set{nearest(text, BUILT_IN)}"
     )
+
+
+def printable(name: str) -> str:
+    """A class's name as tables and JSON can hold it: of bytes that are no UTF-8 their escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .names import Augmentation
+from .names import Augmentation, printable
 
 #: What a folder, a file or a split of the hub may be called, in any case.
 SPLIT_NAMES = {
@@ -184,7 +184,7 @@ def assemble(
         return {"train": rest, **done}
 
     return Source(
-        name,
+        printable(name),
         tuple(classes),
         channels(whole),
         (left, sizes["validation"], sizes["test"]),

@@ -13,6 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from ..data.images import ImageData, Split
+from ..data.names import printable
 from ..data.stream import StreamedSplit
 from . import distributed
 
@@ -74,7 +75,7 @@ class Guesses:
         """How many images of each class were taken for each, the class first; those that occur."""
         pairs, counts = np.unique(np.stack([self.labels, self.guessed]), axis=1, return_counts=True)
         return [
-            (classes[label], classes[guess], int(count))
+            (printable(classes[label]), printable(classes[guess]), int(count))
             for (label, guess), count in zip(pairs.T, counts, strict=True)
         ]
 
