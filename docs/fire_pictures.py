@@ -6,25 +6,30 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import sqzexplore as sqz
-from sqzexplore.figures.style import BLUE, GREEN, ORANGE
+from sqzexplore.figures.style import BLUE, GREEN, GREY, ORANGE
 
 
 def squeeze(axes: Axes) -> Axes:
-    """Parameters of each Fire of v1.0, and of the same expand filters over its whole input."""
-    layers = sqz.cost(sqz.preset("squeezenet1_0")).layers
-    fires = [layer for layer in layers if layer.name.startswith("fire")]
-    inputs = [96, *(fire.output_shape[0] for fire in fires[:-1])]
-    plain = [
-        channels * (fire.output_shape[0] // 2) * 10 + fire.output_shape[0]
-        for channels, fire in zip(inputs, fires, strict=True)
-    ]
-    places = np.arange(len(fires))
-    axes.bar(places - 0.2, plain, 0.4, color=ORANGE, label="expand filters over the whole input")
-    axes.bar(places + 0.2, [f.params for f in fires], 0.4, color=BLUE, label="Fire, SR 0.125")
-    axes.set_xticks(places, [fire.name for fire in fires], rotation=45)
+    """Weights of each Fire of v1.0, and of the same expand filters over its whole input; beside the
+    line between them, how many times as many these are."""
+    fires = sqz.preset("squeezenet1_0").fire_stages()
+    numbers = [fire.layer for fire in fires]
+    per_channel = np.array([fire.expand1x1 + 9 * fire.expand3x3 for fire in fires])
+    inputs = np.array([fire.in_channels for fire in fires])
+    squeezed = np.array([fire.squeeze for fire in fires])
+    plain, ours = per_channel * inputs, (per_channel + inputs) * squeezed
+    axes.vlines(numbers, ours, plain, color=GREY, linewidth=1)
+    axes.plot(numbers, plain, "s", color=ORANGE, label="expand filters over the whole input")
+    axes.plot(numbers, ours, "o", color=BLUE, label="Fire, squeeze ratio 0.125")
+    for number, fewer, more in zip(numbers, ours, plain, strict=True):
+        middle = (number + 0.1, np.sqrt(fewer * more))
+        axes.annotate(f"{more / fewer:.1f}x", middle, fontsize=6, va="center")
     axes.set_yscale("log")
-    axes.set_ylabel("parameters")
+    axes.set_xlabel("number of the Fire")
+    axes.set_ylabel("weights, without biases")
     axes.legend(loc="upper left")
+    axes.set_xlim(1.6, 9.8)
+    axes.set_ylim(top=4e6)
     return axes
 
 
@@ -39,6 +44,8 @@ def pooling(axes: Axes) -> Axes:
         axes.plot(range(len(layers)), sizes, dash, marker="o", color=colour, label=label)
     axes.set_xticks(range(len(layers)), [layer.name for layer in layers], rotation=45)
     axes.set_yscale("log")
-    axes.set_ylabel("elements of the output (millions)")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("convolution or Fire, from image to classes")
+    axes.set_ylabel("elements of its output (millions)")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1, borderaxespad=0.2)
     return axes

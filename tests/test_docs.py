@@ -1,8 +1,9 @@
 """What the pages show is run: every Python block, every command, every sweep file.
 
 The examples of a page run in order, in one Python namespace and one folder, which holds copies of
-the checkout's results and sweeps. A block that a test cannot run stands after an HTML comment that
-says why, `<!-- skip: next "reason" -->`.
+the checkout's results and sweeps. A `text` block right below a Python block is what that prints.
+A block that a test cannot run stands after an HTML comment that says why,
+`<!-- skip: next "reason" -->`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import copy
 import csv
 import html
+import io
 import multiprocessing
 import os
 import re
@@ -18,7 +20,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, get_args
 from unittest import SkipTest
@@ -28,8 +31,12 @@ import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
+import torch
 import typer
 from markdown_it import MarkdownIt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from nbclient import NotebookClient
 from pydantic import BaseModel
 from sybil import Example, Sybil
@@ -40,12 +47,14 @@ import sqzexplore
 from helpers import ROOT
 from sqzexplore.cli.app import app
 from sqzexplore.network.architecture import FIELDS
+from sqzexplore.network.module import Fire
 from sqzexplore.network.overrides import FireOverride
 from sqzexplore.results.tables import TABLES
 from sqzexplore.spec.load import load_spec, parse_spec
 from sqzexplore.spec.models import FigureSpec, Spec
 
 sys.path.insert(0, str(ROOT / "docs"))
+import fire_pictures
 import generate
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "results" / "README.md"])
@@ -106,14 +115,39 @@ def write_spec(example: Example) -> None:
     assert load_spec(file).name == name[1]
 
 
+def shown(example: Example) -> None:
+    """Output, which `run_page` compares."""
+
+
 SYBIL = Sybil(
     [
         SkipParser(),
         PythonCodeBlockParser(),
         CodeBlockParser("sh", run_shell),
         CodeBlockParser("yaml", write_spec),
+        CodeBlockParser("text", shown),
     ]
 )
+
+
+def run_page(page: Path) -> None:
+    """All examples in order; what stands right below a Python block must be what that printed."""
+    printed, end = "", None
+    for example in SYBIL.parse(page):
+        is_output = example.region.evaluator is shown
+        if is_output and end and not example.document.text[end : example.start].strip("`\n"):
+            text = example.parsed.rstrip("\n")
+            assert text == printed, f"{page}:{example.line}: the block above prints\n{printed}"
+        end = None
+        try:
+            with redirect_stdout(io.StringIO()) as output:
+                example.evaluate()
+        except SkipTest as skipped:
+            print(f"{page}:{example.line}: not run: {skipped}")
+            continue
+        if example.region.lexemes.get("arguments") == "python":
+            lines = [line.rstrip() for line in output.getvalue().splitlines()]
+            printed, end = "\n".join(lines), example.end
 
 
 @pytest.fixture
@@ -138,11 +172,51 @@ def has_examples(page: Path) -> bool:
 
 @pytest.mark.parametrize("page", [*filter(has_examples, PAGES)], ids=name_of)
 def test_what_a_page_shows_runs(page: Path, desk: Path) -> None:
-    for example in SYBIL.parse(page):
-        try:
-            example.evaluate()
-        except SkipTest as skipped:
-            print(f"{name_of(page)}:{example.line}: not run: {skipped}")
+    run_page(page)
+
+
+def test_output_that_is_not_what_the_block_above_prints_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    block = "```python\nprint(1 + 1)\nprint(3)\n```\n"
+    page.write_text(f"{block}\n```text\n2\n3\n```\n\nWords.\n\n```text\nno output\n```\n")
+    run_page(page)
+    page.write_text(f"{block}\n```text\n2\n4\n```\n")
+    with pytest.raises(AssertionError, match=r"page\.md:6: the block above prints\s+2\s+3\s"):
+        run_page(page)
+
+
+def _drawn(picture: Callable[[Axes], Axes]) -> list[Line2D]:
+    return picture(Figure().subplots()).get_lines()
+
+
+def test_the_picture_of_squeezing_shows_the_weights_of_convolutions() -> None:
+    net = sqzexplore.build(sqzexplore.preset("squeezenet1_0"))
+    fires = [module for module in net.features if isinstance(module, Fire)]
+    plain, ours = (line.get_ydata() for line in _drawn(fire_pictures.squeeze))
+    for fire, more, fewer in zip(fires, plain, ours, strict=True):
+        branches = (fire.expand1x1, fire.expand3x3)
+        over = fire.squeeze.in_channels
+        wide = [torch.nn.Conv2d(over, b.out_channels, b.kernel_size) for b in branches]
+        assert more == sum(convolution.weight.numel() for convolution in wide)
+        assert fewer == sum(c.weight.numel() for c in (fire.squeeze, *branches))
+
+
+def _output_sizes(architecture: sqzexplore.Architecture) -> list[int]:
+    """Elements that conv1, the Fires and conv10 put out for one image of 224x224."""
+    net, sizes = sqzexplore.build(architecture).eval(), []
+    inner = [module for module in net.features if isinstance(module, Fire | torch.nn.Conv2d)]
+    for module in [*inner, net.classifier[1]]:
+        module.register_forward_hook(lambda _module, _given, output: sizes.append(output.numel()))
+    with torch.inference_mode():
+        net(torch.zeros(1, 3, 224, 224))
+    return sizes
+
+
+def test_the_picture_of_pooling_shows_the_sizes_of_outputs() -> None:
+    lines = _drawn(fire_pictures.pooling)
+    for line, pools in zip(lines, [(1, 2, 3), (1, 4, 8), (6, 8, 9)], strict=True):
+        sizes = _output_sizes(sqzexplore.Architecture(pool_after=pools))
+        assert [round(1e6 * size) for size in line.get_ydata()] == sizes, pools
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

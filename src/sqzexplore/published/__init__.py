@@ -9,6 +9,16 @@ import pandas as pd
 
 def published(where: str | None = None) -> pd.DataFrame:
     """The published numbers, or those of one place, such as "figure 3a"."""
-    with files(__package__).joinpath("published.csv").open() as file:
-        rows = pd.read_csv(file)
+    rows = _read("published.csv")
     return rows if where is None else rows[rows["where"] == where].reset_index(drop=True)
+
+
+def table1() -> pd.DataFrame:
+    """SqueezeNet v1.0 stage by stage as table 1 of arXiv:1602.07360 prints it; a cell that is empty
+    there is missing."""
+    return _read("table1.csv").convert_dtypes()
+
+
+def _read(name: str) -> pd.DataFrame:
+    with files(__package__).joinpath(name).open() as file:
+        return pd.read_csv(file)
