@@ -28,6 +28,7 @@ def squeeze(axes: Axes) -> Axes:
     axes.set_xlabel("number of the Fire")
     axes.set_ylabel("weights, without biases")
     axes.legend(loc="upper left")
+    axes.set_xticks(numbers)
     axes.set_xlim(1.6, 9.8)
     axes.set_ylim(top=4e6)
     return axes

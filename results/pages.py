@@ -9,6 +9,7 @@ The claims of all sweeps on one data set are corrected together (Holm).
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -22,7 +23,8 @@ from sqzexplore.analysis.verdicts import ALPHA
 from sqzexplore.published import published
 
 HERE = Path(__file__).parent
-PAGES = (HERE / "README.md", HERE.parent / "README.md")
+ROOT = HERE.parent
+PAGES = (HERE / "README.md", ROOT / "README.md", ROOT / "docs" / "reproducibility.md")
 CURVES = {"sr": "figure 3a", "fraction_3x3": "figure 3b", "bypass": "table 3"}
 FIELDS = {"sr": "squeeze_ratio", "fraction_3x3": "fraction_3x3", "bypass": "bypass"}
 
@@ -140,16 +142,21 @@ def at_equal_macs() -> str:
 
 
 def compute() -> str:
-    """What each sweep's trainings took."""
+    """What each sweep's trainings took, and on what."""
     rows = []
     for folder in sorted(file.parent for file in HERE.glob("*/seeds.csv")):
         trials, seeds = sqz.load_results(folder), sqz.load_results(folder, "seeds")
-        machines = trials[["device_name", "cpu_capability"]].fillna("").drop_duplicates()
-        names = [" ".join(filter(None, row)) for row in machines.itertuples(index=False)]
         hours = seeds["duration_s"].sum() / 3600
-        rows.append([f"[{folder.name}]({folder.name})", str(len(seeds)), f"{hours:.1f}"])
-        rows[-1].append("; ".join(names))
-    return _table(["sweep", "trainings", "hours of them, summed", "processor"], rows)
+        machine = [
+            ", ".join(map(str, trials[name].dropna().unique())) or "not kept"
+            for name in ("device_name", "cpu_capability", "torch_version")
+        ]
+        threads = json.loads((folder / "provenance.json").read_text())["threads"]
+        counts = [str(len(seeds)), f"{hours:.1f}"]
+        link = f"[{folder.name}](../results/{folder.name})"
+        rows.append([link, *counts, *machine[:2], str(threads), machine[2]])
+    head = ["sweep", "trainings", "hours of them, summed", "processor", "instructions"]
+    return _table([*head, "threads a training", "torch"], rows)
 
 
 def on_cpu() -> str:
