@@ -51,7 +51,7 @@ from sqzexplore.network.module import Fire
 from sqzexplore.network.overrides import FireOverride
 from sqzexplore.results.tables import TABLES
 from sqzexplore.spec.load import load_spec, parse_spec
-from sqzexplore.spec.models import FigureSpec, Spec
+from sqzexplore.spec.models import ClaimSpec, FigureSpec, Spec
 
 sys.path.insert(0, str(ROOT / "docs"))
 import fire_pictures
@@ -298,7 +298,8 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         for inner in [field.annotation, *get_args(field.annotation)]:
             for one in [inner, *get_args(inner)]:
                 if isinstance(one, type) and issubclass(one, BaseModel):
-                    yield from _keys(one, f"{prefix}{name}{'[]' if one is FigureSpec else ''}.")
+                    listed = one in (ClaimSpec, FigureSpec)
+                    yield from _keys(one, f"{prefix}{name}{'[]' if listed else ''}.")
 
 
 def test_the_reference_has_every_key_with_what_it_means() -> None:
