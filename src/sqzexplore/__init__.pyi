@@ -6,6 +6,7 @@ from .network.cost import cost as cost
 from .network.cost import cost_table as cost_table
 from .network.module import build as build
 from .network.presets import preset as preset
+from .predict.fit import fit as fit
 from .provenance import __version__ as __version__
 from .results.folder import load_results as load_results
 from .train.checkpoint import load as load

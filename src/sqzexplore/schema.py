@@ -256,3 +256,16 @@ def is_derived(name: str) -> bool:
     """Whether a column is another one times a constant."""
     column = MEASURED_COLUMNS.get(name.removeprefix("train_"))
     return column is not None and column.derived
+
+
+def predicted_names(target: str) -> tuple[str, ...]:
+    """The columns that a prediction of a measured column has."""
+    ends = (target, f"{target}_low", f"{target}_high")
+    dying = ("dead_probability",) if measured()[target] == "accuracy" else ()
+    return (*ends, *dying, "extrapolated")
+
+
+#: Every column that a prediction of anything may have.
+PREDICTED: tuple[str, ...] = tuple(
+    dict.fromkeys(name for target in measured() for name in predicted_names(target))
+)

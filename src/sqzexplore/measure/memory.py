@@ -6,8 +6,7 @@ import psutil
 
 from ..network.architecture import Architecture
 from ..network.cost import cost
-from .roofline import ITEM_BYTES
-from .settings import Settings
+from .settings import ITEM_BYTES, Settings
 
 
 def check_memory(architecture: Architecture, settings: Settings) -> None:

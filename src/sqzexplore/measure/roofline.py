@@ -28,9 +28,8 @@ from ..network.rules import pooled_size, scaled_width, stem_output_size
 from ..nvml import Sensors
 from ..provenance import device_name
 from .clock import least_warm_up_s, timer
+from .settings import ITEM_BYTES
 
-#: Bytes of an element, by dtype.
-ITEM_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 FILE = "roofline.json"
 
 _SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}

@@ -19,8 +19,7 @@ from . import statistics
 from .clock import timer
 from .interleave import BLOCK_MS, alternate
 from .memory import check_memory
-from .roofline import ITEM_BYTES
-from .settings import COMPILED, GRAPHED, Settings
+from .settings import COMPILED, GRAPHED, ITEM_BYTES, Settings
 
 _BUFFER_BYTES, _MOST_BUFFERS = 2**26, 16  # more than a processor's last-level cache
 _COMPARED_S, _LEAST_GAIN = 0.5, 1.02  # two forms of one network: time, and what is no accident

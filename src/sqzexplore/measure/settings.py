@@ -16,6 +16,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "form": get_args(Form),
     "mode": get_args(Mode),
 }
+#: Bytes of an element, by dtype.
+ITEM_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 
 #: Modes that replay a CUDA graph, and those that compile the network.
 GRAPHED = ("cuda_graph", "compile_graph")

@@ -101,7 +101,7 @@ def cost(architecture: Architecture, input_size: int = 224) -> Cost:
     _check_input_size(input_size)
     architecture.check_input_size(input_size)
     columns = {name: values[0] for name, values in columns_of([architecture]).items()}
-    stages = list(_walk(columns, float(input_size)))
+    stages = list(walk(columns, float(input_size)))
     totals, _ = _totals(stages)
     _check_exact(totals, columns, True)
     size_mb = float(totals.pop("size_mb"))
@@ -193,10 +193,10 @@ def cost_columns(
     for start in range(0, max(rows, 1), _BLOCK):
         part = slice(start, start + _BLOCK)
         block = take_rows(columns, part)
-        walk = _walk(block, float(input_size))
-        stages = [*walk] if per_stage else []
-        totals, last = _totals(stages or walk)
-        feasible[part] = _feasible(block, last)
+        met = walk(block, float(input_size))
+        stages = [*met] if per_stage else []
+        totals, last = _totals(stages or met)
+        feasible[part] = is_feasible(block, last)
         _check_exact(totals, block, feasible[part])
         if per_stage:
             totals |= _by_stage(stages)
@@ -219,15 +219,19 @@ def sees_small_maps(columns: Columns, rows: int, input_size: int) -> NDArray[np.
     for start in range(0, len(some), _BLOCK):
         part = some[start : start + _BLOCK]
         block = take_rows(columns, part)
-        for stage in _walk(block, float(input_size)):
+        for stage in walk(block, float(input_size)):
             if stage.name.startswith("fire"):
                 found[part] |= (stage.size < FILTER_SIDE) & (stage.filters[2] > 0) & stage.present
     return found
 
 
 @dataclass
-class _Stage:
-    """One stage of the walk: arrays or scalars, for one image. `present` is false in no row."""
+class Stage:
+    """One stage of the walk: arrays or scalars, for one image; `present` in which rows it is.
+
+    `filters`: of conv1 and the classifier kernel, stride, filters; of a Fire squeeze, expand 1x1,
+    expand 3x3; of a pool none.
+    """
 
     name: str
     size: Any  # side of the output, pixels
@@ -241,7 +245,7 @@ class _Stage:
     present: Any = True
 
 
-def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
+def walk(c: Columns, input_size: float) -> Iterator[Stage]:
     """The stages of every architecture in `c`, in the order in which an image meets them."""
     affine = 1.0 + c["batch_norm"]  # parameters an output channel beside its weights
     fires = np.max(c["fires"], initial=0)
@@ -252,7 +256,7 @@ def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
     area = size * size
     filters = channels * c["in_channels"]
     weights = filters * c["stem_kernel"] * c["stem_kernel"]
-    yield _Stage(
+    yield Stage(
         name="conv1",
         size=size,
         channels=channels,
@@ -277,10 +281,10 @@ def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
         if np.any(pooled):
             smaller = np.where(pooled, pooled_size(size), size)
             alive = channels * (area + smaller * smaller) * pooled
-            yield _Stage(f"maxpool{layer}", smaller, channels, alive, present=pooled)
+            yield Stage(f"maxpool{layer}", smaller, channels, alive, present=pooled)
             size, area, single = smaller, smaller * smaller, smaller < 2
     classes = c["num_classes"]
-    yield _Stage(
+    yield Stage(
         name=f"conv{int(fires) + 2}",
         size=size,
         channels=classes,
@@ -290,7 +294,7 @@ def _walk(c: Columns, input_size: float) -> Iterator[_Stage]:
         alive=(channels + classes) * area,
         filters=(1, 1, classes),
     )
-    yield _Stage(f"avgpool{int(fires) + 2}", np.minimum(size, 1.0), classes, classes * (area + 1))
+    yield Stage(f"avgpool{int(fires) + 2}", np.minimum(size, 1.0), classes, classes * (area + 1))
 
 
 def _dead_taps(c: Columns, input_size: float, output_size: Any) -> Any:
@@ -319,7 +323,7 @@ def _dead_taps(c: Columns, input_size: float, output_size: Any) -> Any:
 
 def _fire(
     c: Columns, layer: int, in_channels: Any, size: Any, area: Any, affine: Any, active: Any
-) -> _Stage:
+) -> Stage:
     """Fire number `layer`; rows that are not `active` pass their input through at no cost."""
     out_channels = scaled_width(of_fire(c, layer, "expand_filters"), c["width_multiplier"])
     expand3x3 = expand3x3_filters(out_channels, of_fire(c, layer, "fraction_3x3"))
@@ -342,7 +346,7 @@ def _fire(
     )
     if active is not True:
         weights, outputs, alive = weights * active, outputs * active, alive * active
-    return _Stage(
+    return Stage(
         name=f"fire{layer}",
         size=size,
         channels=out_channels if active is True else np.where(active, out_channels, in_channels),
@@ -355,7 +359,7 @@ def _fire(
     )
 
 
-def _totals(stages: Iterable[_Stage]) -> tuple[dict[str, Any], _Stage]:
+def _totals(stages: Iterable[Stage]) -> tuple[dict[str, Any], Stage]:
     """The cost columns of the walk's rows, and the last stage.
 
     Summed as the walk goes, so that a block's working set is a stage, which stays in the cache.
@@ -400,7 +404,7 @@ def _check_exact(totals: Mapping[str, Any], columns: Columns, feasible: Any) -> 
             )
 
 
-def _by_stage(stages: list[_Stage]) -> dict[str, Any]:
+def _by_stage(stages: list[Stage]) -> dict[str, Any]:
     """`STAGE.params`, `.macs`, `.activations` of the stages that have any."""
     named = {("classifier" if s is stages[-2] else s.name): s for s in stages if s.filters}
     return {
@@ -410,8 +414,10 @@ def _by_stage(stages: list[_Stage]) -> dict[str, Any]:
     }
 
 
-def _feasible(c: Columns, last: _Stage) -> Any:
-    """Once a side is below 1 every later pool leaves it there, so the last stage tells."""
+def is_feasible(c: Columns, last: Stage) -> Any:
+    """In which rows a walk that ended with `last` was that of a network that there is.
+
+    Once a side is below 1 every later pool leaves it there, so the last stage tells."""
     beyond = c["pool_after"] >> (np.asarray(c["fires"]).astype(np.int64) + 2)
     feasible = (last.size >= 1) & (beyond == 0)
     for key in c.keys() & OVERRIDES.keys():
@@ -419,7 +425,7 @@ def _feasible(c: Columns, last: _Stage) -> Any:
     return feasible
 
 
-def _layer_cost(stage: _Stage) -> LayerCost:
+def _layer_cost(stage: Stage) -> LayerCost:
     if not stage.filters:
         filters = "3x3/2" if stage.name.startswith("max") else "global"
     else:

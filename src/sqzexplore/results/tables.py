@@ -174,6 +174,51 @@ CLAIMS: dict[str, Column] = {
         "beyond the margin, seen with probability 80% by this design, one claim alone",
     ),
 }
+_PREDICTION = {
+    "target": Column("string", "", "column that is predicted"),
+    "level": Column("Float64", "", "share of the networks that the intervals are to hold"),
+}
+#: In the unit of the target.
+AUDIT: dict[str, Column] = {
+    **TRIAL,
+    **_PREDICTION,
+    "model": Column("string", "", "chosen by the networks that it was fitted to"),
+    "sampler": Column("string", "", "who chose the networks, where that is known"),
+    "fold": Column("Int64", "", "networks of one fold were held out together"),
+    "measured": Column("Float64", "target's", "of the held-out network; empty if it is dead"),
+    "one_training": Column(
+        "Float64", "target's", "the same of one of its trainings, which the interval is to hold"
+    ),
+    "predicted": Column("Float64", "target's", "without this network"),
+    "low": Column("Float64", "target's", "lower end of its interval"),
+    "high": Column("Float64", "target's", "upper end of its interval"),
+    "dead_share": Column("Float64", "", "of its trainings, those that did not learn"),
+    "dead_probability": Column("Float64", "", "predicted, without this network"),
+    "extrapolated": Column(
+        "boolean", "", "whether a feature is outside the range of the networks fitted to"
+    ),
+    "by_middle": Column("Float64", "target's", "the others' median"),
+    "by_params": Column("Float64", "target's", "a parabola over log params, fitted to the others"),
+    "by_macs": Column("Float64", "target's", "a parabola over log MACs, fitted to the others"),
+    "by_neighbour": Column(
+        "Float64", "target's", "of the nearest of the others, over all features"
+    ),
+    "by_roofline": Column(
+        "Float64", "target's", "a parabola over the log of the least time; empty for accuracies"
+    ),
+    "log_macs": Column("Float64", "", "of the measured network, base 2"),
+    "mean_log_side": Column("Float64", "", "of its Fires' maps, pixels, base 2"),
+}
+AUDIT_CURVE: dict[str, Column] = {
+    **_PREDICTION,
+    "networks": Column("Int64", "", "fitted to; all others are held out"),
+    "repetition": Column("Int64", "", "draw of these networks, from 0"),
+    "held_out": Column("Int64", "", "networks that have the target"),
+    "coverage": Column("Float64", "", "share of them whose interval holds one training"),
+    "width": Column("Float64", "target's", "mean of their intervals"),
+    "error": Column("Float64", "target's", "mean of the absolute errors"),
+    "kendall": Column("Float64", "", "Kendall's tau-b of predicted and measured"),
+}
 TABLES: dict[str, dict[str, Column]] = {
     "trials": TRIALS,
     "seeds": SEEDS,
@@ -182,6 +227,8 @@ TABLES: dict[str, dict[str, Column]] = {
     "confusion": CONFUSION,
     "throughput": THROUGHPUT,
     "claims": CLAIMS,
+    "audit": AUDIT,
+    "audit_curve": AUDIT_CURVE,
 }
 
 

@@ -1,0 +1,1 @@
+"""From measured networks to a whole space: predictions with intervals that are audited."""

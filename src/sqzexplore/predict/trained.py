@@ -1,0 +1,288 @@
+"""The measured networks that a prediction learns from, and what a row of a table means to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..analysis.validation import numbers, require_alike, require_columns, require_rows
+from ..errors import UserError, nearest, shown
+from ..measure.settings import ITEM_BYTES
+from ..network.architecture import KEYS, Architecture
+from ..network.columns import encode, take_rows
+from ..network.frames import columns_of_frame
+from ..network.identity import network_keys
+from ..results.folder import ResultFolder, load_results
+from ..schema import measured
+from .features import Machine, features, names_of
+
+#: Networks that a fit needs: below, the ten models that are compared have nothing to learn from.
+LEAST = 20
+#: Samplers whose rows do not depend on what was measured.
+AT_RANDOM = ("grid", "random", "qmc")
+#: Accuracy is that of the data's images and classes, whatever the network is deployed for.
+_AS_THE_DATA_HAS_IT = {"in_channels": 3, "num_classes": 10}
+#: A large processor's core; where a table does not say, only the features' unit depends on it.
+_ANY_MACHINE = {"macs_per_s": 5e10, "bytes_per_s": 1e10}
+
+
+@dataclass(frozen=True)
+class View:
+    """How architectures are looked at before they are predicted: as what was measured of them.
+
+    Args:
+        target: the predicted column.
+        input_size: side of the images, pixels.
+        changes: the proxy: fields that the trained networks had instead.
+        machine: of a speed, what the roofline floor is of.
+    """
+
+    target: str
+    input_size: int
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    machine: Machine | None = None
+
+    @property
+    def of_accuracy(self) -> bool:
+        """Whether the target is an accuracy, of a network that may be dead."""
+        return self.machine is None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features."""
+        return names_of(self.machine)
+
+    def columns(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Architectures as columns, as they were measured."""
+        return {**columns, **{name: encode(name, [v])[0] for name, v in self.changes.items()}}
+
+    def features(self, columns: Mapping[str, Any], rows: int) -> NDArray[np.float64]:
+        """Their features, rows x names; NaN where the measured network cannot be built."""
+        return features(self.columns(columns), rows, self.input_size, self.machine)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Measured networks.
+
+    Args:
+        view: how they are looked at.
+        features: rows x names.
+        values: the target, mean over the trainings; NaN of a network that is dead.
+        one: that of one training, drawn where there were several: what an interval is for.
+        dead: trainings that did not learn.
+        trainings: all of them.
+        networks: a number that two rows share where they are one network as measured.
+        sampler: who chose the rows; empty if that is not known.
+        rows: the numbers of the table's rows.
+    """
+
+    view: View
+    features: NDArray[np.float64]
+    values: NDArray[np.float64]
+    one: NDArray[np.float64]
+    dead: NDArray[np.float64]
+    trainings: NDArray[np.float64]
+    networks: NDArray[Any]
+    sampler: str
+    rows: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, index: Any) -> Trained:
+        """Some of the rows."""
+        names = ("features", "values", "one", "dead", "trainings", "networks", "rows")
+        return Trained(
+            view=self.view, sampler=self.sampler, **{n: getattr(self, n)[index] for n in names}
+        )
+
+    @property
+    def learned(self) -> Trained:
+        """The networks that have the target."""
+        return self.take(~np.isnan(self.values))
+
+    def require(self, caller: str) -> None:
+        """Raise `UserError` if there are too few networks to learn from."""
+        found = len(np.unique(self.learned.networks))
+        require_rows(caller, found, LEAST, f"different networks with {self.view.target}")
+
+
+def trained_of(
+    trials: pd.DataFrame, target: str, sampler: str | None = None, seed: int = 0
+) -> Trained:
+    """The measured networks of a table of trials.
+
+    Args:
+        trials: as `load_results` gives it; rows that failed are passed over.
+        target: an accuracy or a speed (`schema.measured`).
+        sampler: who chose the rows; None: what their column `sampler` says, if there is one.
+        seed: of the training that is drawn to stand for a network's several.
+
+    Raises:
+        UserError: an unknown target, rows that cannot be compared, or no numbers.
+    """
+    kinds = measured()
+    if target not in kinds:
+        raise UserError(
+            f"fit: target: found {shown(target)}, expected a measured column: "
+            f"{', '.join(kinds)}{nearest(target, kinds)}"
+        )
+    require_columns("fit", trials, [target])
+    of_accuracy = kinds[target] == "accuracy"
+    failed_to_learn = _failed_to_learn(trials) if of_accuracy else np.zeros(len(trials), bool)
+    values = np.where(failed_to_learn, np.nan, numbers("fit", trials, target))
+    kept = np.flatnonzero(~np.isnan(values) | failed_to_learn)
+    require_rows("fit", len(kept), LEAST, f"rows with {target}")
+    frame = trials.iloc[kept]
+    require_alike("fit", frame, [target])
+    view = _view(frame, target, of_accuracy)
+    columns = columns_of_frame(frame)
+    made = view.features(columns, len(frame))
+    if np.isnan(made).any():
+        row = kept[int(np.flatnonzero(np.isnan(made).any(axis=1))[0])]
+        raise UserError(f"fit: row {row}: this network has no feature map at {view.input_size}")
+    trainings = np.maximum(_counts(frame, "seeds", 1.0), 1.0)
+    dead = _counts(frame, "dead_seeds", 0.0) + _counts(frame, "diverged_seeds", 0.0)
+    dead = np.where(failed_to_learn[kept], np.maximum(dead, 1.0), dead if of_accuracy else 0.0)
+    return Trained(
+        view=view,
+        features=made,
+        values=values[kept],
+        one=_one_training(frame, values[kept], target, trainings, seed),
+        dead=np.minimum(dead, trainings),
+        trainings=trainings,
+        networks=network_keys(_rowwise(view.columns(columns), len(frame)), len(frame)),
+        sampler=_sampler(frame, sampler),
+        rows=kept,
+    )
+
+
+def _failed_to_learn(trials: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose accuracy says that there was none: dead, or diverged."""
+    if "state" not in trials:
+        return np.zeros(len(trials), bool)
+    return trials["state"].isin(["dead", "diverged"]).to_numpy(dtype=bool)
+
+
+def _counts(frame: pd.DataFrame, name: str, otherwise: float) -> NDArray[np.float64]:
+    if name not in frame:
+        return np.full(len(frame), otherwise)
+    return frame[name].to_numpy(dtype=np.float64, na_value=otherwise)
+
+
+def _one_training(
+    frame: pd.DataFrame,
+    means: NDArray[np.float64],
+    target: str,
+    trainings: NDArray[np.float64],
+    seed: int,
+) -> NDArray[np.float64]:
+    """One training's accuracy a row: an interval for the next training must hold its seed's noise,
+    of which a mean over k seeds has lost a part.
+
+    Of k trainings with mean m and standard deviation s, m - d or m + d with d = s sqrt(1 - 1/k),
+    drawn: of two trainings these are the two, of more they have their mean and their variance.
+    """
+    if f"{target}_sd" not in frame:
+        return means
+    spread = np.nan_to_num(_counts(frame, f"{target}_sd", 0.0)) * np.sqrt(1 - 1 / trainings)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], len(frame))
+    return means + signs * spread
+
+
+def _view(frame: pd.DataFrame, target: str, of_accuracy: bool) -> View:
+    """What was measured of the rows: the trained network, or the deployed one on its machine."""
+    if not of_accuracy:
+        return View(target, _only(frame, "input_size", 224), {}, _machine(frame))
+    size = _only(frame, "train_input_size", _only(frame, "input_size", 224))
+    proxy = _only(frame, "proxy", "none")
+    return View(target, size, {**parse_proxy(proxy), **_AS_THE_DATA_HAS_IT})
+
+
+def _only(frame: pd.DataFrame, name: str, otherwise: Any) -> Any:
+    """The value that all rows share (`require_alike` has seen to it)."""
+    known = frame[name].dropna() if name in frame else frame.iloc[:0]
+    return known.iloc[0] if len(known) else otherwise
+
+
+def _machine(frame: pd.DataFrame) -> Machine:
+    rates = {"macs_per_s": "matrix_macs_per_s", "bytes_per_s": "copy_bytes_per_s"}
+    known = {
+        name: float(frame[column].median())
+        for name, column in rates.items()
+        if column in frame and frame[column].notna().any()
+    }
+    batch, dtype = int(_only(frame, "batch", 1)), _only(frame, "dtype", "float32")
+    return Machine(**(_ANY_MACHINE | known), batch=batch, item_bytes=ITEM_BYTES[dtype])
+
+
+def parse_proxy(text: str) -> dict[str, Any]:
+    """What tables show as `width_multiplier=0.125 pool_after=1,3,5`, as valid fields.
+
+    Raises:
+        UserError: it is no such text.
+    """
+    if text == "none":
+        return {}
+    found = {}
+    for part in text.split():
+        name, _, value = part.partition("=")
+        if name not in KEYS or not re.fullmatch(r"[\w.,+-]*", value):
+            raise UserError(f"column 'proxy': found {shown(text)}, expected none or key=value ...")
+        found[name] = _value(name, value)
+    try:
+        Architecture(**{"pool_after": (), **found})
+    except ValueError:
+        raise UserError(f"column 'proxy': found {shown(text)}, expected valid fields") from None
+    return found
+
+
+def _value(name: str, text: str) -> Any:
+    kind = KEYS[name]
+    if kind is bool:
+        return text == "True"
+    if kind is tuple:
+        return tuple(int(layer) for layer in text.split(",") if layer)
+    try:
+        return kind(text)
+    except ValueError:
+        return text  # refused as a field of the wrong type
+
+
+def _rowwise(columns: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Columns of as many rows, scalars drawn out."""
+    return take_rows({k: np.broadcast_to(v, rows) for k, v in columns.items()}, slice(None))
+
+
+def _sampler(frame: pd.DataFrame, given: str | None) -> str:
+    if given is not None:
+        return given
+    known = [*frame["sampler"].dropna().unique()] if "sampler" in frame else []
+    return ", ".join(sorted(map(str, known)))
+
+
+def load_trained(folder: Path, target: str) -> pd.DataFrame:
+    """The trials of a result folder with all that a fit can use: `sampler` as its spec has it, and,
+    for a speed, the machine's rates from its measurements.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    trials = load_results(folder)
+    results = ResultFolder(folder)
+    if results.spec_file.is_file() and "sampler" not in trials:
+        trials = trials.assign(sampler=results.spec().search.sampler)
+    rates = ["matrix_macs_per_s", "copy_bytes_per_s"]
+    speeds = results.table("throughput") if measured().get(target) == "throughput" else None
+    if speeds is None:
+        return trials
+    keys = ["sweep", "trial", "device", "batch", "dtype", "memory_format", "form", "mode"]
+    return trials.merge(speeds[[*keys, *rates]].drop_duplicates(keys), on=keys, how="left")

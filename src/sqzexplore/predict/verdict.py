@@ -1,0 +1,152 @@
+"""What the rows of an audit say: coverage with its own interval, errors beside the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .audit import BASELINES
+
+Array = NDArray[Any]
+_RESAMPLES = 500
+
+
+def coverage(rows: pd.DataFrame) -> pd.DataFrame:
+    """How many held-out networks the intervals held, over all and in each region of the space.
+
+    Args:
+        rows: the table `audit` of one target.
+
+    Returns:
+        A row a region that any network is in: `region`; `networks`; `held` of them; `coverage`, its
+        share, with the 95% interval of Clopper and Pearson (Biometrika 26, 1934) `coverage_low`,
+        `coverage_high`; `width`, the intervals' mean, and `error`, the mean absolute error, in the
+        target's unit; `kendall`, tau-b of predicted and measured.
+    """
+    from scipy import stats
+
+    known = _known(rows)
+    found = []
+    for region, inside in regions(known).items():
+        part = known[inside]
+        if part.empty:
+            continue
+        held = int(part["one_training"].between(part["low"], part["high"]).sum())
+        ends = stats.binomtest(held, len(part)).proportion_ci(method="exact")
+        found.append(
+            {
+                "region": region,
+                "networks": len(part),
+                "held": held,
+                "coverage": held / len(part),
+                "coverage_low": float(ends.low),
+                "coverage_high": float(ends.high),
+                "width": float((part["high"] - part["low"]).mean()),
+                "error": float((part["predicted"] - part["measured"]).abs().mean()),
+                "kendall": _kendall(part["predicted"].to_numpy(), part["measured"].to_numpy()),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def regions(rows: pd.DataFrame) -> dict[str, Array]:
+    """Corners of the space in which a prediction may be bad, each as which rows are in it."""
+    macs, side = (rows[name].to_numpy(dtype=float) for name in ("log_macs", "mean_log_side"))
+    return {
+        "all": np.ones(len(rows), bool),
+        "small (third with fewest MACs)": macs <= np.quantile(macs, 1 / 3),
+        "large (third with most MACs)": macs >= np.quantile(macs, 2 / 3),
+        "late pooling (third with largest maps)": side >= np.quantile(side, 2 / 3),
+        "extrapolated": rows["extrapolated"].to_numpy(dtype=bool),
+    }
+
+
+def against_baselines(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """The prediction beside simpler ones, in held-out networks.
+
+    Args:
+        rows: the table `audit` of one target.
+        seed: of the resampling.
+
+    Returns:
+        A row a predictor, the audited one first: `predictor`; `error`, mean absolute, and
+        `kendall`, tau-b, each with the ends of its 95% percentile bootstrap interval over networks
+        (500 resamples), `_low` and `_high`; `error_more`, by how much its error is above the
+        audited one's, and `kendall_less`, with intervals of the paired differences.
+    """
+    known = _known(rows)
+    measured = known["measured"].to_numpy(dtype=float)
+    said = {"prediction": known["predicted"].to_numpy(dtype=float)}
+    for name, column in BASELINES.items():
+        if known[column].notna().all():
+            said[name] = known[column].to_numpy(dtype=float)
+    drawn = np.random.default_rng(seed).integers(0, len(known), (_RESAMPLES, len(known)))
+    errors = {name: _resampled(_error, values, measured, drawn) for name, values in said.items()}
+    taus = {name: _resampled(_kendall, values, measured, drawn) for name, values in said.items()}
+    found = []
+    for name in said:
+        row = {"predictor": name, **_interval("error", errors[name])}
+        row |= _interval("kendall", taus[name])
+        row |= _interval("error_more", errors[name] - errors["prediction"])
+        found.append(row | _interval("kendall_less", taus["prediction"] - taus[name]))
+    return pd.DataFrame(found)
+
+
+def dying(rows: pd.DataFrame) -> tuple[float, float, float] | None:
+    """How well the probability of being dead was predicted: the share of trainings that were, the
+    mean predicted probability, and how often a network that died had the higher one of two (area
+    under the ROC curve, NaN where all or none died). None where nothing was predicted."""
+    known = rows[rows["dead_probability"].notna()]
+    if known.empty:
+        return None
+    from scipy import stats
+
+    dead = known["dead_share"].to_numpy(dtype=float) > 0
+    said = known["dead_probability"].to_numpy(dtype=float)
+    area = float("nan")
+    if 0 < dead.sum() < len(dead):
+        ranks = stats.rankdata(said)
+        least = dead.sum() * (dead.sum() + 1) / 2
+        area = float((ranks[dead].sum() - least) / (dead.sum() * (~dead).sum()))
+    return float(known["dead_share"].astype(float).mean()), float(said.mean()), area
+
+
+def _known(rows: pd.DataFrame) -> pd.DataFrame:
+    """The networks that have the target."""
+    return rows[rows["measured"].notna()]
+
+
+def _resampled(
+    statistic: Callable[[Array, Array], float], said: Array, measured: Array, drawn: Array
+) -> Array:
+    """A statistic of all rows, and of each resample of them."""
+    return np.array([statistic(said, measured), *(statistic(said[i], measured[i]) for i in drawn)])
+
+
+def _interval(name: str, values: Array) -> dict[str, float]:
+    low, high = (
+        np.nanpercentile(values[1:], [2.5, 97.5])
+        if not np.isnan(values).all()
+        else (
+            np.nan,
+            np.nan,
+        )
+    )
+    return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _error(said: Array, measured: Array) -> float:
+    return float(np.abs(said - measured).mean())
+
+
+def _kendall(said: Array, measured: Array) -> float:
+    """Kendall's tau-b; NaN where all values of one are equal."""
+    from scipy import stats
+
+    if len(said) < 2:
+        return float("nan")
+    return float(stats.kendalltau(said, measured).statistic)
