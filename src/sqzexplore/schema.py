@@ -258,11 +258,15 @@ def is_derived(name: str) -> bool:
     return column is not None and column.derived
 
 
+#: Columns of a prediction that are true or false.
+FLAGS = ("extrapolated",)
+
+
 def predicted_names(target: str) -> tuple[str, ...]:
     """The columns that a prediction of a measured column has."""
     ends = (target, f"{target}_low", f"{target}_high")
     dying = ("dead_probability",) if measured()[target] == "accuracy" else ()
-    return (*ends, *dying, "extrapolated")
+    return (*ends, *dying, *FLAGS)
 
 
 #: Every column that a prediction of anything may have.

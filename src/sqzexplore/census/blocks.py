@@ -14,6 +14,8 @@ from ..errors import UserError
 from ..network.columns import take_rows
 from ..network.cost import COST_COLUMNS
 from ..network.frames import frame_of_columns
+from ..predict.fit import Model
+from ..schema import FLAGS, PREDICTED
 from ..space.constraints import Expression
 from ..space.space import Space
 from .query import Query
@@ -63,10 +65,11 @@ class Block:
         return values
 
     def frame(self) -> pd.DataFrame:
-        """As a table: fields, costs, and, where they were counted, `spellings`."""
+        """As a table: fields, costs, what was predicted, and, where counted, `spellings`."""
         frame = frame_of_columns(self.columns, self.rows)
-        for name in COST_COLUMNS:
-            frame[name] = self.columns[name]
+        for name in (*COST_COLUMNS, *PREDICTED):
+            if name in self.columns:
+                frame[name] = self.columns[name]
         if SPELLINGS in self.columns:
             frame[SPELLINGS] = self.columns[SPELLINGS]
         return frame
@@ -84,8 +87,15 @@ def joined(blocks: list[Block]) -> Block:
 class Rows:
     """The architectures a census looks at, by number: a whole space, or a sample drawn from it."""
 
-    def __init__(self, space: Space, sample: dict[str, Any] | None, length: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        sample: dict[str, Any] | None,
+        length: int,
+        predictions: tuple[Model, ...] = (),
+    ) -> None:
         self.space, self._sample, self._length = space, sample, length
+        self._predictions = predictions
 
     def __len__(self) -> int:
         return self._length
@@ -112,7 +122,19 @@ class Rows:
         costs, keep = self.space.costs(columns, len(numbers))
         block = Block(numbers, columns | costs)
         block = block if keep.all() else block.take(keep)
+        for model in self._predictions:
+            block = _predicted(block, model)
         return Block(block.numbers, block.columns, looked_at=len(numbers))
+
+
+def _predicted(block: Block, model: Model) -> Block:
+    """The rows that the model can say anything of, with what it says."""
+    said = model.columns(block.columns, block.rows)
+    for name in FLAGS:  # of any of the models
+        said[name] = said[name] | block.columns.get(name, False)
+    known = ~np.isnan(said[model.target])
+    block = Block(block.numbers, block.columns | said)
+    return block if known.all() else block.take(known)
 
 
 def architecture_rows(space: Space, query: Query) -> Rows:
@@ -120,7 +142,8 @@ def architecture_rows(space: Space, query: Query) -> Rows:
     if query.sample is not None:
         if not 1 <= query.sample <= MAX_SAMPLE:
             raise UserError(f"--sample: found {query.sample}, expected 1 to {MAX_SAMPLE}")
-        return Rows(space, space.sample(query.sample, query.seed), query.sample)
+        drawn = space.sample(query.sample, query.seed)
+        return Rows(space, drawn, query.sample, query.predictions)
     try:
         size = space.size
     except UserError as error:
@@ -130,4 +153,4 @@ def architecture_rows(space: Space, query: Query) -> Rows:
             f"the space has {size:,} combinations, expected at most {MAX_COMBINATIONS:,}; "
             "draw some of them with --sample N"
         )
-    return Rows(space, None, size)
+    return Rows(space, None, size, query.predictions)

@@ -58,6 +58,7 @@ def _summary(census: Census, spec: Spec) -> dict[str, object]:
             "maximize": query.maximize,
             "size": len(census.front),
         },
+        "predictions": [line for model in query.predictions for line in model.remarks()],
         "provenance": provenance.of_sweep("cpu"),
     }
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError, nearest, shown
+from ..predict.fit import Model
 from ..space.constraints import NAMES, Expression
 from ..space.space import Space
 
@@ -27,6 +28,8 @@ class Query:
         top: how many rows to keep, the first in that order.
         minimize, maximize: cost columns and numeric fields of the Pareto front.
         spellings: keep every architecture, also those that are the same network as another.
+        predictions: what is predicted of every row; their columns may stand in the condition, the
+            order and the front. A row that one of them cannot be made for is not feasible.
         sample: draw this many architectures instead of enumerating the space.
         seed: of the sample.
     """
@@ -39,11 +42,18 @@ class Query:
     sample: int | None = None
     seed: int = 0
     spellings: bool = False
+    predictions: tuple[Model, ...] = ()
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """The columns that are predicted, each once."""
+        return tuple(dict.fromkeys(name for model in self.predictions for name in model.names))
 
     def __post_init__(self) -> None:
         if self.top is not None and not 1 <= self.top <= MAX_TOP:
             raise UserError(f"--top: found {self.top}, expected 1 to {MAX_TOP}")
         numeric = [name for name in NAMES if name not in ("pool_after", "bypass")]
+        numeric += self.predicted
         asked = [("sort", name.removeprefix("-")) for name in self.sort]
         asked += [("minimize", name) for name in self.minimize]
         asked += [("maximize", name) for name in self.maximize]
@@ -68,8 +78,8 @@ class Census:
 
     `combinations` were looked at, of which `feasible` can be built and `spelled` pass the filter;
     they are `kept` networks, of which all else speaks (with `query.spellings`: `spelled`
-    architectures). `front` and `top` have a column a field and a cost, and `spellings`; `ranges`
-    the least and greatest of each cost column; `shares` how often each value of each listed axis
+    architectures). `front` and `top` have a column a field, a cost and a prediction, and
+    `spellings`; `ranges` the least and greatest of each cost column; `shares` how often each value of each listed axis
     stands in the rows kept; `pools` the cost of each `pool_after` (geometric mean, least, greatest
     of MACs and activations); `density` counts the rows kept in cells of params (axis 0) by MACs
     (axis 1), both in `CELLS_PER_DECADE` steps of the logarithm from 1.

@@ -11,6 +11,7 @@ from . import bench  # noqa: F401
 from . import train  # noqa: F401
 from . import evaluate  # noqa: F401
 from . import census  # noqa: F401
+from . import predict  # noqa: F401
 
 # isort: on
 from .app import app, main

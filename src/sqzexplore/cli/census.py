@@ -12,7 +12,11 @@ from .app import SpecFile, app, err, fail, out
 
 if TYPE_CHECKING:
     from ..census.query import Query
+    from ..predict.fit import Model
     from ..spec.models import Spec
+
+#: What is predicted where enough of it was measured.
+_PREDICTED = ("top1", "latency_ms_p50")
 
 
 @app.command()
@@ -37,6 +41,14 @@ def census(
     spellings: Annotated[
         bool, typer.Option("--spellings", help="Keep also what is the same network as another.")
     ] = False,
+    predict: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Predict accuracy and latency from the measured networks of this folder: top1, "
+            "top1_low, top1_high, latency_ms_p50, ... for --where, --sort and the front.",
+        ),
+    ] = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.parquet|.csv", help="Write the rows kept.")
     ] = None,
@@ -56,7 +68,8 @@ def census(
         top = 10  # an order is for looking at its beginning
     if sort is None and top is not None:
         sort = "macs"
-    query = _query(spec, where, sort, top, minimize, maximize, sample, spellings)
+    predictions = _predictions(predict) if predict else ()
+    query = _query(spec, where, sort, top, minimize, maximize, sample, spellings, predictions)
     _check_places(out_file, folder)
     try:
         with RowsDisplay(err) as display:
@@ -70,6 +83,8 @@ def census(
     except OSError as error:
         fail(f"{error.strerror or error}; no file was left half-written", 1)
     print_census(out, taken, f"{spec.name}: {spec.question}")
+    for line in (line for model in predictions for line in model.remarks()):
+        out.print(line, highlight=False, soft_wrap=True)
     for file in files:
         out.print(f"written: {file}", highlight=False, soft_wrap=True)
 
@@ -83,6 +98,7 @@ def _query(
     maximize: str | None,
     sample: int | None,
     spellings: bool,
+    predictions: tuple[Model, ...],
 ) -> Query:
     """The options of `census`; without any of its own, the front is that of the spec."""
     from ..census.query import Query
@@ -90,7 +106,8 @@ def _query(
     from ..space.constraints import Expression
 
     try:
-        condition = Expression(where) if where is not None else None
+        named = tuple(name for model in predictions for name in model.names)
+        condition = Expression(where, predicted=named) if where is not None else None
     except UserError as error:
         raise UserError(f"--where: {error}") from None
     least, most = _names(minimize), _names(maximize)
@@ -100,7 +117,26 @@ def _query(
             goals = {"params": "minimize", "macs": "minimize"}
         least = tuple(name for name, goal in goals.items() if goal == "minimize")
         most = tuple(name for name, goal in goals.items() if goal == "maximize")
-    return Query(condition, _names(sort), top, least, most, sample, spec.search.seed, spellings)
+    return Query(
+        *(condition, _names(sort), top, least, most, sample, spec.search.seed, spellings),
+        predictions,
+    )
+
+
+def _predictions(folder: Path) -> tuple[Model, ...]:
+    """The predictions of accuracy and latency that a folder's measurements suffice for."""
+    from ..predict.fit import fit
+    from ..predict.trained import load_trained
+
+    models, errors = [], []
+    for target in _PREDICTED:
+        try:
+            models.append(fit(load_trained(folder, target), target))
+        except UserError as error:
+            errors.append(str(error))
+    if not models:
+        raise UserError(f"--predict {folder}: {'; '.join(errors)}")
+    return tuple(models)
 
 
 def _check_places(out_file: Path | None, folder: Path | None) -> None:

@@ -14,6 +14,7 @@ from ..network.frames import format_value
 from ..network.overrides import is_missing
 from ..published import published
 from ..results.remarks import training_remarks
+from ..schema import FLAGS, PREDICTED
 from ..spec.models import Spec
 from .progress import against
 
@@ -283,6 +284,8 @@ def _rows(rows: pd.DataFrame, axes: list[str], title: str) -> Table:
     cells["MACs"] = [f"{n / 1e6:,.1f}M" for n in rows["macs"]]
     cells["activations"] = [f"{n / 1e6:,.2f}M" for n in rows["activations"]]
     cells["peak_memory"] = [f"{n / 1e6:,.2f} MB" for n in rows["peak_activation_bytes"]]
+    for name in (name for name in PREDICTED if name in rows):
+        cells[name] = [_predicted_value(name, value) for value in rows[name]]
     if "spellings" in rows:
         cells["spellings"] = [f"{n:,}" for n in rows["spellings"]]
     table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
@@ -293,6 +296,12 @@ def _rows(rows: pd.DataFrame, axes: list[str], title: str) -> Table:
     for row in zip(*cells.values(), strict=True):
         table.add_row(*row)
     return table
+
+
+def _predicted_value(name: str, value: Any) -> str:
+    if name in FLAGS:
+        return "yes" if value else ""
+    return f"{value:,.2f}"
 
 
 def _axis_value(value: Any) -> str:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..network.columns import take_rows
 from ..network.frames import columns_of_frame
-from ..schema import MEASURED_COLUMNS, predicted_names
+from ..schema import FLAGS, MEASURED_COLUMNS, predicted_names
 from .dead import Dying, fit_dying
 from .intervals import Conformal, Scale, fit_scale
 from .models import MODELS, Ensemble, folds_of
-from .trained import AT_RANDOM, Trained, View, trained_of
+from .trained import Trained, View, coverage_text, trained_of
 
 Array = NDArray[Any]
 #: Models that share the rows; each is fitted on all but a tenth.
@@ -64,20 +64,9 @@ class Model:
         return predicted_names(self.target)
 
     @property
-    def supported(self) -> bool:
-        """Whether the measured networks are known to be drawn without a look at their results,
-        without which no interval's coverage is supported."""
-        known = self.sampler.split(", ") if self.sampler else []
-        return bool(known) and set(known) <= set(AT_RANDOM)
-
-    @property
     def coverage(self) -> str:
         """What may be said of the intervals' coverage, in a few words."""
-        if self.supported:
-            return f"{self.level:.0%}"
-        if self.sampler:
-            return f"not supported: rows chosen by {self.sampler}"
-        return "not supported: it is not known who chose the rows"
+        return coverage_text(self.sampler, self.level)
 
     def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The target of architectures, and an interval for what one training, or one measurement,
@@ -105,7 +94,7 @@ class Model:
 
     def columns(self, columns: Mapping[str, Any], rows: int) -> dict[str, NDArray[Any]]:
         """The same but for `coverage`, of `rows` architectures as columns (`network.columns`)."""
-        made = {name: np.empty(rows, bool if _is_flag(name) else float) for name in self.names}
+        made = {name: np.empty(rows, bool if name in FLAGS else float) for name in self.names}
         for start in range(0, rows, _BLOCK):
             part = slice(start, min(start + _BLOCK, rows))
             seen = self.view.features(take_rows(columns, part), part.stop - start)
@@ -129,20 +118,11 @@ class Model:
 
     def remarks(self) -> list[str]:
         """What must be said beside every prediction, a sentence each."""
-        said = [
+        said = (
             f"{self.target}: {self.name} fitted to {self.networks} networks; {self.level:.0%} "
-            f"intervals; coverage: {self.coverage}"
-        ]
-        if not self.supported:
-            said.append(
-                f"{self.target}: intervals hold their share only of networks drawn as the measured "
-                f"ones were, without a look at their results ({', '.join(AT_RANDOM)})"
-            )
-        return said
-
-
-def _is_flag(name: str) -> bool:
-    return name == "extrapolated"
+            f"intervals; coverage {self.coverage}"
+        )
+        return [said]
 
 
 def fit(

@@ -224,6 +224,19 @@ def _machine(frame: pd.DataFrame) -> Machine:
     return Machine(**(_ANY_MACHINE | known), batch=batch, item_bytes=ITEM_BYTES[dtype])
 
 
+def coverage_text(sampler: str, level: float) -> str:
+    """What may be said of the coverage of intervals, by who chose the measured networks: the level
+    where it did not look at their results; else that, or why, it is not supported.
+
+    Intervals hold their share of networks that were drawn as the measured ones were.
+    """
+    if not sampler:
+        return "not supported: it is not known who chose the measured networks"
+    if set(sampler.split(", ")) <= set(AT_RANDOM):
+        return f"{level:.0%}"
+    return f"not supported: {sampler} chose the measured networks by their results"
+
+
 def parse_proxy(text: str) -> dict[str, Any]:
     """What tables show as `width_multiplier=0.125 pool_after=1,3,5`, as valid fields.
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .audit import BASELINES
+from .trained import coverage_text
 
 Array = NDArray[Any]
 _RESAMPLES = 500
@@ -88,6 +89,7 @@ def against_baselines(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     errors = {name: _resampled(_error, values, measured, drawn) for name, values in said.items()}
     taus = {name: _resampled(_kendall, values, measured, drawn) for name, values in said.items()}
     found = []
+    taus["median of the others"][:] = np.nan  # it ranks nothing: it differs by fold alone
     for name in said:
         row = {"predictor": name, **_interval("error", errors[name])}
         row |= _interval("kendall", taus[name])
@@ -96,23 +98,56 @@ def against_baselines(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def dying(rows: pd.DataFrame) -> tuple[float, float, float] | None:
-    """How well the probability of being dead was predicted: the share of trainings that were, the
-    mean predicted probability, and how often a network that died had the higher one of two (area
-    under the ROC curve, NaN where all or none died). None where nothing was predicted."""
-    known = rows[rows["dead_probability"].notna()]
-    if known.empty:
-        return None
+def verdict(rows: pd.DataFrame) -> list[str]:
+    """What the rows of an audit of one target say, a sentence each."""
+    whole, (target, level) = coverage(rows).iloc[0], rows[["target", "level"]].iloc[0]
+    held = whole["coverage_low"] <= level <= whole["coverage_high"]
+    verdict = "holds" if held else ("is too low" if whole["coverage"] < level else "is too high")
+    chosen = rows.groupby("fold")["model"].first().value_counts()
+    models = ", ".join(f"{name} in {n} folds" for name, n in chosen.items())
+    said = [
+        f"{target}: {whole['held']} of {whole['networks']} held-out networks were in their "
+        f"{level:.0%} intervals: {whole['coverage']:.1%} (95%: {whole['coverage_low']:.1%} to "
+        f"{whole['coverage_high']:.1%}), which {verdict}; mean width {whole['width']:.2f}; "
+        f"{models}"
+    ]
+    beside = against_baselines(rows).iloc[1:]
+    beaten = (beside["error_more_low"] > 0) & ~(beside["kendall_less_low"] <= 0)
+    if beaten.all():
+        said.append(f"{target}: lower error and higher tau than every baseline")
+    else:
+        names = ", ".join(beside["predictor"][~beaten])
+        said.append(f"{target}: not shown to beat in both error and tau: {names}")
+    return said + support(rows)
+
+
+def support(rows: pd.DataFrame) -> list[str]:
+    """Whether anything may be said of other networks, by who chose these."""
+    samplers = ", ".join(sorted(map(str, rows["sampler"].dropna().unique())))
+    target, level = rows["target"].iloc[0], rows["level"].iloc[0]
+    text = coverage_text(samplers, level)
+    return [] if text == f"{level:.0%}" else [f"{target}: coverage of other networks {text}"]
+
+
+def dying_remark(rows: pd.DataFrame) -> list[str]:
+    """How well the probability of being dead was predicted, in a sentence; none where it was not.
+
+    Area under the ROC curve: how often, of a network that died and one that did not, the first had
+    the higher probability.
+    """
     from scipy import stats
 
-    dead = known["dead_share"].to_numpy(dtype=float) > 0
-    said = known["dead_probability"].to_numpy(dtype=float)
-    area = float("nan")
-    if 0 < dead.sum() < len(dead):
-        ranks = stats.rankdata(said)
-        least = dead.sum() * (dead.sum() + 1) / 2
-        area = float((ranks[dead].sum() - least) / (dead.sum() * (~dead).sum()))
-    return float(known["dead_share"].astype(float).mean()), float(said.mean()), area
+    known = rows[rows["dead_probability"].notna()]
+    if known.empty:
+        return []
+    dead = known["dead_share"].to_numpy(dtype=float)
+    probability = known["dead_probability"].to_numpy(dtype=float)
+    died = dead > 0
+    text = f"dead: {dead.mean():.1%} of the trainings, predicted {probability.mean():.1%}"
+    if 0 < died.sum() < len(died):
+        u = stats.mannwhitneyu(probability[died], probability[~died]).statistic
+        text += f"; area under the ROC curve {u / (died.sum() * (~died).sum()):.2f}"
+    return [text]
 
 
 def _known(rows: pd.DataFrame) -> pd.DataFrame:
@@ -128,14 +163,8 @@ def _resampled(
 
 
 def _interval(name: str, values: Array) -> dict[str, float]:
-    low, high = (
-        np.nanpercentile(values[1:], [2.5, 97.5])
-        if not np.isnan(values).all()
-        else (
-            np.nan,
-            np.nan,
-        )
-    )
+    known = values[1:][~np.isnan(values[1:])]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
     return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 

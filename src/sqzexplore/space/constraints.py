@@ -13,7 +13,7 @@ import ast
 import math
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from ..network.architecture import FIELDS, KEYS
 from ..network.columns import Columns, of_fire
 from ..network.cost import COST_COLUMNS
 from ..network.overrides import BYPASSES, MAX_FIRES, OVERRIDES
-from ..schema import measured
+from ..schema import FLAGS, PREDICTED, measured
 
 NAMES: tuple[str, ...] = (*COST_COLUMNS, *FIELDS)
 #: Columns that are known only when an architecture was measured, and the section that measures.
@@ -68,6 +68,7 @@ class Expression:
     Args:
         text: the condition as the user wrote it.
         of_results: whether it may speak of `MEASURED` too.
+        predicted: names of `PREDICTED` that it may speak of.
 
     Raises:
         UserError: the text is no condition over `NAMES` and the keys of single Fires.
@@ -75,20 +76,28 @@ class Expression:
 
     text: str
     of_results: bool = False
+    predicted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._parse()
-        if self.measured and not self.of_results:
-            raise UserError(
-                f"found the name {shown(self.measured[0])}, expected a metaparameter or a cost "
-                "column: nothing is measured yet"
-            )
+        for name in self._found(PREDICTED):
+            if name not in self.predicted and not (self.of_results and name in MEASURED):
+                known = f", or one of {', '.join(self.predicted)}" if self.predicted else ""
+                nothing = "nothing else" if self.predicted else "nothing"
+                what = "measured yet" if name in MEASURED else "predicted"
+                raise UserError(
+                    f"found the name {shown(name)}, expected a metaparameter or a cost "
+                    f"column{known}: {nothing} is {what}"
+                )
 
     @property
     def measured(self) -> tuple[str, ...]:
         """The names of `MEASURED` in it, in order of appearance."""
+        return self._found(MEASURED)
+
+    def _found(self, among: Container[str]) -> tuple[str, ...]:
         names = [node.id for node in ast.walk(self._tree()) if isinstance(node, ast.Name)]
-        return tuple(dict.fromkeys(name for name in names if name in MEASURED))
+        return tuple(dict.fromkeys(name for name in names if name in among))
 
     def violation(self, row: Columns) -> float:
         """How far one row is from meeting the condition: at most 0 where it does, else above.
@@ -168,7 +177,9 @@ def _term(node: ast.expr) -> _Term:
 
 
 def _name(name: str) -> _Term:
-    if name in MEASURED:
+    if name in FLAGS:
+        return _Term("truth", lambda c: c[name])
+    if name in PREDICTED:
         return _Term("number", lambda c: c[name])
     if name in OVERRIDES:
         layer, what = OVERRIDES[name]

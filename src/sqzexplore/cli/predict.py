@@ -1,0 +1,158 @@
+"""`predict`: how well a folder's measurements predict networks that were not measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .app import Folder, Json, app, err, fail, out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..predict.audit import Audit
+
+
+@app.command()
+def predict(
+    folder: Folder,
+    target: Annotated[
+        str, typer.Option(help="What is predicted: an accuracy, or a speed such as latency_ms_p50.")
+    ] = "top1",
+    level: Annotated[float, typer.Option(help="Share that the intervals are to hold.")] = 0.9,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="Who chose the networks [default: as the folder's spec says]."),
+    ] = None,
+    audited: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Hold out each tenth of the networks: coverage, width, errors beside baselines, "
+            "learning curve; written into DIR as tables and a figure.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the models that predict accuracy or speed, and audit their intervals.
+
+    `census SPEC --predict DIR` then predicts a whole space.
+    """
+    from ..predict.fit import fit
+    from ..predict.trained import load_trained
+
+    trials = load_trained(folder, target)
+    if not audited:
+        model = fit(trials, target, level, sampler)
+        _print({"comparison": model.comparison}, model.remarks(), as_json)
+        return
+    found = _audit(folder, trials, target, level, sampler)
+    from ..predict.verdict import against_baselines, coverage, dying_remark, verdict
+
+    tables = {"coverage": coverage(found.rows), "baselines": against_baselines(found.rows)}
+    if len(found.curve):
+        tables["curve"] = found.curve.drop(columns=["target", "level"])
+    said = [*verdict(found.rows), *dying_remark(found.rows)]
+    _print(tables, said, as_json)
+    for file in _written(folder, found):
+        err.print(f"written: {file}", highlight=False, soft_wrap=True)
+
+
+def _audit(
+    folder: Path, trials: pd.DataFrame, target: str, level: float, sampler: str | None
+) -> Audit:
+    from ..files import check_writable
+    from ..predict.audit import audit
+
+    check_writable(folder, "DIR")
+    with err.status("") as status:  # nothing, where there is no terminal
+
+        def told(done: int, of: int) -> None:
+            status.update(f"audit: {done} of {of} fits")
+
+        return audit(trials, target, level, sampler, told)
+
+
+def _written(folder: Path, found: Audit) -> list[Path]:
+    """Write the audit beside those of other targets, and draw it."""
+    from ..figures.audit import write_audit_figures
+    from ..results.folder import ResultFolder
+
+    results = ResultFolder(folder)
+    tables: dict[str, list[dict[Any, Any]]] = {}
+    for name, frame in {"audit": found.rows, "audit_curve": found.curve}.items():
+        held = results.table(name)
+        rows: list[dict[Any, Any]] = []
+        if held is not None:
+            rows = held[held["target"] != found.target].to_dict("records")
+        tables[name] = rows + frame.to_dict("records")
+        if not tables[name]:
+            results.drop(name)
+    try:
+        results.write(tables)
+        return [folder / "audit.csv", *write_audit_figures(found.rows, found.curve, folder)]
+    except OSError as error:
+        fail(f"{error.strerror or error}; no file was left half-written", 1)
+
+
+def _print(tables: dict[str, pd.DataFrame], said: list[str], as_json: bool) -> None:
+    if as_json:
+        held = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+        print(json.dumps(held | {"remarks": said}, indent=2))
+        return
+    for name, table in tables.items():
+        out.print(_shown(table, _TITLES[name]))
+    for line in said:
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+_TITLES = {
+    "comparison": "models, by cross-validation in the measured networks",
+    "coverage": "intervals, in networks held out",
+    "baselines": "errors, in networks held out",
+    "curve": "learning curve: all other networks are held out",
+}
+#: Headings; each number with the interval of the columns `_low` and `_high`.
+_HEADINGS = {
+    "mae": "mean error",
+    "mae_se": "its standard error",
+    "error": "mean error",
+    "kendall": "Kendall's tau",
+    "error_more": "more error than it",
+    "kendall_less": "less tau than it",
+    "width": "mean width",
+    "held_out": "held out",
+}
+
+
+def _shown(table: pd.DataFrame, title: str) -> Any:
+    """A table for the terminal."""
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left")
+    names = [n for n in map(str, table) if not n.endswith(("_low", "_high"))]
+    for name in names:
+        text = name in ("model", "region", "predictor")
+        made.add_column(_HEADINGS.get(name, name), justify="left" if text else "right")
+    for row in table.to_dict("records"):
+        made.add_row(*(_cell(row, name) for name in names))
+    return made
+
+
+def _cell(row: dict[Any, Any], name: str) -> str:
+    value = row[name]
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if not isinstance(value, float):
+        return str(value)
+    if math.isnan(value):
+        return "-"
+    digits = ".1%" if name == "coverage" else ".2f"
+    if f"{name}_low" in row:
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        return f"{value:{digits}} ({low:{digits}} to {high:{digits}})"
+    return f"{value:{digits}}"
