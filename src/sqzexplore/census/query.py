@@ -79,10 +79,10 @@ class Census:
     `combinations` were looked at, of which `feasible` can be built and `spelled` pass the filter;
     they are `kept` networks, of which all else speaks (with `query.spellings`: `spelled`
     architectures). `front` and `top` have a column a field, a cost and a prediction, and
-    `spellings`; `ranges` the least and greatest of each cost column; `shares` how often each value of each listed axis
-    stands in the rows kept; `pools` the cost of each `pool_after` (geometric mean, least, greatest
-    of MACs and activations); `density` counts the rows kept in cells of params (axis 0) by MACs
-    (axis 1), both in `CELLS_PER_DECADE` steps of the logarithm from 1.
+    `spellings`; `ranges` the least and greatest of each cost column; `shares` how often each value
+    of each listed axis stands in the rows kept; `pools` the cost of each `pool_after` (geometric
+    mean, least, greatest of MACs and activations); `density` counts the rows kept in cells of
+    params (axis 0) by MACs (axis 1), both in `CELLS_PER_DECADE` steps of the logarithm from 1.
     """
 
     space: Space
