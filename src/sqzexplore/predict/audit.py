@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..results.tables import AUDIT_CURVE
 from ..schema import TRIAL
 from .features import NAMES
 from .fit import Model, fit_trained, natural, transformed
@@ -85,8 +86,8 @@ def audit(
     rows = pd.concat(held_out, ignore_index=True).sort_values("row", ignore_index=True)
     names = trials.reindex(columns=[*TRIAL]).iloc[rows.pop("row")].reset_index(drop=True)
     rows = pd.concat([names, rows.assign(target=target, level=level)], axis=1)
-    made = pd.DataFrame([point | {"target": target, "level": level} for point in curve])
-    return Audit(target, rows, made)
+    points = [point | {"target": target, "level": level} for point in curve]
+    return Audit(target, rows, pd.DataFrame(points, columns=[*AUDIT_CURVE]))
 
 
 def _draws(trained: Trained) -> Iterator[tuple[int, NDArray[np.bool_]]]:

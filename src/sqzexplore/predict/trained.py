@@ -261,7 +261,7 @@ def parse_proxy(text: str) -> dict[str, Any]:
 def _value(name: str, text: str) -> Any:
     kind = KEYS[name]
     if kind is bool:
-        return text == "True"
+        return {"True": True, "False": False}.get(text, text)
     if kind is tuple:
         return tuple(int(layer) for layer in text.split(",") if layer)
     try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sqzexplore.network.columns import take_rows
-from sqzexplore.network.frames import frame_of_columns
+from sqzexplore.network.columns import architecture_at, take_rows
+from sqzexplore.network.frames import columns_of_frame, frame_of_columns
+from sqzexplore.results.folder import ResultFolder
+from sqzexplore.results.tables import TRIALS
 from sqzexplore.space.space import Space
 from sqzexplore.spec.load import parse_spec
 
@@ -26,6 +30,8 @@ space:
   batch_norm: [true, false]
 input_size: 32
 """
+#: What was measured of them, to their folder's knowledge.
+MEASURED = "measure: {accuracy: {data: digits, image_size: 32, epochs: 1}}\n"
 
 
 def space() -> Space:
@@ -85,3 +91,19 @@ def trained(rows: int, seed: int, noisy: float = 1.0, dying: bool = True) -> pd.
         proxy="none",
         sampler="random",
     )
+
+
+def write_folder(folder: Path, trials: pd.DataFrame, sampler: str = "random") -> Path:
+    """Trials as the folder of a sweep holds them."""
+    columns = columns_of_frame(trials)
+    named = [architecture_at(columns, row) for row in range(len(trials))]
+    trials = trials.assign(
+        arch_id=[a.arch_id for a in named], net_id=[a.net_id for a in named], data="made", epochs=1
+    )
+    folder.mkdir()
+    rows = trials[[name for name in trials if name in TRIALS]].to_dict("records")
+    ResultFolder(folder).write({"trials": rows})
+    aims = "objectives: {params: minimize, macs: minimize}"  # no figures but those of an audit
+    searched = f"search: {{sampler: {sampler}, trials: {len(trials)}, {aims}}}\n"
+    (folder / "spec.yaml").write_text(SPEC + searched + MEASURED)
+    return folder
