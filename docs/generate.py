@@ -205,6 +205,7 @@ def python() -> str:
     parts += [
         _directive("autoclass", f"sqzexplore.network.cost.{name}") for name in ("Cost", "LayerCost")
     ]
+    parts += ["## What `fit` returns", _directive("autoclass", "sqzexplore.predict.fit.Model")]
     parts += ["## `sqzexplore.analysis`"]
     parts += [_autodoc(analysis, name) for name in public(analysis)]
     return "\n\n".join(parts)

@@ -24,7 +24,15 @@ from sqzexplore.predict import fit as fit_
 from sqzexplore.predict.audit import Audit, audit
 from sqzexplore.predict.models import MODELS
 from sqzexplore.predict.trained import trained_of
-from sqzexplore.predict.verdict import against_baselines, coverage, dying_remark, support, verdict
+from sqzexplore.predict.verdict import (
+    against_baselines,
+    audit_lines,
+    coverage,
+    dying_remark,
+    support,
+    verdict,
+)
+from sqzexplore.report.content import gather
 from sqzexplore.results.folder import load_results
 
 mpl.use("agg")
@@ -222,7 +230,9 @@ def test_the_verb_writes_tables_and_a_figure(trials: pd.DataFrame, tmp_path: Pat
     assert len(held) == 50
     assert held["sampler"].unique().tolist() == ["random"]
     assert said["coverage"][0]["networks"] == held["measured"].notna().sum()
-    assert said["remarks"] == [*verdict(held), *dying_remark(held)]
+    assert said["remarks"] == audit_lines(held) == [*verdict(held), *dying_remark(held)]
+    answer = gather(folder).answer
+    assert [line[1:-1] for line in answer[-3:]] == [line[1:] for line in audit_lines(held)]
     assert len(load_results(folder, "audit_curve")) == 3
     picture = folder / "figures" / "audit_top1.png"
     first = picture.read_bytes()

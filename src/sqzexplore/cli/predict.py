@@ -51,13 +51,12 @@ def predict(
         _print({"comparison": model.comparison}, model.remarks(), as_json)
         return
     found = _audit(folder, trials, target, level, sampler)
-    from ..predict.verdict import against_baselines, coverage, dying_remark, verdict
+    from ..predict.verdict import against_baselines, audit_lines, coverage
 
     tables = {"coverage": coverage(found.rows), "baselines": against_baselines(found.rows)}
     if len(found.curve):
         tables["curve"] = found.curve.drop(columns=["target", "level"])
-    said = [*verdict(found.rows), *dying_remark(found.rows)]
-    _print(tables, said, as_json)
+    _print(tables, audit_lines(found.rows), as_json)
     for file in _written(folder, found):
         err.print(f"written: {file}", highlight=False, soft_wrap=True)
 

@@ -98,8 +98,17 @@ def against_baselines(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def audit_lines(rows: pd.DataFrame) -> list[str]:
+    """What the table `audit` says of each target, a sentence each."""
+    return [
+        line
+        for _, own in rows.groupby("target", sort=False)
+        for line in (*verdict(own), *support(own), *dying_remark(own))
+    ]
+
+
 def verdict(rows: pd.DataFrame) -> list[str]:
-    """What the rows of an audit of one target say, a sentence each."""
+    """Whether the intervals of one target hold their share, and what the prediction beats."""
     whole, (target, level) = coverage(rows).iloc[0], rows[["target", "level"]].iloc[0]
     held = whole["coverage_low"] <= level <= whole["coverage_high"]
     verdict = "holds" if held else ("is too low" if whole["coverage"] < level else "is too high")
@@ -118,7 +127,7 @@ def verdict(rows: pd.DataFrame) -> list[str]:
     else:
         names = ", ".join(beside["predictor"][~beaten])
         said.append(f"{target}: not shown to beat in both error and tau: {names}")
-    return said + support(rows)
+    return said
 
 
 def support(rows: pd.DataFrame) -> list[str]:

@@ -18,6 +18,7 @@ from ..network.architecture import KEYS
 from ..network.columns import architecture_at
 from ..network.cost import cost
 from ..network.frames import architecture_name, columns_of_frame
+from ..predict.verdict import audit_lines
 from ..published import published
 from ..results.claims import claim_lines
 from ..results.completeness import planned
@@ -113,7 +114,9 @@ def gather(folder: Path) -> Content:
     axes = [axis.field for axis in spec.design_space.axes]
     trials = trials.reindex(columns=[*dict.fromkeys([*trials, *axes])])
     seeds, throughput = (_optional(folder, name) for name in ("seeds", "throughput"))
-    images, claims = (ResultFolder(folder).table(name) for name in ("images", "claims"))
+    images, claims, audit = (
+        ResultFolder(folder).table(name) for name in ("images", "claims", "audit")
+    )
     remarks = training_remarks(trials, None if seeds.empty else seeds)
     seeds = largest_budget(seeds)
     front = _front(spec, trials)
@@ -130,6 +133,7 @@ def gather(folder: Path) -> Content:
             *answer(spec, trials, seeds, images, throughput),
             *map(_sentence, remarks),
             *([] if claims is None else map(_sentence, claim_lines(claims))),
+            *([] if audit is None else map(_sentence, audit_lines(audit))),
         ],
         effects=effects(spec, trials),
         front=_front_table(spec, front),
