@@ -110,8 +110,9 @@ class Conformal:
             predicted: rows x K, what each model says.
             scales: rows x K, how large residuals are there.
         """
-        of_fold = predicted.astype(np.float32)[:, self.folds]
-        reach = scales.astype(np.float32)[:, self.folds]
+        # `take` lays rows out one after another, as the selection wants them; an index does not.
+        of_fold = np.take(predicted.astype(np.float32), self.folds, axis=1)
+        reach = np.take(scales.astype(np.float32), self.folds, axis=1)
         reach *= self.scores
         rank = self._rank - 1
         low = np.partition(of_fold - reach, rank, axis=1)[:, rank]
