@@ -63,7 +63,8 @@ from sqzexplore.results.folder import ResultFolder
 
 folder, out = ResultFolder(RESULTS), Path(OUT)
 out.mkdir()
-write_analysis_figures(folder.spec(), folder.table("trials"), folder.table("seeds"), out)
+tables = [folder.table(name) for name in ("trials", "seeds", "images")]
+write_analysis_figures(folder.spec(), *tables, out)
 assert (out / "figures" / "spread.png").stat().st_size > 1000
 """
 
