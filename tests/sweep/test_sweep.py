@@ -437,10 +437,12 @@ def test_every_column_is_documented_and_fixed_ones_are_there(tmp_path: Path) -> 
     two = [sqz.Architecture(width_multiplier=0.25, squeeze_ratio=ratio) for ratio in (0.25, 1.0)]
     networks = {architecture.arch_id: architecture.net_id for architecture in two}
     for name, columns in TABLES.items():
+        assert all(column.meaning for column in columns.values())
+        if name in ("audit", "audit_curve"):  # of a prediction, not of a sweep
+            continue
         frame = load_results(tmp_path, name)
         assert list(frame) == list(columns)
         assert {str(dtype) for dtype in frame.dtypes} <= {"Int64", "Float64", "string", "boolean"}
-        assert all(column.meaning for column in columns.values())
         text = pd.read_csv(tmp_path / f"{name}.csv", dtype={"pool_after": "string"})
         assert list(text) == list(columns)
         assert len(text) == len(frame)
