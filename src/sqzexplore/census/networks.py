@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..network.identity import Keys, network_keys
+from ..network.identity import Keys, first_of_each, network_keys
 from .blocks import SPELLINGS, Block
 
 #: Networks that are told apart in 1.6 GiB; a space may have more.
@@ -33,13 +32,11 @@ class Networks:
             UserError: there are more networks than can be told apart.
         """
         keys = keys_of(block)
-        codes, distinct = pd.factorize(keys)
+        codes, distinct, first = first_of_each(keys)
         self._grow(self.count + len(distinct))
         slots, new = self._insert(distinct)
         self._spellings[slots] += np.bincount(codes, minlength=len(distinct)).astype(np.uint32)
         self.count += int(new.sum())
-        first = np.empty(len(distinct), np.int64)
-        first[codes[::-1]] = np.arange(len(keys))[::-1]
         rows = np.sort(first[new])
         taken = block.take(rows)
         return Block(taken.numbers, taken.columns | {NETWORK: keys[rows]}, block.looked_at)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import filelock
@@ -83,7 +84,7 @@ class ImageData:
     std: Tensor
     remarks: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def provenance(self) -> dict[str, object]:
         """What `provenance.json` says of the images: their name, checksum, number of each class in
         each split, and what of the files was passed over."""

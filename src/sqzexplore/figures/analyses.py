@@ -22,7 +22,7 @@ from ..analysis.front import SEEDED
 from ..errors import UserError
 from ..results.folder import ResultFolder
 from ..results.selection import chosen_by, cost_beside, goals
-from ..spec.models import Spec
+from ..spec.models import AT_RANDOM, Spec
 from .labels import axis_label, caption, scale_axis, write_labels
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, own_axes, panels, save
 from .tradeoff import default_figures
@@ -34,8 +34,6 @@ _MOST_LABELS = 12
 _LEAST_POPULATION = 10
 #: Pictures that speak of all architectures by those that were tried.
 _OF_A_POPULATION = ("population", "importance", "effects")
-#: Samplers that do not look at what was found.
-_UNCHOSEN = ("grid", "random", "qmc")
 #: Panels that one figure of effects can hold beside each other.
 _MOST_AXES = 4
 
@@ -334,7 +332,7 @@ def write_analysis_figures(
                 left_out.append(f"{name}: {str(error).split(': ', 1)[-1]}")
                 continue
             notes = [caption(spec, trials, y)]
-            if name in _OF_A_POPULATION and spec.search.sampler not in _UNCHOSEN:
+            if name in _OF_A_POPULATION and spec.search.sampler not in AT_RANDOM:
                 notes.append(
                     f"{spec.search.sampler} chose these architectures by what it had found:\n"
                     "they are no random sample, and the bands and intervals do not hold"

@@ -64,6 +64,18 @@ def of_fire(c: Columns, layer: int, name: str) -> Any:
     return override(c, f"fire{layer}.{name}", formula)
 
 
+def bypassed(bypass: Any, in_channels: Any, out_channels: Any) -> tuple[Any, Any]:
+    """In which rows a Fire is bypassed as it is, and by a 1x1 convolution (section 6).
+
+    Args:
+        bypass: what the Fire has, as a column holds it.
+        in_channels: of the Fire.
+        out_channels: of the Fire.
+    """
+    same = in_channels == out_channels
+    return same & (bypass > 0), ~same & (bypass == BYPASSES.index("complex"))
+
+
 def take_rows(columns: Columns, rows: Any) -> dict[str, Any]:
     """Some rows of columns: a row's number, a slice or what else indexes an array."""
     return {name: v if np.ndim(v) == 0 else v[rows] for name, v in columns.items()}

@@ -36,9 +36,9 @@ from pydantic import ValidationError
 
 from ..errors import CostOverflow, UserError, field_problem, shown
 from .architecture import Architecture
-from .columns import Columns, architecture_at, columns_of, of_fire, take_rows
+from .columns import Columns, architecture_at, bypassed, columns_of, of_fire, take_rows
 from .frames import columns_of_frame
-from .overrides import BYPASSES, OVERRIDES
+from .overrides import OVERRIDES
 from .rules import expand3x3_filters, pooled_size, scaled_width, squeeze_filters, stem_output_size
 
 #: The totals that every cost has, in table order.
@@ -335,9 +335,8 @@ def _fire(
     kept: Any = 0.0  # channels of the input that the bypass still reads
     projected: Any = False
     if np.any(bypass):
-        same = in_channels == out_channels
-        projected = ~same & (bypass == BYPASSES.index("complex"))
-        kept = in_channels * (same & (bypass > 0) | projected)
+        identity, projected = bypassed(bypass, in_channels, out_channels)
+        kept = in_channels * (identity | projected)
         weights = weights + in_channels * out_channels * projected
         outputs = outputs + out_channels * projected
     alive = np.maximum(

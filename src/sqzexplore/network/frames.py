@@ -48,7 +48,7 @@ def _override_frame(name: str, values: NDArray[Any]) -> Any:
 
 def format_value(value: Any) -> str:
     """A field's value as tables show it; the layers of `pool_after` as "1,4,8"."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def value_text(value: Any) -> str:

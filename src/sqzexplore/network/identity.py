@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .columns import Columns, of_fire, take_rows
-from .overrides import BYPASSES, OVERRIDES
+from .columns import Columns, bypassed, of_fire, take_rows
+from .overrides import OVERRIDES
 from .rules import expand3x3_filters, scaled_width, squeeze_filters
 
 #: Fields that are the network's as they stand; all others act through the Fires' filters.
@@ -36,13 +36,20 @@ def network_keys(columns: Columns, rows: int) -> Keys:
     """
     names = [*_FILTERS, *(name for name in OVERRIDES if name in columns)]
     spelled = _mixed(columns, [n for n in names if np.ndim(columns[n])], rows)
-    codes, distinct = pd.factorize(spelled)
-    first = np.empty(len(distinct), np.int64)
-    first[codes[::-1]] = np.arange(rows)[::-1]
+    codes, _, first = first_of_each(spelled)
     keys = _of_filters(take_rows(columns, first), len(first))[codes]
     for name in _AS_THEY_STAND:
         keys = _mix(keys, columns[name])
     return keys
+
+
+def first_of_each(keys: Keys) -> tuple[NDArray[np.intp], Keys, NDArray[np.int64]]:
+    """The number of each row's key among the distinct ones, these, and the row of each that comes
+    first."""
+    codes, distinct = pd.factorize(keys)
+    first = np.empty(len(distinct), np.int64)
+    first[codes[::-1]] = np.arange(len(keys))[::-1]
+    return codes, distinct, first
 
 
 def _of_filters(c: Columns, rows: int) -> Keys:
@@ -54,8 +61,7 @@ def _of_filters(c: Columns, rows: int) -> Keys:
         outputs = scaled_width(of_fire(c, layer, "expand_filters"), c["width_multiplier"])
         expand3x3 = expand3x3_filters(outputs, of_fire(c, layer, "fraction_3x3"))
         squeeze = squeeze_filters(outputs, of_fire(c, layer, "squeeze_ratio"))
-        bypass, same = of_fire(c, layer, "bypass"), channels == outputs
-        identity, projection = same & (bypass > 0), ~same & (bypass == BYPASSES.index("complex"))
+        identity, projection = bypassed(of_fire(c, layer, "bypass"), channels, outputs)
         longer = keys
         for value in (squeeze, outputs, expand3x3, identity + 2 * projection):
             longer = _mix(longer, value)

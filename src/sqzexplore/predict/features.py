@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..network.columns import Columns, of_fire, take_rows
+from ..network.columns import Columns, bypassed, of_fire, take_rows
 from ..network.cost import Stage, is_feasible, walk
-from ..network.overrides import BYPASSES
 
 #: What accuracy is predicted from. "Mean" is over the Fires, "weighted" by what each costs.
 NAMES = (
@@ -178,10 +177,9 @@ class _Sums:
 
 
 def _bypassed(c: Columns, stage: Stage, in_channels: Any) -> tuple[Any, Any]:
-    """In which rows a Fire is bypassed as it is, and by a 1x1 convolution."""
+    """In which rows the Fire of a stage is bypassed as it is, and by a 1x1 convolution."""
     bypass = of_fire(c, int(stage.name.removeprefix("fire")), "bypass")
-    same = in_channels == stage.channels
-    return same & (bypass > 0), ~same & (bypass == BYPASSES.index("complex"))
+    return bypassed(bypass, in_channels, stage.channels)
 
 
 class _Speed:

@@ -20,13 +20,13 @@ from ..network.columns import encode, take_rows
 from ..network.frames import columns_of_frame
 from ..network.identity import network_keys
 from ..results.folder import ResultFolder, load_results
+from ..results.tables import shared_value
 from ..schema import measured
+from ..spec.models import AT_RANDOM
 from .features import Machine, features, names_of
 
 #: Networks that a fit needs: below, the ten models that are compared have nothing to learn from.
 LEAST = 20
-#: Samplers whose rows do not depend on what was measured.
-AT_RANDOM = ("grid", "random", "qmc")
 #: Accuracy is that of the data's images and classes, whatever the network is deployed for.
 _AS_THE_DATA_HAS_IT = {"in_channels": 3, "num_classes": 10}
 #: A large processor's core; where a table does not say, only the features' unit depends on it.
@@ -201,16 +201,10 @@ def _one_training(
 def _view(frame: pd.DataFrame, target: str, of_accuracy: bool) -> View:
     """What was measured of the rows: the trained network, or the deployed one on its machine."""
     if not of_accuracy:
-        return View(target, _only(frame, "input_size", 224), {}, _machine(frame))
-    size = _only(frame, "train_input_size", _only(frame, "input_size", 224))
-    proxy = _only(frame, "proxy", "none")
+        return View(target, shared_value(frame, "input_size", 224), {}, _machine(frame))
+    size = shared_value(frame, "train_input_size", shared_value(frame, "input_size", 224))
+    proxy = shared_value(frame, "proxy", "none")
     return View(target, size, {**parse_proxy(proxy), **_AS_THE_DATA_HAS_IT})
-
-
-def _only(frame: pd.DataFrame, name: str, otherwise: Any) -> Any:
-    """The value that all rows share (`require_alike` has seen to it)."""
-    known = frame[name].dropna() if name in frame else frame.iloc[:0]
-    return known.iloc[0] if len(known) else otherwise
 
 
 def _machine(frame: pd.DataFrame) -> Machine:
@@ -220,7 +214,7 @@ def _machine(frame: pd.DataFrame) -> Machine:
         for name, column in rates.items()
         if column in frame and frame[column].notna().any()
     }
-    batch, dtype = int(_only(frame, "batch", 1)), _only(frame, "dtype", "float32")
+    batch, dtype = int(shared_value(frame, "batch", 1)), shared_value(frame, "dtype", "float32")
     return Machine(**(_ANY_MACHINE | known), batch=batch, item_bytes=ITEM_BYTES[dtype])
 
 

@@ -12,6 +12,7 @@ from ..analysis.front import sharing_groups
 from ..analysis.verdicts import verdicts
 from ..network.frames import architecture_name, format_value
 from ..spec.models import ClaimSpec, Spec
+from .tables import shared_value
 
 
 def judged(
@@ -49,9 +50,9 @@ def judged(
                 "claim": claim.say,
                 "source": claim.source or None,
                 "declared": declared.get(claim.key, "after"),
-                "data": _only(trials, "data"),
-                "data_sha256": _only(trials, "data_sha256"),
-                "epochs": _only(trials, "epochs"),
+                "data": shared_value(trials, "data"),
+                "data_sha256": shared_value(trials, "data_sha256"),
+                "epochs": shared_value(trials, "epochs"),
                 "first": architecture_name(_side(claim, 0), claim.compare),
                 "second": architecture_name(_side(claim, 1), claim.compare),
                 "pairs": len(pairs),
@@ -94,21 +95,17 @@ def _pairs(
 
 
 def _side(claim: ClaimSpec, number: int) -> dict[str, Any]:
-    return {name: _shown(values[number]) for name, values in claim.compare.items()}
+    return {name: values[number] for name, values in claim.compare.items()}
 
 
 def _matches(row: Mapping[Any, Any], values: Mapping[str, Any]) -> bool:
-    return all(_text(row.get(name)) == _text(_shown(value)) for name, value in values.items())
-
-
-def _shown(value: Any) -> Any:
-    return format_value(tuple(value)) if isinstance(value, list) else value
+    return all(_text(row.get(name)) == _text(value) for name, value in values.items())
 
 
 def _text(value: Any) -> str:
     """A metaparameter's value as one text, whatever type its table gave it."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{float(value):.9g}" if number else str(value)
+    return f"{float(value):.9g}" if number else format_value(value)
 
 
 def _estimate(
@@ -134,11 +131,6 @@ def _estimate(
 
 def _mean(runs: list[Trainings]) -> float:
     return sum(one.mean for one in runs) / len(runs) if runs else float("nan")
-
-
-def _only(trials: pd.DataFrame, column: str) -> Any:
-    known = trials[column].dropna()
-    return known.iloc[0] if len(known) else None
 
 
 def claim_lines(claims: pd.DataFrame) -> list[str]:

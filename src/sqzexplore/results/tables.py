@@ -250,5 +250,12 @@ def meeting_constraints(trials: pd.DataFrame) -> pd.DataFrame:
 
 def data_name(trials: pd.DataFrame, otherwise: str) -> str:
     """The data set's own name; the spec, which is `otherwise`, may say where it lies instead."""
-    names = list(trials["data"].dropna().unique()) if "data" in trials else []
-    return str(names[0]) if names else otherwise
+    return str(shared_value(trials, "data", otherwise))
+
+
+def shared_value(frame: pd.DataFrame, name: str, otherwise: Any = None) -> Any:
+    """The value of a column that all rows share which have one; `otherwise` where none has."""
+    if name not in frame:
+        return otherwise
+    known = frame[name].dropna()
+    return known.iloc[0] if len(known) else otherwise

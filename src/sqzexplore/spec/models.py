@@ -23,6 +23,10 @@ from .durations import Duration
 OBJECTIVES = objectives()
 
 
+#: Samplers whose architectures do not depend on what was measured.
+AT_RANDOM = ("grid", "random", "qmc")
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -169,8 +173,7 @@ class AccuracySpec(_Model):
     @property
     def proxy_text(self) -> str:
         """The proxy as tables show it: width_multiplier=0.125 stem_kernel=3, or none."""
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.proxy.items()}
-        return " ".join(f"{k}={format_value(v)}" for k, v in values.items()) or "none"
+        return " ".join(f"{k}={format_value(v)}" for k, v in self.proxy.items()) or "none"
 
 
 class Measure(_Model):
