@@ -45,6 +45,11 @@ class Query:
     predictions: tuple[Model, ...] = ()
 
     @property
+    def counts(self) -> str:
+        """What the rows kept are: networks, or architectures, of which several may be one."""
+        return "architectures" if self.spellings else "networks"
+
+    @property
     def predicted(self) -> tuple[str, ...]:
         """The columns that are predicted, each once."""
         return tuple(dict.fromkeys(name for model in self.predictions for name in model.names))

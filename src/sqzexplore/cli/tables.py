@@ -244,10 +244,9 @@ def print_census(console: Console, census: Census, title: str) -> None:
     console.print(shares)
     if len(census.top):
         console.print(_rows(census.top, axes, f"the first {len(census.top):,}{_by(query.sort)}"))
-    what = "architectures" if query.spellings else "networks"
     goals = [f"least {name}" for name in query.minimize]
     goals += [f"most {name}" for name in query.maximize]
-    heading = f"Pareto front ({', '.join(goals)}): {len(census.front):,} {what}"
+    heading = f"Pareto front ({', '.join(goals)}): {len(census.front):,} {query.counts}"
     few = census.front.iloc[_spread(len(census.front), 10)]
     if len(few) < len(census.front):
         heading += f", {len(few)} of them"

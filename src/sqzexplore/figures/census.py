@@ -33,7 +33,7 @@ def density(census: Census, axes: Axes | None = None) -> Axes:
     axes = own_axes(axes)
     counts, params, macs = _cropped(census.density)
     mesh = axes.pcolormesh(params, macs, counts.T, norm=LogNorm(), cmap="Blues", rasterized=True)
-    axes.figure.colorbar(mesh, ax=axes, label="architectures a cell", pad=0.02)
+    axes.figure.colorbar(mesh, ax=axes, label=f"{census.query.counts} a cell", pad=0.02)
     axes.plot(
         census.front["params"],
         census.front["macs"],
@@ -96,7 +96,7 @@ def write_census_figures(census: Census, name: str, folder: Path) -> list[Path]:
         return []
     target = ResultFolder(folder).figures
     target.mkdir(parents=True, exist_ok=True)
-    title = f"{name}: {census.kept:,} architectures, exact costs"
+    title = f"{name}: {census.kept:,} {census.query.counts}, exact costs"
     with plt.rc_context(STYLE):
         figure, (axes,) = panels()
         figure.set_size_inches(1.4 * figure.get_figwidth(), 1.2 * HEIGHT)
