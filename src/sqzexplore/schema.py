@@ -68,7 +68,22 @@ COST: dict[str, Column] = {
         "peak activation memory",
         "most float32 activations alive at once, one image",
     ),
+    "int8_peak_bytes": _cost(
+        "Int64",
+        "bytes",
+        "peak int8 activation memory",
+        "most int8 activations alive at once where every operation writes a tensor of its own, "
+        "one image",
+    ),
+    "int8_flash_bytes": _cost(
+        "Int64",
+        "bytes",
+        "int8 weights, biases and scales",
+        "an int8 a weight, an int32 bias and a float32 scale an output channel, BatchNorm folded",
+    ),
 }
+#: Costs that do not depend on the size of the image.
+SIZELESS = ("params", "size_mb", "int8_flash_bytes")
 TRIAL: dict[str, Column] = {
     "sweep": Column("string", "", "name of the sweep"),
     "trial": Column("Int64", "", "number of the trial in the Optuna study"),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError, nearest, shown
 from ..network.architecture import KEYS
-from ..schema import COST, RUN, SPEED
+from ..schema import COST, RUN, SIZELESS, SPEED
 
 
 def require_columns(caller: str, frame: pd.DataFrame, names: Iterable[str]) -> None:
@@ -46,8 +46,6 @@ _OF_SPEED = (
     *(name for name, column in SPEED.items() if column.is_setting),
     *("input_size", "device_name", "threads"),
 )
-#: Costs that do not depend on the size of the image.
-_SIZELESS = ("params", "size_mb")
 
 
 def require_alike(caller: str, rows: pd.DataFrame, names: Iterable[str]) -> None:
@@ -60,9 +58,9 @@ def require_alike(caller: str, rows: pd.DataFrame, names: Iterable[str]) -> None
             settings |= dict.fromkeys(_OF_ACCURACY)
         elif name in SPEED:
             settings |= dict.fromkeys(_OF_SPEED)
-        elif name in COST and name not in _SIZELESS:
+        elif name in COST and name not in SIZELESS:
             settings["input_size"] = None
-        elif (of := name.removeprefix("train_")) in COST and of not in _SIZELESS:
+        elif (of := name.removeprefix("train_")) in COST and of not in SIZELESS:
             settings["train_input_size"] = None
     for setting in settings:
         values = rows[setting].dropna().unique().tolist() if setting in rows else []

@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 from ..network.cost import COST_COLUMNS
 from ..results.completeness import planned
 from ..results.tables import TRIALS, data_name
-from ..schema import MEASURED_COLUMNS
+from ..schema import MEASURED_COLUMNS, SIZELESS
 from ..spec.models import Spec
 from .style import GREY
 
@@ -63,7 +63,7 @@ def axis_label(frame: pd.DataFrame, column: str) -> str:
     if known and known.measured_by in ("cost", "throughput") and size in frame and len(frame):
         pixels = frame[size].iloc[0]
         which = "trained network" if column != plain else "network"
-        sized = plain in {*COST_COLUMNS} - {"params", "size_mb"}  # depends on the image's side
+        sized = plain in COST_COLUMNS and plain not in SIZELESS
         name += f" of the {which}, {pixels}x{pixels}" if sized else ""
         name += " of the trained network" if plain != column and not sized else ""
         name += f", {pixels}x{pixels}" if plain in ("images_per_s",) else ""

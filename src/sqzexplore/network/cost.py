@@ -1,4 +1,4 @@
-"""The cost of architectures in closed form: params, MACs, FLOPs, activations, memory.
+"""The cost of architectures in closed form: params, MACs, FLOPs, activations, memory, int8.
 
 One walk over the stages of a network, written as column arithmetic, serves one architecture and a
 million rows alike. The convention, the same everywhere:
@@ -18,6 +18,14 @@ million rows alike. The convention, the same everywhere:
   Operations run in the order squeeze, expand 1x1, expand 3x3, concatenation, bypass convolution,
   addition; convolutions, pools and the concatenation write a new tensor; bias, BatchNorm, ReLU
   and the bypass addition work in place. Weights are not counted.
+- **int8_peak_bytes** - the same, at 1 byte an element, of the tensors that an interpreter of int8
+  networks plans memory for (TFLite Micro: David et al., arXiv:2010.08678): BatchNorm and ReLU are
+  part of a convolution, everything else writes a new tensor, the bypass addition too. It is what
+  a perfect plan needs: gaps, alignment, scratch buffers and the interpreter come on top.
+- **int8_flash_bytes** - what such a network stores: an int8 a weight and, for each output channel
+  of a convolution, an int32 bias (BatchNorm folded into both) and a float32 scale. What follows
+  from these (zero points, the biases' scales), the activations' scales, the graph and the program
+  are not counted.
 
 Columns are float64 inside: integers below 2**53 are exact there, and vectorise better than
 int64 does. A total beyond that raises `CostOverflow`; nothing wraps around.
@@ -45,6 +53,7 @@ from .rules import expand3x3_filters, pooled_size, scaled_width, squeeze_filters
 COST_COLUMNS = (
     *("params", "live_params", "macs", "flops", "size_mb"),
     *("activations", "peak_activation_bytes"),
+    *("int8_peak_bytes", "int8_flash_bytes"),
 )
 
 #: Rows that one table may have.
@@ -52,6 +61,8 @@ MAX_ROWS = 50_000_000
 
 _BLOCK = 8192  # rows at a time: the working set of one block stays in the processor's cache
 _EXACT = 2.0**53
+#: Of an output channel of an int8 convolution beside its weights: int32 bias and float32 scale.
+_CHANNEL_BYTES = 8.0
 #: Side of the larger expand filters, pixels.
 FILTER_SIDE = 3
 
@@ -80,6 +91,8 @@ class Cost:
     size_mb: float
     activations: int
     peak_activation_bytes: int
+    int8_peak_bytes: int
+    int8_flash_bytes: int
     layers: tuple[LayerCost, ...]
 
     def totals(self) -> dict[str, int | float]:
@@ -237,7 +250,9 @@ class Stage:
     size: Any  # side of the output, pixels
     channels: Any  # of the output
     alive: Any  # most elements alive during one of its operations
+    added: Any = 0.0  # elements of the sum that its addition writes
     params: Any = 0.0
+    flash: Any = 0.0  # bytes in int8
     dead: Any = 0.0  # weights whose tap meets padding alone
     macs: Any = 0.0
     activations: Any = 0.0
@@ -261,6 +276,7 @@ def walk(c: Columns, input_size: float) -> Iterator[Stage]:
         size=size,
         channels=channels,
         params=weights + affine * channels,
+        flash=weights + _CHANNEL_BYTES * channels,
         dead=filters * _dead_taps(c, input_size, size),
         macs=weights * area,
         activations=channels * area,
@@ -289,6 +305,7 @@ def walk(c: Columns, input_size: float) -> Iterator[Stage]:
         size=size,
         channels=classes,
         params=channels * classes + classes,
+        flash=channels * classes + _CHANNEL_BYTES * classes,
         macs=channels * classes * area,
         activations=classes * area,
         alive=(channels + classes) * area,
@@ -333,10 +350,12 @@ def _fire(
     outputs = squeeze + out_channels  # channels written by convolutions
     concatenated = (expand3x3 > 0) & (expand3x3 < out_channels)
     kept: Any = 0.0  # channels of the input that the bypass still reads
+    added: Any = 0.0  # channels of its sum
     projected: Any = False
     if np.any(bypass):
         identity, projected = bypassed(bypass, in_channels, out_channels)
-        kept = in_channels * (identity | projected)
+        either = identity | projected
+        kept, added = in_channels * either, out_channels * either
         weights = weights + in_channels * out_channels * projected
         outputs = outputs + out_channels * projected
     alive = np.maximum(
@@ -344,15 +363,18 @@ def _fire(
         kept + out_channels + np.where(concatenated | projected, out_channels, squeeze),
     )
     if active is not True:
-        weights, outputs, alive = weights * active, outputs * active, alive * active
+        weights, outputs = weights * active, outputs * active
+        alive, added = alive * active, added * active
     return Stage(
         name=f"fire{layer}",
         size=size,
         channels=out_channels if active is True else np.where(active, out_channels, in_channels),
         params=weights + affine * outputs,
+        flash=weights + _CHANNEL_BYTES * outputs,
         macs=weights * area,
         activations=outputs * area,
         alive=alive * area,
+        added=added * area,
         filters=(squeeze, out_channels - expand3x3, expand3x3),
         present=active,
     )
@@ -363,13 +385,15 @@ def _totals(stages: Iterable[Stage]) -> tuple[dict[str, Any], Stage]:
 
     Summed as the walk goes, so that a block's working set is a stage, which stays in the cache.
     """
-    params = dead = macs = activations = alive = 0.0
+    params = flash = dead = macs = activations = alive = added = 0.0
     for stage in stages:
         params = params + stage.params
+        flash = flash + stage.flash
         dead = dead + stage.dead
         macs = macs + stage.macs
         activations = activations + stage.activations
         alive = np.maximum(alive, stage.alive)
+        added = np.maximum(added, stage.added)
     totals = {
         "params": params,
         "live_params": params - dead,
@@ -378,6 +402,8 @@ def _totals(stages: Iterable[Stage]) -> tuple[dict[str, Any], Stage]:
         "size_mb": params * 4 / 1e6,
         "activations": activations,
         "peak_activation_bytes": 4 * alive,
+        "int8_peak_bytes": np.maximum(alive, 3 * added),  # both terms and their sum
+        "int8_flash_bytes": flash,
     }
     return totals, stage
 
@@ -385,7 +411,9 @@ def _totals(stages: Iterable[Stage]) -> tuple[dict[str, Any], Stage]:
 def _check_exact(totals: Mapping[str, Any], columns: Columns, feasible: Any) -> None:
     """Nothing in a total is negative, so that one below 2**53 proves that every term and partial
     sum of it was exact."""
-    largest = ("params", "flops", "activations", "peak_activation_bytes")  # the others are smaller
+    largest = (  # the others are smaller
+        *("params", "flops", "activations", "peak_activation_bytes", "int8_flash_bytes"),
+    )
     if max(np.max(totals[name], initial=0.0) for name in largest) < _EXACT:
         return
     for name in largest:

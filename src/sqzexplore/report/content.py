@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..figures.tradeoff import default_figures
 from ..network.architecture import KEYS
 from ..network.columns import architecture_at
-from ..network.cost import cost
+from ..network.cost import COST_COLUMNS, cost
 from ..network.frames import architecture_name, columns_of_frame
 from ..predict.verdict import audit_lines
 from ..published import published
@@ -394,9 +394,10 @@ def _failures(spec: Spec, trials: pd.DataFrame) -> Table:
 
 
 def _origins(trials: pd.DataFrame, throughput: pd.DataFrame) -> list[Origin]:
+    counts = [name for name in COST_COLUMNS if trials[name].notna().any()]
     origins = [
         Origin(
-            "Counts: params, live_params, macs, flops, size_mb, activations",
+            f"Counts: {', '.join(counts)}",
             "Exact, in closed form, of the deployed network and one image; nothing is measured.",
             _distinct(trials, ["input_size", "sqzexplore_version", "git_commit"]),
         )
