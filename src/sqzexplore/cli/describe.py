@@ -98,4 +98,9 @@ def _print_architecture(name: str, counted: Cost) -> None:
         f"{counted.flops:,} FLOPs",
         *(f"{n:,}" for n in (counted.params, counted.macs, counted.activations)),
     )
+    table.add_row(
+        "in int8",
+        f"{counted.int8_flash_bytes / 1e6:.2f} MB, peak activations "
+        f"{counted.int8_peak_bytes / 1e6:.2f} MB",
+    )
     out.print(table)

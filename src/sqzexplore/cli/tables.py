@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from ..census.query import Census
+from ..census.query import Census, Query
 from ..network.frames import format_value
 from ..network.overrides import is_missing
 from ..published import published
@@ -243,14 +243,15 @@ def print_census(console: Console, census: Census, title: str) -> None:
         shares.add_row(axis, _shares(values, census.kept))
     console.print(shares)
     if len(census.top):
-        console.print(_rows(census.top, axes, f"the first {len(census.top):,}{_by(query.sort)}"))
+        first = f"the first {len(census.top):,}{_by(query.sort)}"
+        console.print(_rows(census.top, axes, query, first))
     goals = [f"least {name}" for name in query.minimize]
     goals += [f"most {name}" for name in query.maximize]
     heading = f"Pareto front ({', '.join(goals)}): {len(census.front):,} {query.counts}"
     few = census.front.iloc[_spread(len(census.front), 10)]
     if len(few) < len(census.front):
         heading += f", {len(few)} of them"
-    console.print(_rows(few, axes, heading))
+    console.print(_rows(few, axes, query, heading))
 
 
 def _by(sort: tuple[str, ...]) -> str:
@@ -276,13 +277,17 @@ def _spread(rows: int, most: int) -> list[int]:
     return [round(i * (rows - 1) / (most - 1)) for i in range(most)]
 
 
-def _rows(rows: pd.DataFrame, axes: list[str], title: str) -> Table:
-    """Rows of a census: what varies, and the costs, rounded (the files hold them exactly)."""
+def _rows(rows: pd.DataFrame, axes: list[str], query: Query, title: str) -> Table:
+    """Rows of a census: what varies, and the costs, rounded (the files hold them exactly); int8's
+    where the order or the front is of them."""
     cells = {name: [_axis_value(value) for value in rows[name]] for name in axes}
     cells["params"] = [f"{n:,}" for n in rows["params"]]
     cells["MACs"] = [f"{n / 1e6:,.1f}M" for n in rows["macs"]]
     cells["activations"] = [f"{n / 1e6:,.2f}M" for n in rows["activations"]]
     cells["peak_memory"] = [f"{n / 1e6:,.2f} MB" for n in rows["peak_activation_bytes"]]
+    ranked = {*query.minimize, *query.maximize, *(name.removeprefix("-") for name in query.sort)}
+    for name in (name for name in ("int8_peak_bytes", "int8_flash_bytes") if name in ranked):
+        cells[name] = [f"{n:,}" for n in rows[name]]
     for name in (name for name in PREDICTED if name in rows):
         cells[name] = [_predicted_value(name, value) for value in rows[name]]
     if "spellings" in rows:

@@ -175,7 +175,9 @@ def _cost(card: Card) -> str:
         f"Exact, one image of {card.input_size}x{card.input_size} pixels: **{counted.params:,} "
         f"parameters** ({counted.size_mb:.3f} MB), **{counted.macs:,} MACs**, "
         f"{counted.flops:,} FLOPs, {counted.activations:,} activations, "
-        f"{counted.peak_activation_bytes:,} bytes of activations at most at once."
+        f"{counted.peak_activation_bytes:,} bytes of activations at most at once; in int8 "
+        f"{counted.int8_flash_bytes:,} bytes of weights, biases and scales and "
+        f"{counted.int8_peak_bytes:,} of activations."
     )
     rows = [
         (x.name, "x".join(map(str, x.output_shape)), x.filters, x.params, x.macs, x.activations)
