@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pandas as pd
 import pytest
 import torch
 from hypothesis import assume, example, given, settings
@@ -31,12 +30,11 @@ import sqzexplore as sqz
 from helpers.strategies import architectures, fits, on_small_images
 from sqzexplore.census.census import take_census
 from sqzexplore.census.query import Query
-from sqzexplore.errors import CostOverflow
 from sqzexplore.space.constraints import Expression
 from sqzexplore.spec.load import parse_spec
 
 #: What is no operation of an int8 network: part of the convolution before, or another view of it.
-FUSED = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity)
+FUSED = (nn.ReLU, nn.BatchNorm2d, nn.Identity, nn.functional.dropout, torch.flatten)
 WRITES = (nn.Conv2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, torch.cat, operator.add)
 
 
@@ -54,7 +52,7 @@ def graph_peak(net: nn.Module, channels: int, size: int) -> tuple[int, str]:
             continue
         what = type(traced.get_submodule(node.target)) if node.op == "call_module" else node.target
         reads = node.all_input_nodes
-        if what in FUSED or what is torch.flatten:
+        if what in FUSED:
             buffer[node] = buffer[reads[0]]
             continue
         assert node.op == "placeholder" or what in WRITES, node.format_node()
@@ -85,7 +83,9 @@ def flash(net: nn.Module) -> int:
     return sum(m.weight.numel() + 4 * len(m.weight) + 4 * len(m.weight) for m in convolutions)
 
 
-WIDE_STEM = sqz.Architecture(stem_width=400, base_expand=16, expand_increment=0, fires=1)
+WIDE_STEM = sqz.Architecture(
+    stem_width=400, base_expand=16, expand_increment=0, fires=1, pool_after=()
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -95,7 +95,7 @@ WIDE_STEM = sqz.Architecture(stem_width=400, base_expand=16, expand_increment=0,
 )
 @example((sqz.Architecture(), 224))
 @example((sqz.Architecture(bypass="complex"), 224))
-@example((WIDE_STEM.replace(pool_after=()), 64))
+@example((WIDE_STEM, 64))
 @example((sqz.Architecture(num_classes=20_000, pool_after=(1, 2, 3, 4, 5)), 100))
 def test_both_equal_the_traced_graph(case: tuple[sqz.Architecture, int]) -> None:
     architecture, size = case
@@ -134,14 +134,6 @@ def test_by_hand() -> None:
     assert sqz.cost(v10.replace(batch_norm=True)).int8_flash_bytes == sqz.cost(v10).int8_flash_bytes
 
 
-def test_flash_beyond_exact_counts_is_an_error() -> None:
-    """Where a channel's 8 bytes are more than its weights, flash is the greatest of all counts."""
-    thin = pd.DataFrame({"stem_kernel": [1], "in_channels": [1], "fires": [1], "pool_after": [""]})
-    wide = thin.assign(stem_width=10**6, width_multiplier=1e3, squeeze_ratio=1e-9, num_classes=1)
-    with pytest.raises(CostOverflow, match=r"2\*\*53"):
-        sqz.cost_table(wide.assign(base_expand=10**6, num_classes=10**6), 1)
-
-
 CENSUS = """
 name: budgets
 space:
@@ -157,7 +149,8 @@ input_size: 96
 
 def test_a_census_and_constraints_keep_to_budgets() -> None:
     space = parse_spec(CENSUS).design_space
-    every = [*parse_spec(CENSUS.replace("constraints", "# ")).design_space.architectures()]
+    unbound = parse_spec(CENSUS.replace("constraints", "# ")).design_space
+    every = [unbound.architecture(row) for row in range(unbound.size)]
     budget = 110_000
     fitting = []
     for architecture in every:
@@ -201,9 +194,7 @@ def quantised(architecture: sqz.Architecture, size: int, folder: Path) -> onnx.M
     plain, ready, done = (folder / f"{name}.onnx" for name in ("plain", "ready", "done"))
     net = sqz.build(architecture).eval()
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):  # else it is folded away to nothing
-            nn.init.uniform_(module.bias, 0.1, 0.2)
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+        if getattr(module, "bias", None) is not None:  # a bias of zeros may not be written
             nn.init.uniform_(module.bias, 0.1, 0.2)
     logging.disable(logging.WARNING)
     try:

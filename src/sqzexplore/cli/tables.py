@@ -286,7 +286,7 @@ def _rows(rows: pd.DataFrame, axes: list[str], query: Query, title: str) -> Tabl
     cells["activations"] = [f"{n / 1e6:,.2f}M" for n in rows["activations"]]
     cells["peak_memory"] = [f"{n / 1e6:,.2f} MB" for n in rows["peak_activation_bytes"]]
     ranked = {*query.minimize, *query.maximize, *(name.removeprefix("-") for name in query.sort)}
-    for name in (name for name in ("int8_peak_bytes", "int8_flash_bytes") if name in ranked):
+    for name in sorted(ranked & {"int8_peak_bytes", "int8_flash_bytes"}):
         cells[name] = [f"{n:,}" for n in rows[name]]
     for name in (name for name in PREDICTED if name in rows):
         cells[name] = [_predicted_value(name, value) for value in rows[name]]
