@@ -55,7 +55,8 @@ def validate(spec_file: SpecFile, changes: Changes = None) -> None:
     if timeout := spec.search.timeout:
         table.add_row("timeout", f"{timeout:,.0f} s")
     if trials is not None:
-        table.add_row("trials", f"{trials:,} ({spec.search.sampler})")
+        by = f", stratified by {spec.search.stratify}" if spec.search.stratify else ""
+        table.add_row("trials", f"{trials:,} ({spec.search.sampler}{by})")
         for name, text in _expected_cost(spec, trials, source).items():
             table.add_row(name, text)
     out.print(table)

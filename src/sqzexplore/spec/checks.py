@@ -113,6 +113,18 @@ def check_search(spec: Spec) -> None:
             ("search", "trials"),
             f"expected a number of trials, or search.timeout, for the sampler {search.sampler}",
         )
+    if search.stratify is not None:
+        if search.sampler != "random":
+            raise Problem(
+                ("search", "stratify"),
+                f"found it with the sampler {search.sampler}, expected the sampler random",
+            )
+        if search.stratify not in COST_COLUMNS:
+            raise Problem(
+                ("search", "stratify"),
+                f"found {search.stratify}, expected one of {', '.join(COST_COLUMNS)}"
+                f"{nearest(search.stratify, COST_COLUMNS)}",
+            )
     if search.pruner and list(spec.objectives) != ["top1"]:
         raise Problem(
             ("search", "pruner"),

@@ -40,6 +40,11 @@ class Search(_Model):
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="architectures to evaluate (every sampler but grid)"
     )
+    stratify: str | None = Field(
+        None,
+        description="a cost such as macs, for the sampler random: each tenth of its range, in the "
+        "logarithm, gives as many networks, no network twice",
+    )
     timeout: Duration | None = Field(
         None,
         description="most time the search takes, with trials or instead of them: seconds, or text "

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from ..network.architecture import Architecture
 from ..results.completeness import planned
+from ..space.strata import stratified
 from ..spec.models import Spec
 from .leases import OWNER, Leases, alive, leased_before
 from .optuna_params import ask, distribution, from_params, to_params
@@ -117,7 +118,8 @@ class Candidates:
             self._enqueued -= 1
             if candidate := self._drawn():
                 return candidate
-        return self._of_grid() if self.spec.search.sampler == "grid" else self._of_sampler()
+        listed = self.spec.search.sampler == "grid" or self.spec.search.stratify
+        return self._of_list() if listed else self._of_sampler()
 
     def done(self, trial: Trial) -> None:
         """The trial is finished in the study, or another process's by now."""
@@ -176,9 +178,8 @@ class Candidates:
         return list(itertools.islice(self._grid, size))
 
     def _new(self) -> Iterator[Architecture]:
-        """The architectures of the grid that no process has."""
-        for index in self._order():
-            architecture = self.space.architecture(index)
+        """The architectures of the grid, or of the strata, that no process has."""
+        for architecture in self._listed():
             if not self._taken(architecture.arch_id):
                 yield architecture
 
@@ -192,8 +193,8 @@ class Candidates:
 
     # --- where candidates come from --------------------------------------------------------------
 
-    def _of_grid(self) -> Candidate | None:
-        """The grid's next. An architecture whose claim was lost comes again in another pass."""
+    def _of_list(self) -> Candidate | None:
+        """The list's next. An architecture whose claim was lost comes again in another pass."""
         while True:
             for architecture in self._grid:
                 if candidate := self._created(architecture):
@@ -202,12 +203,16 @@ class Candidates:
                 return None
             self._grid, self._lost = self._new(), False
 
-    def _order(self) -> Iterator[int]:
+    def _listed(self) -> Iterator[Architecture]:
+        """All that the sweep evaluates, where that is known beforehand: a grid, or strata."""
+        if column := self.spec.search.stratify:
+            drawn = stratified(self.space, column, self.spec.search.seed)
+            return itertools.islice(drawn, planned(self.spec) or _MOST_TRIALS)
         if not self._salt:
-            return iter(self.space.indices())
+            return map(self.space.architecture, self.space.indices())
         indices = list(self.space.indices())
         random.Random(self._salt).shuffle(indices)
-        return iter(indices)
+        return map(self.space.architecture, indices)
 
     def _of_sampler(self) -> Candidate | None:
         wanted = planned(self.spec) or _MOST_TRIALS
