@@ -204,6 +204,7 @@ TABLES = {
     "sr by budget": lambda: budgets("sr", "squeeze_ratio"),
     "fraction_3x3 by budget": lambda: budgets("fraction_3x3", "fraction_3x3"),
     "bypass by budget": lambda: budgets("bypass", "bypass"),
+    "pooling by budget": lambda: budgets("pooling", "pool_after"),
     "the paper's claims": lambda: verdicts(of_paper=True),
     "other claims": lambda: verdicts(of_paper=False),
     "at equal MACs": at_equal_macs,
