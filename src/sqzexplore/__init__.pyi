@@ -1,5 +1,6 @@
 from . import analysis as analysis
 from .analysis.front import pareto_front as pareto_front
+from .compress.network import compress as compress
 from .deploy.export import export as export
 from .network.architecture import Architecture as Architecture
 from .network.cost import cost as cost

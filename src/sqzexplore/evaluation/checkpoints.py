@@ -41,8 +41,7 @@ def network_of(path: Path, architecture: Architecture | None) -> tuple[SqueezeNe
         UserError: as `checkpoint.load`.
     """
     net = checkpoint.load(path, architecture)
-    own = path.suffix not in checkpoint.TORCH_SUFFIXES
-    return net, checkpoint.notes(path) if own else {}
+    return net, checkpoint.notes(path) if checkpoint.is_own(path) else {}
 
 
 def normalised_for(data: ImageData, notes: Notes) -> ImageData:

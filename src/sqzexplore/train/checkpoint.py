@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from ..compress.file import MAGIC
+from ..compress.network import decompress, is_compressed, notes_of
 from ..errors import UserError, shown
 from ..files import write_atomically
 from ..network.architecture import Architecture
@@ -35,9 +37,9 @@ def save(net: SqueezeNet, path: Path, notes: Mapping[str, Any]) -> None:
 def load(path: str | Path, architecture: Architecture | None = None) -> SqueezeNet:
     """The trained network in a file, on the CPU, ready to classify.
 
-    Of a file that `train` wrote, the `architecture` is that of the training, and images go in
-    normalised by `mean` and `std` of `notes(path)`. A file of torch (`.pth`, `.pt`, `.bin`) holds
-    weights alone, a torchvision `state_dict` say: its architecture is to be given.
+    Of a file that `train` or `compress` wrote, the `architecture` is that of the training, and
+    images go in normalised by `mean` and `std` of `notes(path)`. A file of torch (`.pth`, `.pt`,
+    `.bin`) holds weights alone, a torchvision `state_dict` say: its architecture is to be given.
 
     Args:
         path: the file, or the folder that holds it.
@@ -51,22 +53,41 @@ def load(path: str | Path, architecture: Architecture | None = None) -> SqueezeN
         >>> net = load("squeezenet1_1-b8a52dc0.pth", sqz.preset("squeezenet1_1"))  # doctest: +SKIP
     """
     path = _file(path)
-    if path.suffix in TORCH_SUFFIXES:
+    if content := _compressed(path):
+        net, _ = decompress(content, path)
+    elif path.suffix in TORCH_SUFFIXES:
         return _of_others(path, architecture)
+    else:
+        net = _of_ours(path)
+    found = net.architecture.net_id
+    if architecture is not None and architecture.net_id != found:
+        raise UserError(
+            f"{path}: found network {found}, expected {architecture.net_id}, which was asked for"
+        )
+    return net.eval()
+
+
+def _compressed(path: Path) -> bytes | None:
+    """The bytes of a file that `compress` wrote; None of any other."""
+    try:
+        with path.open("rb") as file:
+            if not is_compressed(file.read(len(MAGIC))):
+                return None
+            file.seek(0)
+            return file.read()
+    except OSError:  # which whoever reads it in earnest says better
+        return None
+
+
+def _of_ours(path: Path) -> SqueezeNet:
     tensors, metadata = _read(path)
     try:
-        known = Architecture(**metadata["architecture"])
-        net = build(known)
+        net = build(Architecture(**metadata["architecture"]))
         net.load_state_dict(tensors)
     except (KeyError, TypeError, ValidationError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: holds no network of sqzexplore ({reason})") from None
-    if architecture is not None and architecture.net_id != known.net_id:
-        raise UserError(
-            f"{path}: found network {known.net_id}, expected {architecture.net_id}, which was "
-            "asked for"
-        )
-    return net.eval()
+    return net
 
 
 def _of_others(path: Path, architecture: Architecture | None) -> SqueezeNet:
@@ -98,9 +119,17 @@ def _of_others(path: Path, architecture: Architecture | None) -> SqueezeNet:
     return net.eval()
 
 
+def is_own(path: Path) -> bool:
+    """Whether a file is one of ours, in which notes stand beside the weights."""
+    return path.suffix not in TORCH_SUFFIXES or _compressed(path) is not None
+
+
 def notes(path: str | Path) -> dict[str, Any]:
     """What stands beside the weights: architecture, classes, mean and std, recipe, accuracies."""
-    return _read(_file(path))[1]
+    path = _file(path)
+    if content := _compressed(path):
+        return notes_of(content, path)
+    return _read(path)[1]
 
 
 class Unfinished:
