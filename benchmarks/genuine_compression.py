@@ -2,9 +2,9 @@
 
     python benchmarks/genuine_compression.py FOLDER [--images 500]
 
-FOLDER holds photographs that `data:` reads; the first images of its test split, spread evenly, are
-scaled to 227x227. The weights come from the extra `genuine`, by the code of docs/weights.md. Nothing
-is retrained, and ImageNet's accuracy is not measured: agreement is of the best class of the
+FOLDER holds photographs that `data:` reads; images of its test split, spread evenly, are scaled to
+227x227. The weights come from the extra `genuine`, by the code of docs/weights.md. Nothing is
+retrained, and ImageNet's accuracy is not measured: agreement is of the best class of the
 compressed network with that of the float network. Writes
 `results/benchmarks/genuine_compression.csv`: rows of the whole network at three densities and 8, 6
 and 5 bits, and of each layer compressed alone (33%, 6 bits).
@@ -85,7 +85,8 @@ def main() -> None:
 
     def record(layer: str, density: float, bits: int, size: int, other: SqueezeNet) -> None:
         same = int((best(other, images) == expected).sum())
-        low, high = stats.binomtest(same, len(images)).proportion_ci(method="wilson")
+        ends = stats.binomtest(same, len(images)).proportion_ci(method="wilson")
+        low, high = (100 * float(end) for end in ends)
         row = {"layer": layer, "density": density, "bits": bits, "compressed_bytes": size}
         row |= {
             "agreement": 100 * same / len(images),
