@@ -88,11 +88,7 @@ def main() -> None:
         ends = stats.binomtest(same, len(images)).proportion_ci(method="wilson")
         low, high = (100 * float(end) for end in ends)
         row = {"layer": layer, "density": density, "bits": bits, "compressed_bytes": size}
-        row |= {
-            "agreement": 100 * same / len(images),
-            "ci_low": 100 * float(low),
-            "ci_high": 100 * float(high),
-        }
+        row |= {"agreement": 100 * same / len(images), "ci_low": low, "ci_high": high}
         rows.append(row | {"images": len(images), "classes_seen": len(expected.unique())})
         print(rows[-1])
 
