@@ -16,6 +16,7 @@ import argparse
 import copy
 import itertools
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from torch import Tensor
 
 import sqzexplore as sqz
 from sqzexplore import provenance
-from sqzexplore.compress.network import decompress
 from sqzexplore.data.images import load
 from sqzexplore.data.open import open_data
 from sqzexplore.network.module import SqueezeNet
@@ -92,13 +92,16 @@ def main() -> None:
         rows.append(row | {"images": len(images), "classes_seen": len(expected.unique())})
         print(rows[-1])
 
-    for density, bits in itertools.product(DENSITIES, BITS):
-        done = sqz.compress(net, density, bits)
-        record("all", density, bits, len(done.content), decompress(done.content, "memory")[0])
-    done = sqz.compress(net, *ALONE)
-    decoded, _ = decompress(done.content, "memory")
-    for layer in done.layers:
-        record(layer.name, *ALONE, layer.bytes, alone(net, decoded, layer.name))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "v1.1"
+        decoded, layers = {}, {}
+        for setting in itertools.product(DENSITIES, BITS):
+            done = sqz.compress(net, *setting)
+            file.write_bytes(done.content)
+            decoded[setting], layers[setting] = sqz.load(file), done.layers
+            record("all", *setting, len(done.content), decoded[setting])
+    for layer in layers[ALONE]:
+        record(layer.name, *ALONE, layer.bytes, alone(net, decoded[ALONE], layer.name))
     frame = pd.DataFrame(rows).assign(
         network="squeezenet1_1, the authors' weights",
         data=data,

@@ -31,18 +31,16 @@ def compress_(
 
     from ..compress.network import compress
     from ..evaluation.checkpoints import network_of
-    from ..files import write_atomically
-    from ..published import published
-    from .describe import asked_architecture
+    from ..files import check_writable, write_atomically
+    from ..published import alexnet_params
+    from .describe import given_architecture
 
-    if set_ and preset_name is None:
-        raise UserError("--set: expected --preset with it, which it changes")
     to = to.expanduser()
     if to.is_dir() or not to.parent.is_dir():
         found = "a folder" if to.is_dir() else f"no folder {to.parent}"
         raise UserError(f"--to {to}: found {found}, expected a file in a folder that exists")
-    given = asked_architecture(preset_name, set_) if preset_name else None
-    net, notes = network_of(checkpoint.expanduser(), given)
+    check_writable(to.parent, "--to")
+    net, notes = network_of(checkpoint.expanduser(), given_architecture(preset_name, set_))
     done = compress(net, density, bits, notes)
     write_atomically(to, done.content)
     table = Table("layer", "weights", "survive", "centroids", "bytes", "bits a weight")
@@ -54,8 +52,7 @@ def compress_(
             f"{8 * layer.bytes / layer.weights:.2f}",
         )
     out.print(table)
-    params = published().query("network == 'AlexNet' and params.notna()")["params"].iloc[0]
-    alexnet = 4 * int(params) / 1e6
+    alexnet = 4 * alexnet_params() / 1e6  # float32, as the network's own
     out.print(
         f"{done.compressed_mb:.3f} MB, {done.float32_bytes / len(done.content):.1f}x smaller than "
         f"its float32 and {alexnet / done.compressed_mb:.0f}x than AlexNet's {alexnet:.1f} MB",

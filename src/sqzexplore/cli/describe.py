@@ -40,6 +40,17 @@ def describe(
         )
 
 
+def given_architecture(preset_name: str | None, changes: list[str] | None) -> Architecture | None:
+    """What `--preset` and `--set` say of weights; None without a preset.
+
+    Raises:
+        UserError: there are changes, and no preset that they change.
+    """
+    if changes and preset_name is None:
+        raise UserError("--set: expected --preset with it, which it changes")
+    return asked_architecture(preset_name, changes) if preset_name else None
+
+
 def asked_architecture(preset_name: str, changes: list[str] | None) -> Architecture:
     """A preset with `--set` applied."""
     from pydantic import ValidationError

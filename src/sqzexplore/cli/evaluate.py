@@ -39,14 +39,12 @@ def evaluate_(
     from ..data.open import open_data
     from ..evaluation.checkpoints import evaluate, network_of, normalised_for
     from ..measure.devices import resolve_device
-    from .describe import asked_architecture
+    from .describe import given_architecture
 
     place = resolve_device(device)
     if split not in (*SPLITS, "all"):
         raise UserError(f"--split: found {split!r}, expected one of {', '.join(SPLITS)}, all")
-    if set_ and preset_name is None:
-        raise UserError("--set: expected --preset with it, which it changes")
-    given = asked_architecture(preset_name, set_) if preset_name else None
+    given = given_architecture(preset_name, set_)
     net, notes = network_of(checkpoint.expanduser(), given)
     try:
         source = open_data(data)

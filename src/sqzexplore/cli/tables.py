@@ -12,7 +12,7 @@ from rich.table import Table
 from ..census.query import Census, Query
 from ..network.frames import format_value
 from ..network.overrides import is_missing
-from ..published import published
+from ..published import alexnet_params, published
 from ..results.remarks import training_remarks
 from ..schema import FLAGS, PREDICTED
 from ..spec.models import Spec
@@ -126,7 +126,7 @@ def print_results(
         seeds: its trainings, of all budgets; None if there is no such table.
     """
     alexnet = published("table 2").query("network == 'AlexNet'").iloc[0]
-    params = int(published().query("network == 'AlexNet' and params.notna()")["params"].iloc[0])
+    params = alexnet_params()
     axes = [axis.field for axis in spec.design_space.axes]
     table = Table(title=f"{spec.name}: {spec.question}", title_justify="left")
     for name in axes:

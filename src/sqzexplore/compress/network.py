@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
-from ..network.architecture import Architecture
-from ..network.module import SqueezeNet, build
+from ..network.module import SqueezeNet
 from .codebook import shared, surviving
 from .file import MAGIC, Damaged, Layer, from_bytes, read_header, to_bytes
 
@@ -87,59 +86,55 @@ def compress(
         "bits": bits,
     }
     content, sizes = to_bytes(layers, others, header)
-    rows = (
+    rows = [
         CompressedLayer(
-            name.removesuffix(".weight"), layer.mask.size, len(layer.index),
-            len(layer.centroids), sizes[name],
+            name=name.removesuffix(".weight"),
+            weights=layer.mask.size,
+            survivors=len(layer.index),
+            centroids=len(layer.centroids),
+            bytes=sizes[name],
         )
         for name, layer in layers.items()
-    )  # fmt: skip
+    ]
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return Compressed(content, tuple(rows), 4 * parameters)
 
 
-def is_compressed(content: bytes) -> bool:
-    """Whether a file that begins so is a compressed network."""
-    return content.startswith(MAGIC)
+def is_compressed(path: Path) -> bool:
+    """Whether a file is a compressed network, whatever its ending."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:  # which whoever reads it in earnest says better
+        return False
 
 
-def decompress(content: bytes, where: object) -> tuple[SqueezeNet, dict[str, Any]]:
-    """The network in a file's bytes, ready to classify, and its notes.
-
-    Args:
-        content: of the file.
-        where: its path, for the message.
+def decompress(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a compressed network, as its module's `state_dict`, and its notes.
 
     Raises:
-        UserError: the file is damaged, of another version, or holds no network.
+        UserError: the file is damaged, or of another version.
     """
     try:
-        layers, others, header = from_bytes(content)
-        architecture = Architecture(**header["architecture"])
-        arrays = {**{name: layer.weights() for name, layer in layers.items()}, **others}
-        net = build(architecture)
-        # A count of batches is an integer, and has no axis.
-        like = net.state_dict()
-        net.load_state_dict(
-            {n: torch.from_numpy(np.array(a)).to(like[n].dtype) for n, a in arrays.items()}
-        )
+        layers, others, header = from_bytes(path.read_bytes())
     except Damaged as error:
-        raise UserError(f"{where}: {error}") from None
-    except (KeyError, TypeError, ValidationError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{where}: holds no network of sqzexplore ({reason})") from None
-    return net.eval(), notes_of(content, where)
+        raise UserError(f"{path}: {error}") from None
+    arrays = {**{name: layer.weights() for name, layer in layers.items()}, **others}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}, _notes(header)
 
 
-def notes_of(content: bytes, where: object) -> dict[str, Any]:
+def notes_of(path: Path) -> dict[str, Any]:
     """What stands beside the weights: architecture, density, bits, and what images must be.
 
     Raises:
         UserError: the header cannot be read.
     """
     try:
-        header, _ = read_header(content)
+        return _notes(read_header(path.read_bytes())[0])
     except Damaged as error:
-        raise UserError(f"{where}: {error}") from None
-    kept = {key: header.get(key) for key in ("architecture", "density", "bits")}
-    return {**header.get("notes", {}), **kept}
+        raise UserError(f"{path}: {error}") from None
+
+
+def _notes(header: Mapping[str, Any]) -> dict[str, Any]:
+    known = {key: header.get(key) for key in ("architecture", "density", "bits")}
+    return {**header.get("notes", {}), **known}

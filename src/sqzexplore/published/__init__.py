@@ -13,6 +13,12 @@ def published(where: str | None = None) -> pd.DataFrame:
     return rows if where is None else rows[rows["where"] == where].reset_index(drop=True)
 
 
+def alexnet_params() -> int:
+    """Parameters of AlexNet as torchvision builds it: what SqueezeNet's sizes are compared with."""
+    rows = published().query("network == 'AlexNet' and params.notna()")
+    return int(rows["params"].iloc[0])
+
+
 def table1() -> pd.DataFrame:
     """SqueezeNet v1.0 stage by stage as table 1 of arXiv:1602.07360 prints it; a cell that is empty
     there is missing."""

@@ -73,13 +73,14 @@ class _Drawing:
 
     def next(self, stratum: int) -> Architecture | None:
         """The next network of a stratum, or None if none is left that many drawings find."""
-        for _ in range(_PATIENCE):
+        for drawing in range(_PATIENCE + 1):
+            if drawing:
+                self._draw()
             while self._waiting[stratum]:
                 architecture = self._waiting[stratum].popleft()
                 if architecture.net_id not in self._given:
                     self._given.add(architecture.net_id)
                     return architecture
-            self._draw()
         return None
 
     def _draw(self) -> None:

@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from ..compress.file import MAGIC
 from ..compress.network import decompress, is_compressed, notes_of
 from ..errors import UserError, shown
 from ..files import write_atomically
@@ -53,41 +52,22 @@ def load(path: str | Path, architecture: Architecture | None = None) -> SqueezeN
         >>> net = load("squeezenet1_1-b8a52dc0.pth", sqz.preset("squeezenet1_1"))  # doctest: +SKIP
     """
     path = _file(path)
-    if content := _compressed(path):
-        net, _ = decompress(content, path)
-    elif path.suffix in TORCH_SUFFIXES:
+    if not is_own(path):
         return _of_others(path, architecture)
-    else:
-        net = _of_ours(path)
-    found = net.architecture.net_id
-    if architecture is not None and architecture.net_id != found:
-        raise UserError(
-            f"{path}: found network {found}, expected {architecture.net_id}, which was asked for"
-        )
-    return net.eval()
-
-
-def _compressed(path: Path) -> bytes | None:
-    """The bytes of a file that `compress` wrote; None of any other."""
-    try:
-        with path.open("rb") as file:
-            if not is_compressed(file.read(len(MAGIC))):
-                return None
-            file.seek(0)
-            return file.read()
-    except OSError:  # which whoever reads it in earnest says better
-        return None
-
-
-def _of_ours(path: Path) -> SqueezeNet:
     tensors, metadata = _read(path)
     try:
-        net = build(Architecture(**metadata["architecture"]))
+        known = Architecture(**metadata["architecture"])
+        net = build(known)
         net.load_state_dict(tensors)
     except (KeyError, TypeError, ValidationError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: holds no network of sqzexplore ({reason})") from None
-    return net
+    if architecture is not None and architecture.net_id != known.net_id:
+        raise UserError(
+            f"{path}: found network {known.net_id}, expected {architecture.net_id}, which was "
+            "asked for"
+        )
+    return net.eval()
 
 
 def _of_others(path: Path, architecture: Architecture | None) -> SqueezeNet:
@@ -121,15 +101,13 @@ def _of_others(path: Path, architecture: Architecture | None) -> SqueezeNet:
 
 def is_own(path: Path) -> bool:
     """Whether a file is one of ours, in which notes stand beside the weights."""
-    return path.suffix not in TORCH_SUFFIXES or _compressed(path) is not None
+    return path.suffix not in TORCH_SUFFIXES or is_compressed(path)
 
 
 def notes(path: str | Path) -> dict[str, Any]:
     """What stands beside the weights: architecture, classes, mean and std, recipe, accuracies."""
     path = _file(path)
-    if content := _compressed(path):
-        return notes_of(content, path)
-    return _read(path)[1]
+    return notes_of(path) if is_compressed(path) else _read(path)[1]
 
 
 class Unfinished:
@@ -189,6 +167,8 @@ def _file(path: str | Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if is_compressed(path):
+        return decompress(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
