@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 
 #: Rounds of k-means at most.
-_ROUNDS = 100
+_ROUNDS = 300
 
 
 def surviving(weights: NDArray[np.float32], density: float) -> NDArray[np.bool_]:
@@ -40,18 +38,40 @@ def shared(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32],
         The centroids, ascending, float32, and each value's index into them. Where there are no
         more distinct values than centroids, they are the centroids, and nothing is lost.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
     distinct, index = np.unique(values, return_inverse=True)
     if len(distinct) <= 2**bits:
         return distinct, index.astype(np.int64)
-    start = np.linspace(distinct[0], distinct[-1], 2**bits, dtype=np.float64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer clusters than asked for
-        means = KMeans(2**bits, init=start[:, None], n_init=1, max_iter=_ROUNDS, random_state=0)
-        found = means.fit(values.astype(np.float64)[:, None])
-    centroids = np.unique(found.cluster_centers_.ravel().astype(np.float32))
-    # Of one dimension: the nearest centroid is found between the middles of neighbours.
-    middles = (centroids[1:].astype(np.float64) + centroids[:-1]) / 2
-    return centroids, np.searchsorted(middles, values).astype(np.int64)
+    # In one dimension a cluster is a stretch of the sorted values, its mean a difference of two
+    # running sums: hundreds of times faster than k-means of any dimension.
+    ordered = np.sort(values.astype(np.float64))
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    centroids = np.linspace(ordered[0], ordered[-1], 2**bits)
+    for _ in range(_ROUNDS):
+        ends = np.searchsorted(ordered, _middles(centroids), side="right")
+        bounds = np.concatenate([[0], ends, [len(ordered)]])
+        counts = np.diff(bounds)
+        means = np.diff(sums[bounds]) / np.maximum(counts, 1)
+        moved = np.sort(np.where(counts > 0, means, _far_off(ordered, means, counts)))
+        if (moved == centroids).all():
+            break
+        centroids = moved
+    found = np.unique(centroids.astype(np.float32))
+    return found, np.searchsorted(_middles(found.astype(np.float64)), values).astype(np.int64)
+
+
+def _middles(centroids: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Between neighbours: a value up to one belongs to the centroid on its left."""
+    return (centroids[1:] + centroids[:-1]) / 2
+
+
+def _far_off(
+    ordered: NDArray[np.float64], means: NDArray[np.float64], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Where centroids without any value begin anew: at the values farthest from their mean."""
+    places = means.copy()
+    if (empty := counts == 0).any():
+        distances = np.abs(ordered - np.repeat(means, counts))
+        _, first = np.unique(ordered, return_index=True)
+        farthest = first[np.argsort(-distances[first], kind="stable")]
+        places[empty] = ordered[farthest[: int(empty.sum())]]
+    return places

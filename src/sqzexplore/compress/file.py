@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from . import huffman
 
 MAGIC, VERSION = b"SQZC", 1
-#: A gap symbol below this is a gap; this one skips as many weights and has no survivor behind it.
-SKIP = 255
+#: The longest gap of one symbol; what is longer is skipped in steps of one more.
+LONGEST = 254
 _FLOAT = np.dtype("<f4")
 
 
@@ -122,9 +122,9 @@ def _packed(layer: Layer) -> tuple[bytes, dict[str, Any]]:
         "index_bytes": len(streams[0]) - len(layer.centroids),
     }
     if not layer.mask.all():
-        gaps = _gaps(layer.mask)
-        streams.append(_stream(gaps, SKIP + 1))
-        known |= {"gaps": len(gaps), "gap_bytes": len(streams[1]) - SKIP - 1}
+        gaps, skip = _gaps(layer.mask)
+        streams.append(_stream(gaps, skip + 1))
+        known |= {"gaps": len(gaps), "skip": skip, "gap_bytes": len(streams[1]) - skip - 1}
     return layer.centroids.astype(_FLOAT).tobytes() + b"".join(streams), known
 
 
@@ -133,22 +133,25 @@ def _unpacked(reader: _Reader, known: Mapping[str, Any]) -> Layer:
     index = reader.symbols(known["centroids"], known["index_bytes"], known["survivors"])
     mask = np.ones(int(np.prod(known["shape"])), dtype=bool)
     if "gaps" in known:
-        gaps = reader.symbols(SKIP + 1, known["gap_bytes"], known["gaps"])
-        ends = np.cumsum(np.where(gaps == SKIP, SKIP, gaps + 1)) - 1
+        skip = known["skip"]
+        gaps = reader.symbols(skip + 1, known["gap_bytes"], known["gaps"])
+        ends = np.cumsum(np.where(gaps == skip, skip, gaps + 1)) - 1
         mask[:] = False
-        mask[ends[gaps != SKIP]] = True
+        mask[ends[gaps != skip]] = True
     if int(mask.sum()) != len(index):
         raise ValueError("survivors and indices are not as many")
     return Layer(centroids, index, mask.reshape(known["shape"]))
 
 
-def _gaps(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Zeros before each survivor, as symbols; a long gap is some `SKIP`s and what is left."""
+def _gaps(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+    """Zeros before each survivor, as symbols, and the symbol that skips as many weights as its own
+    number and has no survivor behind it: a long gap is some of these and what is left."""
     gaps = np.diff(np.flatnonzero(mask), prepend=-1) - 1
-    skips = gaps // SKIP
-    symbols = np.full(len(gaps) + int(skips.sum()), SKIP, dtype=np.int64)
-    symbols[np.cumsum(skips + 1) - 1] = gaps % SKIP
-    return symbols
+    skip = min(int(gaps.max()), LONGEST) + 1
+    skips = gaps // skip
+    symbols = np.full(len(gaps) + int(skips.sum()), skip, dtype=np.int64)
+    symbols[np.cumsum(skips + 1) - 1] = gaps % skip
+    return symbols, skip
 
 
 def _stream(symbols: NDArray[np.int64], alphabet: int) -> bytes:
