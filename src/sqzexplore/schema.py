@@ -133,6 +133,43 @@ RUN: dict[str, Column] = {
         measured_by="accuracy",
     ),
 }
+#: Of a network as it is decoded from its file (Deep Compression).
+COMPRESSED: dict[str, Column] = {
+    "compressed_mb": Column(
+        "Float64",
+        "MB",
+        "size of the compressed file, codebooks, code tables and biases included; MB are 10**6 "
+        "bytes",
+        label="compressed size",
+        better="lower",
+        measured_by="compression",
+    ),
+    "compressed_top1": Column(
+        "Float64",
+        "%",
+        "top-1 accuracy on the test split of the network that the file decodes to",
+        label="top-1 accuracy, compressed",
+        better="higher",
+        measured_by="compression",
+    ),
+    "compressed_val_top1": Column(
+        "Float64",
+        "%",
+        "the same on the validation split",
+        label="validation top-1 accuracy, compressed",
+        better="higher",
+        measured_by="compression",
+    ),
+    "compressed_drop": Column(
+        "Float64",
+        "points",
+        "top1 less compressed_top1, of the same trainings; negative where fine-tuning gained more "
+        "than compression took",
+        label="accuracy lost by compression",
+        better="lower",
+        measured_by="compression",
+    ),
+}
 SPEED: dict[str, Column] = {
     "device": Column("string", "", "where it ran: cpu or cuda:N", is_setting=True),
     "batch": Column("Int64", "images", "images in one forward pass", is_setting=True),
@@ -243,7 +280,7 @@ PROVENANCE: dict[str, Column] = {
 OTHER: dict[str, Column] = {}
 
 #: Everything that is measured, in the order of the tables.
-MEASURED_COLUMNS: dict[str, Column] = {**COST, **RUN, **SPEED, **OTHER}
+MEASURED_COLUMNS: dict[str, Column] = {**COST, **RUN, **COMPRESSED, **SPEED, **OTHER}
 
 
 def measured() -> dict[str, Section]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from ..errors import UserError
 from ..network.module import SqueezeNet
 from .codebook import shared, surviving
 from .file import MAGIC, Damaged, Layer, from_bytes, read_header, to_bytes
+from .settings import MOST_BITS, Compression
 
-MOST_BITS = 8
+#: How a network was compressed.
+_HOW = tuple(field.name for field in fields(Compression))
 #: Notes that stay with a network: what its images must be, and what its classes are.
 _NOTES = ("classes", "mean", "std", "image_size", "data")
 
@@ -64,26 +66,59 @@ def compress(
     Raises:
         UserError: density or bits are out of range, or a weight is not finite.
     """
+    layers = layers_of(net, density, bits)
+    return coded(net, layers, Compression(density, bits), notes)
+
+
+def layers_of(net: SqueezeNet, density: float, bits: int) -> dict[str, Layer]:
+    """The kernels of a network by their names in its `state_dict`, pruned and shared.
+
+    Raises:
+        UserError: density or bits are out of range, or a weight is not finite.
+    """
     if not 0 < density <= 1:
         raise UserError(f"density: found {density:g}, expected a share above 0 and at most 1")
     if not 1 <= bits <= MOST_BITS:
         raise UserError(f"bits: found {bits}, expected 1 to {MOST_BITS}")
-    arrays = {name: value.detach().cpu().numpy() for name, value in net.state_dict().items()}
-    kernels = {f"{name}.weight" for name, m in net.named_modules() if isinstance(m, nn.Conv2d)}
-    layers, others = {}, {}
-    for name, array in arrays.items():
+    layers = {}
+    for name, kernel in kernels_of(net).items():
+        array = kernel.detach().cpu().numpy()
         if not np.isfinite(array).all():
             raise UserError(f"{name}: found a weight that is not finite")
-        if name in kernels:
-            mask = surviving(array, density)
-            layers[name] = Layer(*shared(array[mask], bits), mask)
-        else:
-            others[name] = array.astype(np.float32)
+        mask = surviving(array, density)
+        layers[name] = Layer(*shared(array[mask], bits), mask)
+    return layers
+
+
+def kernels_of(net: SqueezeNet) -> dict[str, Tensor]:
+    """The weights of the convolutions, by their names in the `state_dict`."""
+    convolutions = ((name, m) for name, m in net.named_modules() if isinstance(m, nn.Conv2d))
+    return {f"{name}.weight": module.weight for name, module in convolutions}
+
+
+def coded(
+    net: SqueezeNet,
+    layers: Mapping[str, Layer],
+    how: Compression,
+    notes: Mapping[str, Any] | None,
+) -> Compressed:
+    """The file of a network whose kernels are `layers`; everything else is as `net` has it.
+
+    Args:
+        net: biases, BatchNorm, and the architecture.
+        layers: as `layers_of` gives them.
+        how: they were made, for the header.
+        notes: as of `compress`.
+    """
+    state = {name: value.detach().cpu().numpy() for name, value in net.state_dict().items()}
+    others = {n: array.astype(np.float32) for n, array in state.items() if n not in layers}
+    for name, array in others.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{name}: found a weight that is not finite")
     header = {
         "architecture": net.architecture.model_dump(mode="json"),
         "notes": {key: value for key, value in (notes or {}).items() if key in _NOTES},
-        "density": density,
-        "bits": bits,
+        **asdict(how),
     }
     content, sizes = to_bytes(layers, others, header)
     rows = [
@@ -116,9 +151,18 @@ def decompress(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         UserError: the file is damaged, or of another version.
     """
     try:
-        layers, others, header = from_bytes(path.read_bytes())
+        return decoded(path.read_bytes())
     except Damaged as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def decoded(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The same of a file's bytes.
+
+    Raises:
+        Damaged: they are not whole, or of another version.
+    """
+    layers, others, header = from_bytes(content)
     arrays = {**{name: layer.weights() for name, layer in layers.items()}, **others}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}, _notes(header)
 
@@ -136,5 +180,5 @@ def notes_of(path: Path) -> dict[str, Any]:
 
 
 def _notes(header: Mapping[str, Any]) -> dict[str, Any]:
-    known = {key: header.get(key) for key in ("architecture", "density", "bits")}
+    known = {key: header.get(key) for key in ("architecture", *_HOW)}
     return {**header.get("notes", {}), **known}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .. import provenance
+from ..compress.settings import Compression
 from ..data.images import ImageData
 from ..device_errors import is_lost
 from ..files import write_json
@@ -22,9 +23,10 @@ from ..measure.reference import forget_references
 from ..measure.settings import Settings
 from ..measure.throughput import measure, over_batches
 from ..spec.models import Spec
+from ..train.finetune import deep_compression
 from ..train.loop import Epoch, identity, lead
 from .cache import Kept
-from .tasks import Measured, OnProgress, Prune, Task
+from .tasks import Measured, OnProgress, Prune, Task, compressions_of, epochs_of
 from .workload import recipe_of, trained_of
 
 # --- a task, done ------------------------------------------------------------------------------
@@ -115,10 +117,12 @@ class Bench:
         kept = self.scratch / f"{stem}-seed{task.seed}.json"
         if kept.exists():
             stored = json.loads(kept.read_text())
-            if stored["identity"] == identity(recipe, data, task.seed):
+            same = stored["identity"] == identity(recipe, data, task.seed)
+            if same and _holds(stored["run"], compressions_of(task, spec)):
                 on_progress(1.0, str(task))
                 yield Measured(stored["origin"], stored["run"])
                 return
+        epochs = epochs_of(task, spec)
         done, of = 0, f" of {task.epochs}" if len(accuracy.budgets) > 1 else ""
         # Who is asked may be another process, which has other things to do.
         prunes = spec.search.pruner is not None and task.seed == 0
@@ -126,7 +130,7 @@ class Bench:
         def on_epoch(epoch: Epoch) -> bool:
             nonlocal done
             done += 1
-            on_progress(1 / task.epochs, f"{task}{of}, epoch {epoch.epoch}/{task.epochs}")
+            on_progress(1 / epochs, f"{task}{of}, epoch {epoch.epoch}/{task.epochs}")
             return prunes and prune(epoch)
 
         started_at = datetime.now(UTC)
@@ -135,12 +139,20 @@ class Bench:
         while training.turn():
             yield None
         run = asdict(training.run())
-        origin = self._origin(started_at, run["duration_s"])
+        run["compression"] = []
+        if not (run["diverged"] or run["dead"] or run["stopped"]):
+            for setting in compressions_of(task, spec):
+                found = yield from deep_compression(training.net, data, recipe, task.seed, setting)
+                run["compression"].append(asdict(found[1]))
+                done += setting.epochs
+                on_progress(setting.epochs / epochs, f"{task}, compressed to {setting}")
+        spent = run["duration_s"] + sum(each["duration_s"] for each in run["compression"])
+        origin = self._origin(started_at, spent)
         stored = {"identity": identity(recipe, data, task.seed), "origin": origin, "run": run}
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, stored)
         unfinished.unlink(missing_ok=True)
-        on_progress(1 - done / task.epochs, str(task))
+        on_progress(1 - done / epochs, str(task))
         yield Measured(origin, run)
 
     def _throughput(self, task: Task, on_progress: OnProgress) -> Measured:
@@ -169,3 +181,11 @@ class Bench:
     def _origin(self, started_at: datetime, spent: float) -> dict[str, Any]:
         device = str(self.device)
         return {"device": device} | provenance.of_trial(device, started_at, spent)
+
+
+def _holds(run: Mapping[str, Any], settings: Sequence[Compression]) -> bool:
+    """Whether a training that is kept was compressed as it would be now."""
+    if run["diverged"] or run["dead"] or run["stopped"]:
+        return True
+    kept = {(c["density"], c["bits"], c["finetune_epochs"]) for c in run.get("compression", ())}
+    return kept == {astuple(setting) for setting in settings}

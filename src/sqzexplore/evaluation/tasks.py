@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..compress.settings import Compression
 from ..network.architecture import Architecture
 from ..spec.models import Spec
 from ..train.loop import Epoch
@@ -51,6 +52,7 @@ class Evaluation:
     history: list[dict[str, Any]] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     confusion: list[dict[str, Any]] = field(default_factory=list)
+    compression: list[dict[str, Any]] = field(default_factory=list)
     throughput: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -77,4 +79,17 @@ def share_of(task: Task, spec: Spec) -> float:
     accuracy = spec.measure.accuracy
     if accuracy is None:
         return 1.0
-    return task.epochs / (accuracy.seeds * sum(accuracy.budgets))
+    whole = accuracy.seeds * (sum(accuracy.budgets) + sum(c.epochs for c in spec.compressions))
+    return epochs_of(task, spec) / whole
+
+
+def epochs_of(task: Task, spec: Spec) -> int:
+    """Passes over the training split of a training, those of its compressions included."""
+    return task.epochs + sum(setting.epochs for setting in compressions_of(task, spec))
+
+
+def compressions_of(task: Task, spec: Spec) -> tuple[Compression, ...]:
+    """How the network of a training is compressed: at the largest budget alone."""
+    accuracy = spec.measure.accuracy
+    assert accuracy is not None
+    return spec.compressions if task.epochs == accuracy.budgets[-1] else ()

@@ -30,7 +30,8 @@ def work_units(architecture: Architecture, spec: Spec, data: ImageData | None) -
     if (accuracy := spec.measure.accuracy) and data:
         macs = training_macs(architecture, spec, data)
         # A step has an overhead that small networks feel, about that of 2 million MACs an image.
-        units += accuracy.seeds * sum(accuracy.budgets) * (macs + 2e6)
+        epochs = sum(accuracy.budgets) + sum(setting.epochs for setting in spec.compressions)
+        units += accuracy.seeds * epochs * (macs + 2e6)
     return units or 1.0
 
 

@@ -1,8 +1,9 @@
 """The tables of a sweep: what their columns mean, writing and loading them.
 
 A result folder holds `trials` (one row an architecture), and in long form `seeds` (one row a
-training), `history` (one row an epoch of a training), `images` (one row a training and split) and
-`throughput` (one row a measurement), each as CSV for eyes and diffs and as Parquet for types.
+training), `history` (one row an epoch of a training), `images` (one row a training and split),
+`compression` (one row a training and setting) and `throughput` (one row a measurement), each as CSV
+for eyes and diffs and as Parquet for types.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ import pandas as pd
 
 from ..network.architecture import FIELDS, Architecture
 from ..network.frames import format_value
-from ..schema import COST, MEASUREMENT, OTHER, PROVENANCE, RUN, SPEED, TRIAL, Column, Type
+from ..schema import (
+    COMPRESSED,
+    COST,
+    MEASUREMENT,
+    OTHER,
+    PROVENANCE,
+    RUN,
+    SPEED,
+    TRIAL,
+    Column,
+    Type,
+)
 
 _FIELD_TYPES: dict[type, Type] = {
     int: "Int64",
@@ -86,6 +98,14 @@ TRIALS: dict[str, Column] = {
         )
         for name, column in COST.items()
     },
+    **{
+        name: replace(column, meaning=f"mean over the seeds, at the last setting: {column.meaning}")
+        for name, column in COMPRESSED.items()
+    },
+    "compressed_drop_ci_low": Column(
+        "Float64", "points", "95% interval over seeds and test images, both paired, lower end"
+    ),
+    "compressed_drop_ci_high": Column("Float64", "points", "the same, upper end"),
     **SPEED,
     **OTHER,
     "feasible": Column(
@@ -124,6 +144,28 @@ IMAGES: dict[str, Column] = {
     "right": Column(
         "string", "", "which of its images were classified rightly: bits, the first highest, base64"
     ),
+}
+COMPRESSION: dict[str, Column] = {
+    **TRIAL,
+    **_TRAINING,
+    "density": Column("Float64", "", "share of each layer's weights that survives"),
+    "bits": Column("Int64", "bits", "of an index into a layer's codebook"),
+    "finetune_epochs": Column(
+        "Int64",
+        "",
+        "passes over the training split after pruning (where anything is pruned), and as many "
+        "after sharing",
+    ),
+    **COMPRESSED,
+    "float32_mb": Column("Float64", "MB", "all parameters of the trained network in float32"),
+    "float32_ratio": Column("Float64", "", "float32_mb / compressed_mb"),
+    "alexnet_ratio": Column("Float64", "", "AlexNet's parameters in float32 / compressed_mb"),
+    "lost": Column(
+        "Int64", "images", "of the test split, right before compression and wrong after"
+    ),
+    "gained": Column("Int64", "images", "of the test split, wrong before and right after"),
+    "right": IMAGES["right"],
+    "duration_s": Column("Float64", "s", "how long pruning, fine-tuning and coding took"),
 }
 CONFUSION: dict[str, Column] = {
     **TRIAL,
@@ -225,6 +267,7 @@ TABLES: dict[str, dict[str, Column]] = {
     "history": HISTORY,
     "images": IMAGES,
     "confusion": CONFUSION,
+    "compression": COMPRESSION,
     "throughput": THROUGHPUT,
     "claims": CLAIMS,
     "audit": AUDIT,

@@ -166,6 +166,29 @@ def check_figures(spec: Spec) -> None:
                 )
 
 
+def check_compression(spec: Spec) -> None:
+    """Refuse settings that are no pairs, or of no training."""
+    if (compression := spec.measure.compression) is None:
+        return
+    path: KeyPath = ("measure", "compression")
+    if spec.measure.accuracy is None:
+        raise Problem(path, "expected measure.accuracy beside it, which is not asked for")
+    densities, bits = compression.density, compression.bits
+    if len(densities) != len(bits):
+        raise Problem(
+            (*path, "bits"),
+            f"found {len(bits)} values, expected {len(densities)}, one for each of density: they "
+            "are paired by position",
+        )
+    pairs = [*zip(densities, bits, strict=True)]
+    for number, pair in enumerate(pairs):
+        if pair in pairs[:number]:
+            raise Problem(
+                (*path, "density", number),
+                f"found {pair[0]:g} with {pair[1]} bits twice, expected each setting once",
+            )
+
+
 def check_claims(spec: Spec) -> None:
     """Refuse a claim that the sweep cannot judge."""
     axes = {axis.field: axis for axis in spec.design_space.axes}

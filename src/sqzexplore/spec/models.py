@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
+from ..compress.settings import MOST_BITS, Compression
 from ..data.names import Augmentation
 from ..errors import shown
 from ..measure.settings import MAX_BATCH, Dtype, Form, MemoryFormat, Mode, Settings
@@ -181,11 +182,37 @@ class AccuracySpec(_Model):
         return " ".join(f"{k}={format_value(v)}" for k, v in self.proxy.items()) or "none"
 
 
+class CompressionSpec(_Model):
+    """How far each trained network is compressed (Deep Compression): one setting a position."""
+
+    density: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default=[1.0, 0.5, 0.33],
+        min_length=1,
+        description="share of each layer's weights that survives",
+    )
+    bits: list[Annotated[int, Field(ge=1, le=MOST_BITS)]] = Field(
+        default=[8, 6, 5], min_length=1, description="of an index into a layer's codebook"
+    )
+    finetune_epochs: int = Field(
+        4,
+        ge=0,
+        le=10_000,
+        description="passes over the training split after pruning, and as many after sharing",
+    )
+
+    @property
+    def settings(self) -> tuple[Compression, ...]:
+        """One a position."""
+        pairs = zip(self.density, self.bits, strict=True)
+        return tuple(Compression(d, b, self.finetune_epochs) for d, b in pairs)
+
+
 class Measure(_Model):
     """What is measured of each architecture; its cost always is."""
 
     throughput: ThroughputSpec | None = None
     accuracy: AccuracySpec | None = None
+    compression: CompressionSpec | None = None
 
 
 class ClaimSpec(_Model):
@@ -290,6 +317,11 @@ class Spec(_Model):
         if self.measure.throughput:
             return {"images_per_s": "maximize", "params": "minimize"}
         return {"macs": "minimize", "params": "minimize"}
+
+    @property
+    def compressions(self) -> tuple[Compression, ...]:
+        """How each trained network is compressed; none if that is not asked for."""
+        return self.measure.compression.settings if self.measure.compression else ()
 
     @property
     def speed_decides(self) -> bool:

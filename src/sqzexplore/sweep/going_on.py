@@ -8,6 +8,7 @@ in the study: no training is done twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ..results.folder import ResultFolder, load_results
 from ..space.axis import Axis
 from ..spec.load import load_spec
 from ..spec.models import Spec
+from ..train.finetune import CompressedRun
 from ..train.loop import identity
 from .leases import alive
 from .optuna_params import to_params
@@ -41,7 +43,7 @@ _GROWING = (
 )
 #: The attribute of the study that says of each claim when it was written down.
 CLAIMS = "claims"
-_WHOLE = ("measure.throughput", "measure.accuracy")
+_WHOLE = ("measure.throughput", "measure.accuracy", "measure.compression")
 
 
 def changes(before: Spec, after: Spec) -> tuple[list[str], list[str]]:
@@ -227,6 +229,10 @@ def _training(
     run["history"] = own("history")
     run["right"] = {each["split"]: each["right"] for each in own("images")}
     names = ("label", "predicted", "images")
+    kept = {field.name for field in fields(CompressedRun)}
+    run["compression"] = [
+        {k: v for k, v in each.items() if k in kept} for each in own("compression")
+    ]
     run["confusion"] = [[each[name] for name in names] for each in own("confusion")]
     origin = {
         name: row[name] for name in ("device", "sqzexplore_version", "git_commit", "torch_version")

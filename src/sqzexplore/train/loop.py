@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +75,23 @@ class Run:
     confusion: Sequence[tuple[str, str, int]]
 
 
+class Limits(Protocol):
+    """What a fine-tuning keeps of a network as it is: which weights are zero, or which are equal.
+
+    A GPU replays both calls as kernels: nothing in them may wait for it.
+    """
+
+    @property
+    def weights(self) -> Sequence[nn.Parameter]:
+        """What the optimiser changes."""
+
+    def take_gradients(self) -> None:
+        """After each backward pass: the gradients of `weights` from those of the network."""
+
+    def apply(self) -> None:
+        """After each update of `weights`: the network's from them."""
+
+
 class Training:
     """A training between two turns.
 
@@ -91,6 +108,8 @@ class Training:
         unfinished: file that keeps the state between epochs, and that the training goes on from if
             it is there.
         on_batch: called after every step with the number of images it took.
+        net: to go on from, on the device of the images; it is trained itself.
+        limits: what stays as it is in `net`.
 
     Raises:
         FeatureMapVanishes: the images are too small for the architecture.
@@ -106,6 +125,8 @@ class Training:
         on_epoch: Callable[[Epoch], bool | None] = lambda epoch: None,
         unfinished: Path | None = None,
         on_batch: Callable[[int], None] = lambda images: None,
+        net: SqueezeNet | None = None,
+        limits: Limits | None = None,
     ) -> None:
         architecture.check_input_size(data.image_size)
         self._started = self._kept_at = time.perf_counter()
@@ -119,8 +140,10 @@ class Training:
         self.history: list[Epoch] = []
         self._stopped, self._spent_before = False, 0.0
         with self._settings():
-            self.net = self._initial(architecture)
-            self._optimizer = optimizer(self.net, recipe)
+            self.net = net or self._initial(architecture)
+            self._limits = limits
+            self._weights = list(limits.weights if limits else self.net.parameters())
+            self._optimizer = optimizer(self._weights, recipe)
             self._unfinished = Unfinished(unfinished, self._identity()) if unfinished else None
             if self._unfinished and (notes := self._unfinished.restore(self.net, self._optimizer)):
                 self.history = [Epoch(**entry) for entry in notes["history"]]
@@ -294,9 +317,8 @@ class Training:
             for value in entry.values()
             if isinstance(value, Tensor)
         ]
-        return [
-            *self.net.parameters(), *self.net.buffers(), *state, self._at, self._loss, self._lr
-        ]  # fmt: skip
+        weights = {*self.net.parameters(), *self._weights}
+        return [*weights, *self.net.buffers(), *state, self._at, self._loss, self._lr]
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         """One update of the weights."""
@@ -304,12 +326,16 @@ class Training:
             logits = self._parallel(self._normal(images))
         smoothing = self.recipe.label_smoothing
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-        self._optimizer.zero_grad()
+        self.net.zero_grad()
         loss.backward()
+        if self._limits:
+            self._limits.take_gradients()
         if self.recipe.method.clip:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.method.clip)
+            nn.utils.clip_grad_norm_(self._weights, self.recipe.method.clip)
         self._lr.copy_(self._rates.index_select(0, self._at)[0])
         self._optimizer.step()
+        if self._limits:
+            self._limits.apply()
         self._loss += loss.detach() * len(labels)
         self._at += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +12,13 @@ from ..network.module import Fire, SqueezeNet
 from .recipe import Recipe
 
 
-def optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of the recipe over all weights of `net`.
+def optimizer(weights: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of the recipe over `weights`.
 
     Its learning rate is a tensor on the device of the weights, one for all groups: a step that is
     replayed reads the rate that is written there.
     """
     method = recipe.method
-    weights = list(net.parameters())
     groups: list[dict[str, object]] = [
         {"params": [w for w in weights if w.ndim > 1], "weight_decay": method.weight_decay},
         {

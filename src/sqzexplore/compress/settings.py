@@ -1,0 +1,25 @@
+"""How far a network is compressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MOST_BITS = 8
+
+
+@dataclass(frozen=True)
+class Compression:
+    """`density`: share of each layer's weights that survives; `bits` of an index into its codebook;
+    `finetune_epochs`: passes over the training split after pruning, and as many after sharing."""
+
+    density: float
+    bits: int
+    finetune_epochs: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.density:g}, {self.bits} bits"
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training split in all: where all weights survive, after sharing alone."""
+        return self.finetune_epochs * (2 if self.density < 1 else 1)
