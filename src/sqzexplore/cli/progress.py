@@ -79,7 +79,7 @@ _COLUMNS = (
 
 
 class RowsDisplay:
-    """Progress of a pass over many rows: a bar with its ETA, on a terminal."""
+    """Progress of a pass over many rows, or of steps: a bar with its ETA, on a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(*_COLUMNS, console=console, disable=not console.is_terminal)
@@ -91,11 +91,11 @@ class RowsDisplay:
     def __exit__(self, *exc: object) -> None:
         self._bar.stop()
 
-    def start(self, what: str, rows: int) -> None:
+    def start(self, what: str, rows: int, unit: str = "architectures") -> None:
         """Show that a pass begins."""
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
-        self._task = self._bar.add_task(f"{what} {rows:,} architectures", total=rows)
+        self._task = self._bar.add_task(f"{what} {rows:,} {unit}", total=rows)
 
     def advance(self, rows: int) -> None:
         """Show that `rows` more were looked at."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..network.architecture import Architecture
 from ..network.module import SqueezeNet
 from ..train import checkpoint
 from ..train.accuracy import guesses
+from ..train.recipe import Recipe
 
 #: What stands beside weights in a file of ours.
 Notes = Mapping[str, Any]
@@ -63,7 +64,21 @@ def evaluate(net: SqueezeNet, data: ImageData, split: str) -> Accuracy:
     Raises:
         UserError: the network has other classes or channels than the data.
     """
-    architecture = net.architecture
+    check_fits(net.architecture, data)
+    parts = [guesses(net, data, getattr(data, s)) for s in (SPLITS if split == "all" else [split])]
+    counts = [len(part.right) for part in parts]
+    hits, count = sum(int(np.sum(part.right)) for part in parts), sum(counts)
+    low, high = stats.binomtest(hits, count).proportion_ci(method="wilson")
+    top5 = float(np.average([part.top5 for part in parts], weights=counts))
+    return Accuracy(count, 100 * hits / count, 100 * low, 100 * high, top5)
+
+
+def check_fits(architecture: Architecture, data: ImageData) -> None:
+    """Refuse data of other classes, channels or sizes than a network takes.
+
+    Raises:
+        UserError: it says what differs.
+    """
     if architecture.num_classes != len(data.classes):
         raise UserError(
             f"{data.name}: found {len(data.classes)} classes, expected the network's "
@@ -75,9 +90,9 @@ def evaluate(net: SqueezeNet, data: ImageData, split: str) -> Accuracy:
             f"{architecture.in_channels}"
         )
     architecture.check_input_size(data.image_size)
-    parts = [guesses(net, data, getattr(data, s)) for s in (SPLITS if split == "all" else [split])]
-    counts = [len(part.right) for part in parts]
-    hits, count = sum(int(np.sum(part.right)) for part in parts), sum(counts)
-    low, high = stats.binomtest(hits, count).proportion_ci(method="wilson")
-    top5 = float(np.average([part.top5 for part in parts], weights=counts))
-    return Accuracy(count, 100 * hits / count, 100 * low, 100 * high, top5)
+
+
+def recipe_of_notes(notes: Notes) -> Recipe:
+    """How a network was trained, as far as its notes say it."""
+    known = {field.name: notes[field.name] for field in fields(Recipe) if field.name in notes}
+    return Recipe(**known)

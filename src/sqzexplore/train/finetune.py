@@ -25,8 +25,10 @@ from .accuracy import guesses, packed
 from .loop import Limits, Training
 from .recipe import Recipe
 
-#: Peak of the schedule, as a share of the training's own.
-RATE = 0.3
+#: Peak of the schedule, as a share of the training's own. On two networks of 47 and 182 thousand
+#: parameters (fashion, 4 epochs, a seed each) 0.6 and 1.0 had the same validation accuracy, and 1
+#: to 4 points more than 0.1 and 0.3 where a third of the weights survive.
+RATE = 0.6
 
 
 @dataclass(frozen=True)
