@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from ..network.onnx import INPUT, OUTPUT, as_onnx, traced
 
 ONNX_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 #: The extra file of the program that holds its metadata.
@@ -88,27 +87,14 @@ def write_programs(
     Raises:
         ExportMismatch: a file's outputs differ from the classifier's by more than the tolerance.
     """
-    example = torch.zeros(2, channels, input_size, input_size)
-    with _quiet():
-        batch = torch.export.Dim("batch")
-        program = torch.export.export(classifier, (example,), dynamic_shapes=({0: batch},))
-        for node in program.graph.nodes:  # the paths of this machine are nobody's business
-            node.meta.pop("stack_trace", None)
-        onnx = torch.onnx.export(
-            program,
-            dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: "batch"},),
-            verbose=False,
-        )
-        assert onnx is not None
-        onnx.model.metadata_props.update(metadata)
-        onnx.model.graph.name, onnx.model.doc_string = metadata["name"], metadata["weights"]
-        onnx.save(folder / ONNX_FILE)
-        extra = {METADATA: json.dumps(dict(metadata))}
-        torch.export.save(program, folder / PROGRAM_FILE, extra_files=extra)
-        return _compared(classifier, channels, input_size, folder)
+    program = traced(classifier, channels, input_size)
+    onnx = as_onnx(program)
+    onnx.model.metadata_props.update(metadata)
+    onnx.model.graph.name, onnx.model.doc_string = metadata["name"], metadata["weights"]
+    onnx.save(folder / ONNX_FILE)
+    extra = {METADATA: json.dumps(dict(metadata))}
+    torch.export.save(program, folder / PROGRAM_FILE, extra_files=extra)
+    return _compared(classifier, channels, input_size, folder)
 
 
 @torch.inference_mode()
@@ -125,7 +111,7 @@ def _compared(classifier: nn.Module, channels: int, input_size: int, folder: Pat
         images = torch.rand(count, channels, input_size, input_size, generator=generator)
         expected = classifier(images)
         logits = torch.maximum(logits, expected.abs().max())
-        (of_onnx,) = session.run(["logits"], {"images": images.numpy()})
+        (of_onnx,) = session.run([OUTPUT], {INPUT: images.numpy()})
         found = {ONNX_FILE: torch.from_numpy(of_onnx), PROGRAM_FILE: loaded(images)}
         for name, outputs in found.items():
             if outputs.shape != expected.shape:
@@ -145,17 +131,3 @@ def _compared(classifier: nn.Module, channels: int, input_size: int, folder: Pat
                 f"{tolerance:.3g} where the largest logit is {largest:.3g}; nothing was written"
             )
     return check
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's remarks on its own parts, and on operators that these networks lack."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(before)

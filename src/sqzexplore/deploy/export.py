@@ -5,7 +5,7 @@ What is written was read again first, and gave the outputs that PyTorch gives.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..network.architecture import Architecture
 from ..network.columns import architecture_at
 from ..network.frames import columns_of_frame
 from ..network.module import SqueezeNet, build
+from ..network.onnx import NEEDED, require_onnx
 from ..results.folder import ResultFolder, load_results
 from ..results.selection import goals
 from ..results.selection import pick as pick_trial
@@ -41,7 +42,6 @@ _NOTES = (
 )
 #: Of weights that were not trained.
 _SEED = 0
-_NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def export(
         notes=notes,
         seed=_SEED,
         input_size=int(notes["image_size"]) if notes else spec.input_size,
-        packages={name: importlib.metadata.version(name) for name in ("torch", *_NEEDED)},
+        packages={name: importlib.metadata.version(name) for name in ("torch", *NEEDED)},
     )
     classifier = Classifier(net, *_normalisation(notes)).eval()
     with replacing_folder(to) as place:
@@ -163,9 +163,7 @@ def check_ready(to: Path) -> None:
     Raises:
         UserError: the extra `export` is not installed, or `to` cannot take an export.
     """
-    for name in _NEEDED:
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f'an export needs {name}: pip install "sqzexplore[export]"')
+    require_onnx("an export")
     check_writable(to, "--to")
     held = sorted(file.name for file in to.iterdir()) if to.exists() else []
     others = [name for name in held if name not in _FILES]
