@@ -170,6 +170,41 @@ COMPRESSED: dict[str, Column] = {
         measured_by="compression",
     ),
 }
+#: Of a network quantised and run by ONNX Runtime on the CPU.
+QUANTISED: dict[str, Column] = {
+    "int8_mb": Column(
+        "Float64",
+        "MB",
+        "size of the ONNX file in 8-bit integers, graph included; MB are 10**6 bytes",
+        label="int8 size",
+        better="lower",
+        measured_by="int8",
+    ),
+    "int8_top1": Column(
+        "Float64",
+        "%",
+        "top-1 accuracy on the test split of the network in 8-bit integers",
+        label="top-1 accuracy, int8",
+        better="higher",
+        measured_by="int8",
+    ),
+    "int8_val_top1": Column(
+        "Float64",
+        "%",
+        "the same on the validation split",
+        label="validation top-1 accuracy, int8",
+        better="higher",
+        measured_by="int8",
+    ),
+    "int8_drop": Column(
+        "Float64",
+        "points",
+        "top1 less int8_top1, of the same trainings",
+        label="accuracy lost to int8",
+        better="lower",
+        measured_by="int8",
+    ),
+}
 SPEED: dict[str, Column] = {
     "device": Column("string", "", "where it ran: cpu or cuda:N", is_setting=True),
     "batch": Column("Int64", "images", "images in one forward pass", is_setting=True),
@@ -280,7 +315,7 @@ PROVENANCE: dict[str, Column] = {
 OTHER: dict[str, Column] = {}
 
 #: Everything that is measured, in the order of the tables.
-MEASURED_COLUMNS: dict[str, Column] = {**COST, **RUN, **COMPRESSED, **SPEED, **OTHER}
+MEASURED_COLUMNS: dict[str, Column] = {**COST, **RUN, **COMPRESSED, **QUANTISED, **SPEED, **OTHER}
 
 
 def measured() -> dict[str, Section]:

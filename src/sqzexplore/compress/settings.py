@@ -1,10 +1,12 @@
-"""How far a network is compressed."""
+"""How far a network is compressed, and how it is quantised."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 MOST_BITS = 8
+Scheme = Literal["per_channel", "per_tensor"]
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,12 @@ class Compression:
     def epochs(self) -> int:
         """Passes over the training split in all: where all weights survive, after sharing alone."""
         return self.finetune_epochs * (2 if self.density < 1 else 1)
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How a network is quantised: a weight scale a filter (`per_channel`) or a layer
+    (`per_tensor`), and how many training images decide the activations' ranges."""
+
+    scheme: Scheme
+    calibration_images: int

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from .. import provenance
-from ..compress.settings import Compression
 from ..data.images import ImageData
 from ..device_errors import is_lost
 from ..files import write_json
@@ -24,9 +23,19 @@ from ..measure.settings import Settings
 from ..measure.throughput import measure, over_batches
 from ..spec.models import Spec
 from ..train.finetune import deep_compression
+from ..train.int8 import int8_runs
 from ..train.loop import Epoch, identity, lead
 from .cache import Kept
-from .tasks import Measured, OnProgress, Prune, Task, compressions_of, epochs_of
+from .smaller import holds_all
+from .tasks import (
+    Measured,
+    OnProgress,
+    Prune,
+    Task,
+    compressions_of,
+    epochs_of,
+    quantisations_of,
+)
 from .workload import recipe_of, trained_of
 
 # --- a task, done ------------------------------------------------------------------------------
@@ -118,7 +127,7 @@ class Bench:
         if kept.exists():
             stored = json.loads(kept.read_text())
             same = stored["identity"] == identity(recipe, data, task.seed)
-            if same and _holds(stored["run"], compressions_of(task, spec)):
+            if same and holds_all(stored["run"], task, spec):
                 on_progress(1.0, str(task))
                 yield Measured(stored["origin"], stored["run"])
                 return
@@ -139,14 +148,17 @@ class Bench:
         while training.turn():
             yield None
         run = asdict(training.run())
-        run["compression"] = []
+        run |= {"compression": [], "int8": []}
         if not (run["diverged"] or run["dead"] or run["stopped"]):
             for setting in compressions_of(task, spec):
                 found = yield from deep_compression(training.net, data, recipe, task.seed, setting)
                 run["compression"].append(asdict(found[1]))
                 done += setting.epochs
                 on_progress(setting.epochs / epochs, f"{task}, compressed to {setting}")
-        spent = run["duration_s"] + sum(each["duration_s"] for each in run["compression"])
+            if schemes := quantisations_of(task, spec):
+                run["int8"] += [asdict(each) for each in int8_runs(training.net, data, schemes)]
+        made = [*run["compression"], *run["int8"]]
+        spent = run["duration_s"] + sum(each["duration_s"] for each in made)
         origin = self._origin(started_at, spent)
         stored = {"identity": identity(recipe, data, task.seed), "origin": origin, "run": run}
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -181,11 +193,3 @@ class Bench:
     def _origin(self, started_at: datetime, spent: float) -> dict[str, Any]:
         device = str(self.device)
         return {"device": device} | provenance.of_trial(device, started_at, spent)
-
-
-def _holds(run: Mapping[str, Any], settings: Sequence[Compression]) -> bool:
-    """Whether a training that is kept was compressed as it would be now."""
-    if run["diverged"] or run["dead"] or run["stopped"]:
-        return True
-    kept = {(c["density"], c["bits"], c["finetune_epochs"]) for c in run.get("compression", ())}
-    return kept == {astuple(setting) for setting in settings}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,17 +9,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ..analysis.accuracy import Trainings, accuracy_interval, difference
+from ..analysis.accuracy import Trainings, accuracy_interval
 from ..data.images import ImageData
 from ..network.architecture import Architecture
 from ..network.columns import columns_of
 from ..network.cost import COST_COLUMNS, cost
 from ..network.frames import format_value
 from ..network.overrides import format_overrides
-from ..published import alexnet_params
-from ..schema import COMPRESSED
 from ..space.constraints import MEASURED
 from ..spec.models import Spec
+from .smaller import compression_row, int8_row, summarise_smaller
 from .tasks import Evaluation, Task
 from .workload import trained_of
 
@@ -44,31 +42,15 @@ def take_run(evaluation: Evaluation, task: Task, run: Mapping[str, Any]) -> None
         which | dict(zip(names, entry, strict=True)) for entry in run.get("confusion", ())
     ]
     evaluation.compression += [
-        which | _compression_row(run, entry) for entry in run.get("compression", ())
+        which | compression_row(run, entry) for entry in run.get("compression", ())
     ]
+    evaluation.int8 += [which | int8_row(run, entry) for entry in run.get("int8", ())]
     rest = {
         k: math.nan if v is None else v  # JSON has no NaN
         for k, v in run.items()
-        if k not in ("history", "right", "confusion", "compression")
+        if k not in ("history", "right", "confusion", "compression", "int8")
     }
     evaluation.seeds.append(rest | which)
-
-
-def _compression_row(run: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `compression`: what a training's network lost by it, image by image."""
-    size = found["compressed_mb"]
-    before, after = (
-        np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8)).astype(bool)
-        for text in (run["right"]["test"], found["right"])
-    )
-    return {
-        **found,
-        "compressed_drop": run["top1"] - found["compressed_top1"],
-        "float32_ratio": found["float32_mb"] / size,
-        "alexnet_ratio": 4 * alexnet_params() / 1e6 / size,
-        "lost": int((before & ~after).sum()),
-        "gained": int((after & ~before).sum()),
-    }
 
 
 def summarise_runs(evaluation: Evaluation, spec: Spec) -> None:
@@ -92,7 +74,7 @@ def summarise_runs(evaluation: Evaluation, spec: Spec) -> None:
         if image["epochs"] == budgets[-1] and image["split"] == "test"
     }
     row |= summarise(largest, [right.get(run["seed"]) for run in largest])
-    row |= summarise_compression(evaluation.compression, largest, right, spec)
+    row |= summarise_smaller(evaluation, largest, right, spec)
     row |= {"epochs": budgets[-1], "still_learning": still_learning(evaluation, budgets)}
     if row["diverged_seeds"]:
         row["state"] = "diverged"
@@ -131,41 +113,6 @@ def summarise(runs: list[dict[str, Any]], right: Sequence[str | None]) -> dict[s
         trained = Trainings.of_packed([run["seed"] for run in runs], top1, right)
         row["top1_ci_low"], row["top1_ci_high"] = accuracy_interval(trained)
     return row
-
-
-def summarise_compression(
-    rows: Sequence[Mapping[str, Any]],
-    runs: Sequence[Mapping[str, Any]],
-    right: Mapping[int, str],
-    spec: Spec,
-) -> dict[str, Any]:
-    """The columns of a trial that speak of its compressed networks, at the last setting.
-
-    Missing where a seed has none, which diverged or died: the others would flatter.
-
-    Args:
-        rows: of the table `compression`.
-        runs: the trainings that were compressed.
-        right: which test images each had right before, packed, by seed.
-        spec: whose settings they are.
-    """
-    if not spec.compressions:
-        return {}
-    last = spec.compressions[-1]
-    own = [r for r in rows if (r["density"], r["bits"]) == (last.density, last.bits)]
-    seeds = [run["seed"] for run in runs]
-    if [row["seed"] for row in own] != seeds:
-        return {}
-    columns = {name: [float(row[name]) for row in own] for name in COMPRESSED}
-    found: dict[str, Any] = {name: float(np.mean(values)) for name, values in columns.items()}
-    if len(own) > 1:
-        top1 = np.array([run["top1"] for run in runs])
-        compressed = np.array(columns["compressed_top1"])
-        before = Trainings.of_packed(seeds, top1, [right.get(seed) for seed in seeds])
-        after = Trainings.of_packed(seeds, compressed, [row["right"] for row in own])
-        ends = difference(before, after, paired=True).interval()
-        found["compressed_drop_ci_low"], found["compressed_drop_ci_high"] = ends
-    return found
 
 
 def _balanced(run: Mapping[str, Any]) -> float:
@@ -241,11 +188,10 @@ def describe_row(architecture: Architecture, spec: Spec, data: ImageData | None)
 
 def _as_search_knows(row: Mapping[str, Any], name: str) -> Any:
     """A measured column, with the validation split's accuracies in the place of the test's."""
-    if name == "compressed_drop":
-        before, after = row.get("val_top1"), row.get("compressed_val_top1")
+    if name.endswith("_drop"):
+        before, after = row.get("val_top1"), row.get(name.replace("_drop", "_val_top1"))
         return None if before is None or after is None else before - after
-    validation = {"top1": "val_top1", "compressed_top1": "compressed_val_top1"}
-    return row.get(validation.get(name, name))
+    return row.get(name if "val_top1" in name else name.replace("top1", "val_top1"))
 
 
 def violations(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..compress.settings import Compression
+from ..compress.settings import Compression, Int8
 from ..network.architecture import Architecture
 from ..spec.models import Spec
 from ..train.loop import Epoch
@@ -53,6 +53,7 @@ class Evaluation:
     images: list[dict[str, Any]] = field(default_factory=list)
     confusion: list[dict[str, Any]] = field(default_factory=list)
     compression: list[dict[str, Any]] = field(default_factory=list)
+    int8: list[dict[str, Any]] = field(default_factory=list)
     throughput: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -90,6 +91,15 @@ def epochs_of(task: Task, spec: Spec) -> int:
 
 def compressions_of(task: Task, spec: Spec) -> tuple[Compression, ...]:
     """How the network of a training is compressed: at the largest budget alone."""
+    return spec.compressions if _is_last(task, spec) else ()
+
+
+def quantisations_of(task: Task, spec: Spec) -> tuple[Int8, ...]:
+    """How the network of a training is quantised: at the largest budget alone."""
+    return spec.quantisations if _is_last(task, spec) else ()
+
+
+def _is_last(task: Task, spec: Spec) -> bool:
     accuracy = spec.measure.accuracy
     assert accuracy is not None
-    return spec.compressions if task.epochs == accuracy.budgets[-1] else ()
+    return task.epochs == accuracy.budgets[-1]

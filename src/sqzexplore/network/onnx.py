@@ -7,12 +7,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.onnx import ONNXProgram
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from torch.onnx import ONNXProgram
 
 #: What the extra `export` brings.
 NEEDED = ("onnx", "onnxruntime", "onnxscript")

@@ -2,8 +2,8 @@
 
 A result folder holds `trials` (one row an architecture), and in long form `seeds` (one row a
 training), `history` (one row an epoch of a training), `images` (one row a training and split),
-`compression` (one row a training and setting) and `throughput` (one row a measurement), each as CSV
-for eyes and diffs and as Parquet for types.
+`compression` (one row a training and setting), `int8` (one row a training and scheme) and
+`throughput` (one row a measurement), each as CSV for eyes and diffs and as Parquet for types.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..schema import (
     MEASUREMENT,
     OTHER,
     PROVENANCE,
+    QUANTISED,
     RUN,
     SPEED,
     TRIAL,
@@ -41,6 +42,16 @@ IDENTITY = tuple(TRIAL)
 
 DEFAULTS = Architecture().model_dump()
 DEFAULTS["pool_after"] = format_value(DEFAULTS["pool_after"])
+
+
+def _drop_interval(name: str) -> dict[str, Column]:
+    return {
+        f"{name}_ci_low": Column(
+            "Float64", "points", f"95% interval of {name} over seeds and test images, both paired"
+        ),
+        f"{name}_ci_high": Column("Float64", "points", "its upper end"),
+    }
+
 
 #: Every column of `trials`, in order.
 TRIALS: dict[str, Column] = {
@@ -102,10 +113,12 @@ TRIALS: dict[str, Column] = {
         name: replace(column, meaning=f"mean over the seeds, at the last setting: {column.meaning}")
         for name, column in COMPRESSED.items()
     },
-    "compressed_drop_ci_low": Column(
-        "Float64", "points", "95% interval over seeds and test images, both paired, lower end"
-    ),
-    "compressed_drop_ci_high": Column("Float64", "points", "the same, upper end"),
+    **_drop_interval("compressed_drop"),
+    **{
+        name: replace(column, meaning=f"mean over the seeds, by the first scheme: {column.meaning}")
+        for name, column in QUANTISED.items()
+    },
+    **_drop_interval("int8_drop"),
     **SPEED,
     **OTHER,
     "feasible": Column(
@@ -166,6 +179,26 @@ COMPRESSION: dict[str, Column] = {
     "gained": Column("Int64", "images", "of the test split, wrong before and right after"),
     "right": IMAGES["right"],
     "duration_s": Column("Float64", "s", "how long pruning, fine-tuning and coding took"),
+}
+INT8: dict[str, Column] = {
+    **TRIAL,
+    **_TRAINING,
+    "scheme": Column("string", "", "a weight scale a filter: per_channel, or a layer: per_tensor"),
+    "calibration_images": Column("Int64", "images", "that decided the ranges of activations"),
+    "reduce_range": Column(
+        "boolean",
+        "",
+        "whether weights have 7 bits, since this processor's kernels overflow with 8",
+    ),
+    **QUANTISED,
+    "agreement": Column(
+        "Float64", "%", "test images that it gives the same class as the float32 network"
+    ),
+    "lost": COMPRESSION["lost"],
+    "gained": COMPRESSION["gained"],
+    "right": IMAGES["right"],
+    "onnxruntime_version": Column("string", "", "version of ONNX Runtime"),
+    "duration_s": Column("Float64", "s", "how long quantising and evaluating took"),
 }
 CONFUSION: dict[str, Column] = {
     **TRIAL,
@@ -268,6 +301,7 @@ TABLES: dict[str, dict[str, Column]] = {
     "images": IMAGES,
     "confusion": CONFUSION,
     "compression": COMPRESSION,
+    "int8": INT8,
     "throughput": THROUGHPUT,
     "claims": CLAIMS,
     "audit": AUDIT,

@@ -166,13 +166,16 @@ def check_figures(spec: Spec) -> None:
                 )
 
 
-def check_compression(spec: Spec) -> None:
+def check_smaller(spec: Spec) -> None:
     """Refuse settings that are no pairs, or of no training."""
+    for section in ("compression", "int8"):
+        if getattr(spec.measure, section) and spec.measure.accuracy is None:
+            raise Problem(
+                ("measure", section), "expected measure.accuracy beside it, which is not asked for"
+            )
     if (compression := spec.measure.compression) is None:
         return
     path: KeyPath = ("measure", "compression")
-    if spec.measure.accuracy is None:
-        raise Problem(path, "expected measure.accuracy beside it, which is not asked for")
     densities, bits = compression.density, compression.bits
     if len(densities) != len(bits):
         raise Problem(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ..errors import UserError, shown
 from . import yaml_text
-from .checks import check_claims, check_compression, check_figures, check_search, space_of
+from .checks import check_claims, check_figures, check_search, check_smaller, space_of
 from .models import Spec
 from .pydantic_errors import from_pydantic
 from .yaml_text import KeyPath, Problem, dotted
@@ -76,7 +76,7 @@ def _checked(data: dict[str, Any], source: str) -> Spec:
         raise from_pydantic(error, Spec, data) from None
     spec = spec.completed(space_of(spec), source)
     check_search(spec)
-    check_compression(spec)
+    check_smaller(spec)
     check_claims(spec)
     check_figures(spec)
     return spec

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
-from ..compress.settings import MOST_BITS, Compression
+from ..compress.settings import MOST_BITS, Compression, Int8, Scheme
 from ..data.names import Augmentation
 from ..errors import shown
 from ..measure.settings import MAX_BATCH, Dtype, Form, MemoryFormat, Mode, Settings
@@ -30,6 +30,13 @@ AT_RANDOM = ("grid", "random", "qmc")
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _without_repeats(value: Any) -> Any:
+    for given in value if isinstance(value, list) else ():
+        if value.count(given) > 1:
+            raise ValueError(f"expected each value once, {shown(given)} stands twice")
+    return value
 
 
 class Search(_Model):
@@ -100,10 +107,7 @@ class ThroughputSpec(_Model):
     @field_validator("batch", "dtype", "memory_format", "form", "mode", "input_size")
     @classmethod
     def _each_once(cls, value: Any) -> Any:
-        for given in value if isinstance(value, list) else ():
-            if value.count(given) > 1:
-                raise ValueError(f"expected each value once, {shown(given)} stands twice")
-        return value
+        return _without_repeats(value)
 
     @field_validator("batch", mode="before")
     @classmethod
@@ -207,12 +211,31 @@ class CompressionSpec(_Model):
         return tuple(Compression(d, b, self.finetune_epochs) for d, b in pairs)
 
 
+class Int8Spec(_Model):
+    """How each trained network is quantised to 8-bit integers, by ONNX Runtime, on the CPU."""
+
+    scheme: list[Scheme] = Field(
+        default=["per_channel", "per_tensor"],
+        min_length=1,
+        description="a scale of the weights a filter, or a layer; trials shows the first",
+    )
+    calibration_images: int = Field(
+        256, ge=1, le=100_000, description="of the training split, for the ranges of activations"
+    )
+
+    @field_validator("scheme")
+    @classmethod
+    def _each_once(cls, value: Any) -> Any:
+        return _without_repeats(value)
+
+
 class Measure(_Model):
     """What is measured of each architecture; its cost always is."""
 
     throughput: ThroughputSpec | None = None
     accuracy: AccuracySpec | None = None
     compression: CompressionSpec | None = None
+    int8: Int8Spec | None = None
 
 
 class ClaimSpec(_Model):
@@ -322,6 +345,12 @@ class Spec(_Model):
     def compressions(self) -> tuple[Compression, ...]:
         """How each trained network is compressed; none if that is not asked for."""
         return self.measure.compression.settings if self.measure.compression else ()
+
+    @property
+    def quantisations(self) -> tuple[Int8, ...]:
+        """How each trained network is quantised; none if that is not asked for."""
+        asked = self.measure.int8
+        return tuple(Int8(s, asked.calibration_images) for s in asked.scheme) if asked else ()
 
     @property
     def speed_decides(self) -> bool:

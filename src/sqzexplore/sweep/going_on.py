@@ -28,6 +28,7 @@ from ..space.axis import Axis
 from ..spec.load import load_spec
 from ..spec.models import Spec
 from ..train.finetune import CompressedRun
+from ..train.int8 import Int8Run
 from ..train.loop import identity
 from .leases import alive
 from .optuna_params import to_params
@@ -43,7 +44,7 @@ _GROWING = (
 )
 #: The attribute of the study that says of each claim when it was written down.
 CLAIMS = "claims"
-_WHOLE = ("measure.throughput", "measure.accuracy", "measure.compression")
+_WHOLE = ("measure.throughput", "measure.accuracy", "measure.compression", "measure.int8")
 
 
 def changes(before: Spec, after: Spec) -> tuple[list[str], list[str]]:
@@ -229,10 +230,9 @@ def _training(
     run["history"] = own("history")
     run["right"] = {each["split"]: each["right"] for each in own("images")}
     names = ("label", "predicted", "images")
-    kept = {field.name for field in fields(CompressedRun)}
-    run["compression"] = [
-        {k: v for k, v in each.items() if k in kept} for each in own("compression")
-    ]
+    for table, kind in (("compression", CompressedRun), ("int8", Int8Run)):
+        kept = {field.name for field in fields(kind)}
+        run[table] = [{k: v for k, v in each.items() if k in kept} for each in own(table)]
     run["confusion"] = [[each[name] for name in names] for each in own("confusion")]
     origin = {
         name: row[name] for name in ("device", "sqzexplore_version", "git_commit", "torch_version")

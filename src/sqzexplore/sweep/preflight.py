@@ -12,6 +12,7 @@ import optuna
 
 from ..data.images import ImageData
 from ..errors import UserError
+from ..network.onnx import require_onnx
 from ..spec.models import Spec
 from ..train import distributed
 
@@ -38,6 +39,22 @@ def refuse_other_data(study: optuna.Study, data: ImageData | None, folder: Path)
         )
     if "data" not in study.user_attrs:
         study.set_user_attr("data", before)
+
+
+def refuse_smaller(spec: Spec) -> None:
+    """Trained networks are compressed and quantised by the process that trained them, with ONNX.
+
+    Raises:
+        UserError: several processes share each training, or a package is missing.
+    """
+    for section in ("compression", "int8"):
+        if getattr(spec.measure, section) and distributed.launched():
+            raise UserError(
+                f"measure.{section}: expected a sweep without torchrun, whose processes share "
+                "every training; sqzexplore sweep --workers uses several by itself"
+            )
+    if spec.measure.int8:
+        require_onnx("measure.int8")
 
 
 def refuse_endless(spec: Spec) -> None:

@@ -107,8 +107,9 @@ def recorded_fingerprint(study: optuna.Study) -> str | None:
 def fingerprint(spec: Spec, data: ImageData | None) -> str:
     """What decides a measurement beside the architecture: where the images lie does not."""
     measure = spec.measure.model_dump(mode="json")
-    if measure["compression"] is None:  # what was measured before there was any is the same
-        del measure["compression"]
+    for section in ("compression", "int8"):  # an older version had none
+        if measure[section] is None:
+            del measure[section]
     if data is not None:
         measure["accuracy"]["data"] = data.sha256
     decides: dict[str, Any] = {"measure": measure, "input_size": spec.input_size}

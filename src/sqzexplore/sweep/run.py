@@ -55,6 +55,7 @@ from .preflight import (
     refuse_endless,
     refuse_neighbours,
     refuse_other_data,
+    refuse_smaller,
 )
 from .reuse import Reuse
 from .samplers import pruner_of
@@ -122,6 +123,7 @@ def run_sweep(
         refuse_neighbours(workers, pack)
         if spec.measure.accuracy:
             check_precision(recipe_of(spec.measure.accuracy), device)
+    refuse_smaller(spec)
     check_writable(folder, "--out")
     here = make_engine is None and workers == 1 and spec.search.trial_timeout is None
     data = load_data(spec, device if here else torch.device("cpu"))
