@@ -20,7 +20,8 @@ def results(folder: Folder, as_json: Json = False) -> None:
     from ..results.completeness import completeness
     from ..results.folder import ResultFolder, load_results
     from ..results.selection import choices
-    from .tables import print_results
+    from ..results.smaller import drops_of, smaller_lines
+    from .tables import print_results, smaller_table
 
     rows = load_results(folder)
     if as_json:
@@ -31,7 +32,11 @@ def results(folder: Folder, as_json: Json = False) -> None:
     print_results(out, rows, spec, seeds)
     claims = ResultFolder(folder).table("claims")
     said = [] if claims is None else claim_lines(claims)
+    drops = drops_of(ResultFolder(folder))
+    said += smaller_lines(spec, rows, drops)
     said += [*choices(spec, rows, seeds, images), f"in the table: {completeness(folder)}"]
+    for form, rows_ in drops.items():
+        out.print(smaller_table(form, rows_, rows, spec))
     for line in said:
         out.print(line, highlight=False, markup=False)
     print_files(folder, sorted(ResultFolder(folder).figures.glob("*.p*")))

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from ..analysis.smaller import SETTINGS
 from ..census.query import Census, Query
 from ..network.frames import format_value
 from ..network.overrides import is_missing
@@ -176,6 +177,51 @@ def print_results(
     lines = _footnotes(trials, spec, float(alexnet["size_mb"]))
     for line in [*lines, *training_remarks(trials, seeds)]:
         console.print(line, highlight=False, markup=False)
+
+
+def smaller_table(form: str, drops: pd.DataFrame, trials: pd.DataFrame, spec: Spec) -> Table:
+    """What compressed or quantised networks lost of their accuracy.
+
+    Args:
+        form: `compressed` or `int8`.
+        drops: as `analysis.drops` gives them.
+        trials: the rows of the same sweep.
+        spec: of the sweep.
+    """
+    axes = [axis.field for axis in spec.design_space.axes]
+    settings = [name for name in SETTINGS[form] if drops[name].nunique() > 1 or form == "int8"]
+    made = Table(title=_FORM_TITLES[form], title_justify="left")
+    headings = ("MB", "float32 top-1 (%)", "top-1 (%)", "lost (points)", "95% interval")
+    for name in (*axes, *settings):
+        made.add_column(name)
+    for heading in headings:
+        made.add_column(heading, justify="right")
+    known = trials.set_index("trial")
+    for _, row in drops.head(MOST_ROWS).iterrows():
+        low, high = row[f"{form}_drop_ci_low"], row[f"{form}_drop_ci_high"]
+        made.add_row(
+            *(_axis_value(known.loc[row["trial"]].get(name)) for name in axes),
+            *(str(row[name]) for name in settings),
+            f"{row[f'{form}_mb']:.4f}",
+            f"{row['top1']:.2f}",
+            f"{row[f'{form}_top1']:.2f}",
+            f"{row[f'{form}_drop']:.2f}",
+            "one seed" if pd.isna(low) else f"{low:.2f} to {high:.2f}",
+        )
+    made.caption = _FORM_CAPTIONS[form]
+    return made
+
+
+_FORM_TITLES = {
+    "compressed": "compressed (Deep Compression): the trained networks",
+    "int8": "in 8-bit integers (ONNX Runtime, CPU): the trained networks",
+}
+_FORM_CAPTIONS = {
+    "compressed": "MB: the whole file; top-1 of what it decodes to, test split, mean over the "
+    "seeds; the interval is over seeds and images, both paired. Storage, not speed",
+    "int8": "MB: the ONNX file; top-1 on the test split, mean over the seeds, not retrained; the "
+    "interval is over seeds and images, both paired",
+}
 
 
 def _accuracy_cells(row: pd.Series) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from ..results.folder import ResultFolder, load_results
 from ..results.tables import TABLES
 from .analyses import write_analysis_figures
 from .audit import write_audit_figures
+from .smaller import write_smaller_figures
 from .throughput import write_throughput_figures
 from .tradeoff import write_figures
 
@@ -26,7 +27,7 @@ def draw_all(folder: Path) -> tuple[list[Path], list[str]]:
         files += write_figures(spec, trials, folder)
         seeds, images = results.table("seeds"), results.table("images")
         drawn, left_out = write_analysis_figures(spec, trials, seeds, images, folder)
-        files += drawn
+        files += [*drawn, *write_smaller_figures(spec, trials, folder)]
     if throughput is not None:
         files += write_throughput_figures(throughput, folder)
     audit, curve = results.table("audit"), results.table("audit_curve")
