@@ -125,7 +125,7 @@ def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:
     if total is not None and len(trials) < total:
         parts.append(f"{len(trials):,} of {total:,} trials are in")
     accuracy = spec.measure.accuracy
-    if accuracy and "top1" in columns:
+    if accuracy and any(name.endswith("top1") for name in columns):
         proxy = ", ".join(f"{name} {value}" for name, value in accuracy.proxy.items())
         parts.append(
             f"proxy accuracy: {data_name(trials, accuracy.data)}, {accuracy.budgets[-1]} epochs, "

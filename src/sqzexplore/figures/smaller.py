@@ -114,7 +114,7 @@ def write_smaller_figures(spec: Spec, trials: pd.DataFrame, folder: Path) -> lis
     with plt.rc_context(STYLE):
         figure, drawn = panels(2)
         sizes(trials, drops, drawn[0])
-        figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower left", ncols=6)
+        figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         drawn[0].set_title(caption(spec, trials, "top1"), fontsize=7)
         paper_panel("table 2", drawn[1])
         files = save(figure, target / "smaller")

@@ -25,6 +25,7 @@ from ..results.completeness import planned
 from ..results.folder import ResultFolder, load_results
 from ..results.remarks import training_remarks
 from ..results.selection import chosen_by, chosen_front, goals
+from ..results.smaller import drops_of, setting_text, smaller_lines
 from ..results.tables import TRIALS
 from ..schema import goal, is_derived
 from ..spec.checks import figure_columns
@@ -75,6 +76,7 @@ class Content:
     answer: list[str]
     effects: list[Effect]
     front: Table
+    smaller: list[tuple[str, Table]]
     throughput: Table | None
     failures: Table
     origins: list[Origin]
@@ -117,6 +119,7 @@ def gather(folder: Path) -> Content:
     images, claims, audit = (
         ResultFolder(folder).table(name) for name in ("images", "claims", "audit")
     )
+    drops = drops_of(ResultFolder(folder))
     remarks = training_remarks(trials, None if seeds.empty else seeds)
     seeds = largest_budget(seeds)
     front = _front(spec, trials)
@@ -132,11 +135,13 @@ def gather(folder: Path) -> Content:
         answer=[
             *answer(spec, trials, seeds, images, throughput),
             *map(_sentence, remarks),
+            *map(_sentence, smaller_lines(spec, trials, drops)),
             *([] if claims is None else map(_sentence, claim_lines(claims))),
             *([] if audit is None else map(_sentence, audit_lines(audit))),
         ],
         effects=effects(spec, trials),
         front=_front_table(spec, front),
+        smaller=[(form, _smaller_table(spec, trials, form, rows)) for form, rows in drops.items()],
         throughput=None if throughput.empty else _throughput_table(spec, trials, throughput),
         failures=_failures(spec, trials),
         origins=_origins(trials, throughput),
@@ -342,6 +347,31 @@ def _interval(row: pd.Series, low: str, high: str, otherwise: str = "") -> str:
     return f"{row[low]:.4g} to {row[high]:.4g}"
 
 
+def _smaller_table(spec: Spec, trials: pd.DataFrame, form: str, drops: pd.DataFrame) -> Table:
+    """What each compressed or quantised network lost, a row an architecture and setting."""
+    axes = [axis.field for axis in spec.design_space.axes]
+    names = {row["trial"]: architecture_name(row, axes) for _, row in trials.iterrows()}
+    size, top1, drop = (f"{form}_{end}" for end in ("mb", "top1", "drop"))
+    note = remark("top1", trials)
+    headings = [
+        *("trial", "architecture", "setting", heading(size)),
+        *(f"{heading(name)}, {note}" for name in ("top1", top1)),
+        *(heading(drop), "95% interval"),
+    ]
+    rows = [
+        [
+            number("trial", row["trial"]),
+            names.get(row["trial"], ""),
+            setting_text(form, row),
+            *(number(name, row[name]) for name in (size, "top1", top1)),
+            f"{row[drop]:.2f}",
+            _interval(row, f"{drop}_ci_low", f"{drop}_ci_high", "one seed"),
+        ]
+        for _, row in drops.head(MOST_ROWS).iterrows()
+    ]
+    return Table(headings, rows, max(0, len(drops) - MOST_ROWS))
+
+
 _THROUGHPUT_TEXT = ("device", "batch", "dtype", "memory_format", "form", "mode", "input_size")
 
 
@@ -420,6 +450,24 @@ def _origins(trials: pd.DataFrame, throughput: pd.DataFrame) -> list[Origin]:
                         *("torch_version", "sqzexplore_version", "git_commit"),
                     ],
                 ),
+            )
+        )
+    if trials["compressed_mb"].notna().any():
+        origins.append(
+            Origin(
+                "Compressed networks: compressed_mb, compressed_top1, compressed_drop",
+                "Deep Compression (arXiv:1510.00149) of each trained network, with retraining; of "
+                "what the file decodes to. Storage, not speed.",
+                _distinct(trials[trials["compressed_mb"].notna()], ["device", "git_commit"]),
+            )
+        )
+    if trials["int8_mb"].notna().any():
+        origins.append(
+            Origin(
+                "8-bit integers: int8_mb, int8_top1, int8_drop",
+                "Each trained network quantised statically, without retraining, and run by ONNX "
+                "Runtime on the CPU.",
+                _distinct(trials[trials["int8_mb"].notna()], ["device_name", "git_commit"]),
             )
         )
     if len(throughput):

@@ -40,7 +40,7 @@ def heading(column: str) -> str:
 
 def remark(column: str, trials: pd.DataFrame) -> str:
     """What a column's numbers must not be taken for: proxy accuracy, one device, which network."""
-    if column.startswith(ACCURACY):
+    if column.startswith(ACCURACY) or column.endswith("_top1"):
         names = ", ".join(map(str, trials["data"].dropna().unique()))
         epochs = ", ".join(map(str, trials["epochs"].dropna().unique()))
         return f"proxy: {names}, {epochs} epochs" if names else "proxy"
