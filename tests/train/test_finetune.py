@@ -29,7 +29,7 @@ from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.train.accuracy import guesses
 from sqzexplore.train.checkpoint import notes
-from sqzexplore.train.finetune import CompressedRun, Pruned, Shared, deep_compression
+from sqzexplore.train.finetune import CompressedRun, Pruned, Shared, deep_compression, finished
 from sqzexplore.train.loop import Training, fit
 from sqzexplore.train.recipe import Recipe
 
@@ -56,12 +56,9 @@ def compressed(
     net: SqueezeNet, data: ImageData, *setting: float, seed: int = 0
 ) -> tuple[Compressed, CompressedRun]:
     density, bits, epochs = setting
-    work = deep_compression(net, data, RECIPE, seed, Compression(density, int(bits), int(epochs)))
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
+    asked = Compression(density, int(bits), int(epochs))
+    done = finished(deep_compression(net, data, RECIPE, seed, asked))
+    return done.compressed, done.run
 
 
 def test_what_is_pruned_stays_zero_and_the_rest_is_trained(trained, data):

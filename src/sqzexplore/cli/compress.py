@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..compress.settings import Compression
     from ..evaluation.checkpoints import Notes
     from ..network.module import SqueezeNet
+    from ..train.finetune import Outcome
 
 
 @app.command("compress")
@@ -118,12 +119,12 @@ def _retrained(
             try:
                 next(work)
             except StopIteration as end:
-                done, run = end.value
+                found: Outcome = end.value
                 break
             display.advance(1)
     said = (
-        f"{source.name}, test top-1 {run.compressed_top1:.2f}%, {before.top1:.2f}% before "
+        f"{source.name}, test top-1 {found.run.compressed_top1:.2f}%, {before.top1:.2f}% before "
         f"({before.images:,} images; fine-tuned for {setting.epochs} epochs on {place}). "
         "It is storage, not speed."
     )
-    return done, said
+    return found.compressed, said

@@ -25,6 +25,15 @@ def export_(
     train: Annotated[
         bool, typer.Option("--train", help="Train it first, as the sweep does, into --checkpoint.")
     ] = False,
+    compress: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BITS", help="Also a compressed file, retrained: bits of an index, 1 to 8."
+        ),
+    ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: also an ONNX file in 8-bit integers.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Write a trial's network as ONNX and as a torch.export program, with a model card."""
@@ -49,11 +58,18 @@ def export_(
         if notes["diverged"]:
             fail("the training diverged; nothing was exported", 1)
     try:
-        done = export(folder, pick, to, checkpoint)
+        done = export(folder, pick, to, checkpoint, compress, quantize)  # type: ignore[arg-type]
     except ExportMismatch as error:
         fail(str(error), 1)
     worst = max(done.check.differences.values())
     out.print(f"{done.name}, {done.weights}", highlight=False)
     out.print(f"differs from PyTorch by at most {worst:.2g} (allowed: {done.check.tolerance:.2g})")
+    for small in done.smaller:
+        out.print(
+            f"{small.name}: {small.bytes / 1e6:.3f} MB, test top-1 {small.top1:.2f}%, "
+            f"{small.float32_top1:.2f}% before; {small.how}",
+            highlight=False,
+            soft_wrap=True,
+        )
     for file in done.files:
         out.print(f"written: {file}", highlight=False, soft_wrap=True)

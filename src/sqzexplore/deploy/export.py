@@ -9,12 +9,13 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from ..compress.settings import MOST_BITS
 from ..errors import UserError, shown
 from ..evaluation.workload import open_asked, recipe_of
 from ..files import check_writable, replacing_folder
@@ -31,14 +32,18 @@ from ..train import checkpoint as checkpoint_
 from ..train.session import TrainingPlan, Watch, train_one
 from .artifacts import ONNX_FILE, PROGRAM_FILE, Check, Classifier, write_programs
 from .model_card import Card, card_text
+from .smaller import COMPRESSED_FILE, INT8_FILE, SmallFile, write_smaller
 
 CARD_FILE = "MODEL_CARD.md"
 #: What an export leaves; weights beyond 2 GB stand beside the ONNX file.
-_FILES = (ONNX_FILE, PROGRAM_FILE, CARD_FILE, f"{ONNX_FILE}.data")
+_FILES = (
+    *(ONNX_FILE, PROGRAM_FILE, CARD_FILE, f"{ONNX_FILE}.data"),
+    *(COMPRESSED_FILE, INT8_FILE),
+)
 #: What the card says of a training.
 _NOTES = (
     *("mean", "std", "image_size", "classes", "data", "data_sha256", "recipe", "precision"),
-    *("epochs", "seed", "top1", "top5", "val_top1", "provenance"),
+    *("augmentation", "epochs", "seed", "top1", "top5", "val_top1", "provenance"),
 )
 #: Of weights that were not trained.
 _SEED = 0
@@ -51,11 +56,17 @@ class Exported:
     name: str
     weights: str
     check: Check
+    smaller: tuple[SmallFile, ...]
     files: tuple[Path, ...]
 
 
 def export(
-    folder: str | Path, pick: str | int, to: str | Path, checkpoint: str | Path | None = None
+    folder: str | Path,
+    pick: str | int,
+    to: str | Path,
+    checkpoint: str | Path | None = None,
+    compress: int | None = None,
+    quantize: Literal["int8"] | None = None,
 ) -> Exported:
     """Write a network of a sweep as ONNX and as a torch.export program, with a model card.
 
@@ -72,6 +83,9 @@ def export(
         to: the folder to write: new, empty, or of an earlier export, which is replaced.
         checkpoint: what `train` wrote, a file or its folder: of the trial's architecture, or of
             the form of it that the sweep trains, with the classes and channels of its images.
+        compress: bits of a codebook's index: writes `model.sqz` too, retrained on the sweep's
+            images (`deploy.smaller`); needs a checkpoint.
+        quantize: `int8` writes `model.int8.onnx` too, calibrated on them; needs a checkpoint.
 
     Returns:
         What was written, and how it compares with PyTorch.
@@ -86,6 +100,7 @@ def export(
     """
     to = Path(to)
     check_ready(to)
+    _check_smaller(compress, quantize, checkpoint is not None)
     spec, trials, row, own = _chosen(folder, pick)
     trial = int(row["trial"])
     if checkpoint is None:
@@ -110,10 +125,13 @@ def export(
         check = write_programs(
             classifier, card.exported.in_channels, card.input_size, card.metadata(), place
         )
-        text = card_text(card, check, _written(place))
+        smaller: list[SmallFile] = []
+        if notes is not None and (compress or quantize):
+            smaller = write_smaller(net, notes, spec, place, compress, quantize == "int8")
+        text = card_text(card, check, smaller, _written(place))
         (place / CARD_FILE).write_text(text, encoding="utf-8")
     files = tuple(_written(to))
-    return Exported(card.name, card.weights, check, files)
+    return Exported(card.name, card.weights, check, tuple(smaller), files)
 
 
 def train_picked(
@@ -172,6 +190,16 @@ def check_ready(to: Path) -> None:
             f"--to {to}: found a folder that holds {(others or held)[0]}, expected a new or empty "
             "one, or that of an earlier export, which is replaced"
         )
+
+
+def _check_smaller(compress: int | None, quantize: str | None, trained: bool) -> None:
+    if compress is not None and not 1 <= compress <= MOST_BITS:
+        raise UserError(f"--compress: found {compress}, expected 1 to {MOST_BITS} bits")
+    if quantize not in (None, "int8"):
+        raise UserError(f"--quantize: found {shown(quantize)}, expected int8")
+    for flag, asked in (("--compress", compress), ("--quantize", quantize)):
+        if asked and not trained:
+            raise UserError(f"{flag}: expected --checkpoint too: random weights have no accuracy")
 
 
 def _written(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from ..network.overrides import is_missing
 from ..network.presets import PRESETS
 from ..spec.models import Spec
 from .artifacts import ABSOLUTE, RELATIVE, Check
+from .smaller import COMPRESSED_FILE, INT8_FILE, SmallFile
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,13 @@ class Card:
         return known
 
 
-def card_text(card: Card, check: Check, files: Sequence[Path]) -> str:
+def card_text(card: Card, check: Check, smaller: Sequence[SmallFile], files: Sequence[Path]) -> str:
     """The card as Markdown.
 
     Args:
         card: what is known of the network.
         check: how its files compare with PyTorch.
+        smaller: the compressed and quantised files, if any.
         files: the ONNX file and the program, which the checksums are of.
     """
     parts = [
@@ -118,6 +120,7 @@ def card_text(card: Card, check: Check, files: Sequence[Path]) -> str:
         _loading(card),
         "## Comparison with PyTorch",
         _comparison(check),
+        *(["## Smaller files", _smaller(card, smaller)] if smaller else []),
         "## Provenance",
         _provenance(card, files),
     ]
@@ -301,6 +304,30 @@ def _comparison(check: Check) -> str:
         f"largest logit was {check.largest_logit:.4g}; the tolerance, {RELATIVE:g} of that and "
         f"{ABSOLUTE:g}, is {check.tolerance:.3g}.\n\n{_table(('file', 'largest difference'), rows)}"
     )
+
+
+def _smaller(card: Card, smaller: Sequence[SmallFile]) -> str:
+    rows = [
+        (
+            *(f.name, f.how, f.bytes, f"{f.top1:.2f}%", f"{f.float32_top1 - f.top1:.2f}"),
+            f"{f.agreement:.2f}%",
+        )
+        for f in smaller
+    ]
+    headings = ("file", "made by", "bytes", "test top-1", "points lost", "agreement")
+    texts = [
+        _table(headings, rows),
+        f"Measured on the test images of {_escaped(str((card.notes or {})['data']))}, against the "
+        "float32 network image by image (agreement: the same class). One training: no interval.",
+    ]
+    if any(file.name == COMPRESSED_FILE for file in smaller):
+        texts.append(
+            f"`{COMPRESSED_FILE}` is storage, not speed: `sqz.load` decodes it into a network like "
+            "any other, which takes normalised images."
+        )
+    if any(file.name == INT8_FILE for file in smaller):
+        texts.append(f"`{INT8_FILE}` takes and gives what `model.onnx` does.")
+    return "\n\n".join(texts)
 
 
 def _provenance(card: Card, files: Sequence[Path]) -> str:

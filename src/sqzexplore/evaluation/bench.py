@@ -152,7 +152,7 @@ class Bench:
         if not (run["diverged"] or run["dead"] or run["stopped"]):
             for setting in compressions_of(task, spec):
                 found = yield from deep_compression(training.net, data, recipe, task.seed, setting)
-                run["compression"].append(asdict(found[1]))
+                run["compression"].append(asdict(found.run))
                 done += setting.epochs
                 on_progress(setting.epochs / epochs, f"{task}, compressed to {setting}")
             if schemes := quantisations_of(task, spec):

@@ -48,6 +48,15 @@ class CompressedRun:
     duration_s: float
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a network: its file, the network that this decodes to, and its accuracy."""
+
+    compressed: Compressed
+    net: SqueezeNet
+    run: CompressedRun
+
+
 class Pruned:
     """Weights that are zero stay zero.
 
@@ -146,7 +155,7 @@ class _Codebook:
 
 def deep_compression(
     net: SqueezeNet, data: ImageData, recipe: Recipe, seed: int, setting: Compression
-) -> Generator[None, None, tuple[Compressed, CompressedRun]]:
+) -> Generator[None, None, Outcome]:
     """Prune, retrain, share, fine-tune and code a trained network, a step at a time.
 
     Args:
@@ -158,7 +167,7 @@ def deep_compression(
         setting: how far.
 
     Returns:
-        The file, and how the network does that it decodes to.
+        The file, the network that it decodes to, and how that does.
     """
     started = time.perf_counter()
     tuned = copy.deepcopy(net)
@@ -192,7 +201,16 @@ def deep_compression(
         right=packed(test.right),
         duration_s=time.perf_counter() - started,
     )
-    return compressed, run
+    return Outcome(compressed, again, run)
+
+
+def finished(work: Generator[None, None, Outcome]) -> Outcome:
+    """What `deep_compression` returns, once all its steps are done."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
 def _fine_tuned(
