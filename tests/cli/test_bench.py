@@ -11,10 +11,9 @@ import torch
 from typer.testing import CliRunner
 
 import sqzexplore as sqz
-from sqzexplore.cli import measuring
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
-from sqzexplore.measure import reference, throughput
+from sqzexplore.measure import apart, reference, throughput
 from sqzexplore.measure.devices import DeviceLost
 from sqzexplore.measure.settings import Settings
 from sqzexplore.measure.throughput import Throughput, blank
@@ -26,7 +25,7 @@ name: two
 base: {width_multiplier: 0.1}
 space: {squeeze_ratio: [0.25, 0.5]}
 """
-OPTIONS = ("--device", "cpu", "--seconds", "0.02", "--input-size", "40")
+OPTIONS = ("--device", "cpu", "--seconds", "0.02", "--input-size", "40", "--processes", "1")
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Settings]]:
         numbers = {"images_per_s": 1e3 * at.batch, "latency_ms_p50": 1.0, "latency_ms_p99": 1.0}
         return Throughput(**(blank(at).__dict__ | numbers))
 
-    monkeypatch.setattr(measuring, "measure", measure)
+    monkeypatch.setattr(apart, "measure", measure)
     return calls
 
 
@@ -110,7 +109,7 @@ def test_an_interrupt_keeps_what_was_measured(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Really measured: the third of four is interrupted, and only what is missing is measured."""
-    folder, real, asked = tmp_path / "out", measuring.measure, []
+    folder, real, asked = tmp_path / "out", apart.measure, []
 
     def once(architecture: sqz.Architecture, at: Settings, *rest: object) -> Throughput:
         asked.append(at.batch)
@@ -118,7 +117,7 @@ def test_an_interrupt_keeps_what_was_measured(
             raise KeyboardInterrupt
         return real(architecture, at, *rest)
 
-    monkeypatch.setattr(measuring, "measure", once)
+    monkeypatch.setattr(apart, "measure", once)
     done = invoke(spec, folder, "--batch", "1,2")
     assert done.exit_code == 130
     assert "run the same command again to resume" in done.output
@@ -135,7 +134,7 @@ def test_an_interrupt_keeps_what_was_measured(
 def test_a_lost_gpu_ends_the_run_and_the_next_goes_on(
     spec: Path, tmp_path: Path, measured: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, fine = tmp_path / "out", measuring.measure
+    folder, fine = tmp_path / "out", apart.measure
 
     def lost(architecture: sqz.Architecture, at: Settings, *rest: object) -> Throughput:
         if len(measured) == 1:
@@ -143,7 +142,7 @@ def test_a_lost_gpu_ends_the_run_and_the_next_goes_on(
             raise DeviceLost("AcceleratorError: an illegal memory access")
         return fine(architecture, at, *rest)
 
-    monkeypatch.setattr(measuring, "measure", lost)
+    monkeypatch.setattr(apart, "measure", lost)
     done = invoke(spec, folder, "--batch", "1,2")
     assert done.exit_code == 1
     assert "lost the GPU (AcceleratorError: an illegal memory access)" in done.output

@@ -35,6 +35,7 @@ from sqzexplore.device_errors import is_lost, is_out_of_memory
 from sqzexplore.errors import FeatureMapVanishes, UserError
 from sqzexplore.evaluation import bench, rows, tasks, trial
 from sqzexplore.measure import (
+    apart,
     clock,
     devices,
     interleave,
@@ -120,7 +121,7 @@ def test_a_warm_up_ends_when_the_passes_are_stable() -> None:
 def test_a_warm_up_gives_up_when_its_time_is_over() -> None:
     growing = itertools.count(1)
     assert not warm_up(lambda: 2.0 ** next(growing), 0.0)
-    assert next(growing) == 3  # two passes at least
+    assert next(growing) == 9  # eight passes at least
 
 
 def test_a_warm_up_lasts_as_long_as_a_clock_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -848,12 +849,12 @@ def test_a_sweep_over_modes_goes_out_of_memory_and_resumes(
         "name: s\nbase: {width_multiplier: 0.1, num_classes: 10}\n"
         "space: {squeeze_ratio: [0.5]}\ninput_size: 40\n"
         "search: {sampler: random, trials: 1, objectives: {params: minimize}}\n"
-        "measure: {throughput: {batch: [1, 4], form: [module, inference], seconds: 0.02,\n"
+        "measure: {throughput: {processes: 1, batch: [1, 4], form: [module, inference], seconds: 0.02,\n"
         "                       input_size: [40, 48]}}\n"
     )
     fail_at(4, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
     measured: list[str] = []
-    real = bench.measure
+    real = apart.measure
 
     def once(a: sqz.Architecture, at: Settings, *rest: object) -> throughput.Throughput:
         measured.append(str(at))
@@ -861,7 +862,7 @@ def test_a_sweep_over_modes_goes_out_of_memory_and_resumes(
             raise KeyboardInterrupt
         return real(a, at, *rest)
 
-    monkeypatch.setattr(bench, "measure", once)
+    monkeypatch.setattr(apart, "measure", once)
     architecture = next(iter(map(spec.design_space.architecture, spec.design_space.indices())))
     task = tasks.Task(0, architecture, "throughput")
 

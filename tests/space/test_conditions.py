@@ -77,7 +77,7 @@ space:
   pool_after: [[1], [1, 4], [4]]
   batch_norm: {when: {pool_after: [[1, 4], [4]]}, values: [true, false]}
 search: {sampler: %s}
-measure: {throughput: {batch: [1], seconds: 0.01}}
+measure: {throughput: {processes: 1, batch: [1], seconds: 0.01}}
 input_size: 48
 """
 
@@ -133,7 +133,7 @@ space: {squeeze_ratio: [0.25, 0.5, 1.0]}
 constraints: ["%s"]
 search: {sampler: %s, trials: 3, objectives: {params: minimize}}
 input_size: 48
-measure: {throughput: {batch: [1], seconds: 0.01}}
+measure: {throughput: {processes: 1, batch: [1], seconds: 0.01}}
 """
 
 

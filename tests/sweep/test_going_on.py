@@ -37,7 +37,10 @@ def spent(folder: Path) -> pd.Series:
         (("[0.25, 1.0]", "[0.125, 0.25, 1.0]"), 3 * 2),
         (("epochs: [1]", "epochs: [1, 2]"), 2 * 2 * 2),
         (("space: {", "space: {pool_after: [[1, 3], [2, 3]], "), 4 * 2),
-        (("  accuracy:", "  throughput: {batch: [1], seconds: 0.02}\n  accuracy:"), 2 * 2),
+        (
+            ("  accuracy:", "  throughput: {processes: 1, batch: [1], seconds: 0.02}\n  accuracy:"),
+            2 * 2,
+        ),
     ],
     ids=["seeds", "values", "budgets", "axis", "measurement"],
 )
@@ -94,7 +97,9 @@ def test_a_search_tries_first_what_it_tried(tmp_path: Path) -> None:
 
 
 def test_what_is_measured_of_speed_stays(tmp_path: Path) -> None:
-    timed = SWEEP.replace("  accuracy:", "  throughput: {batch: [1], seconds: 0.02}\n  accuracy:")
+    timed = SWEEP.replace(
+        "  accuracy:", "  throughput: {processes: 1, batch: [1], seconds: 0.02}\n  accuracy:"
+    )
     run(timed, tmp_path)
     before = load_results(tmp_path, "throughput").set_index(["arch_id", "batch"])
     run(timed.replace("batch: [1]", "batch: [1, 2]"), tmp_path)

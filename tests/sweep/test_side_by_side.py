@@ -123,7 +123,7 @@ def test_trainings_by_turns_change_nothing() -> None:
 def test_throughput_is_measured_when_no_training_runs(tmp_path: Path) -> None:
     """After all trainings, of every architecture, in a process that has all cores."""
     text = SPEC.format(sampler="grid").replace("[0.25, 0.5, 1.0]", "[0.25, 1.0]")
-    text += "  throughput: {batch: [1, 2], seconds: 0.02}\n"
+    text += "  throughput: {processes: 1, batch: [1, 2], seconds: 0.02}\n"
     seen: list[str] = []
 
     class Order(Quiet):
@@ -149,7 +149,10 @@ def test_a_search_that_goes_by_speed_measures_it_in_between(tmp_path: Path) -> N
     text = SPEC.format(
         sampler="random, trials: 3, objectives: {images_per_s: maximize, top1: maximize}"
     )
-    text = text.replace("seeds: 3", "seeds: 2") + "  throughput: {batch: [1], seconds: 0.02}\n"
+    text = (
+        text.replace("seeds: 3", "seeds: 2")
+        + "  throughput: {processes: 1, batch: [1], seconds: 0.02}\n"
+    )
     ended: list[float] = []
 
     class Rows(Quiet):

@@ -23,7 +23,7 @@ name: standing
 base: {width_multiplier: 0.1, num_classes: 10}
 space: {squeeze_ratio: [0.25, 0.5, 1.0]}
 input_size: 48
-measure: {throughput: {batch: [1], seconds: 0.01}}
+measure: {throughput: {processes: 1, batch: [1], seconds: 0.01}}
 search: {objectives: {params: minimize, images_per_s: maximize}}
 """
 

@@ -126,7 +126,7 @@ base: {width_multiplier: 0.1, num_classes: 10, bypass: complex}
 input_size: 48
 measure:
   accuracy: {data: digits, epochs: 1, seeds: 1, batch_size: 32, learning_rate: 0.01}
-  throughput: {batch: [1], seconds: 0.05}
+  throughput: {processes: 1, batch: [1], seconds: 0.05}
 """
     both = [sweeps.start({}, "--workers", 1, text=text) for _ in range(2)]
     for process in both:

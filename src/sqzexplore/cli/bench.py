@@ -34,6 +34,12 @@ def bench(
     mode: Annotated[str, listed("mode")] = "eager",
     input_size: Annotated[str, typer.Option(help="Sides of the input image, pixels.")] = "224",
     seconds: Annotated[float, typer.Option(help="Time budget of a measurement, s.")] = 1.0,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=100, help="Processes that measure each row [default: 5, on a GPU 1]."
+        ),
+    ] = None,
     out_dir: Annotated[
         Path | None,
         typer.Option(
@@ -59,7 +65,9 @@ def bench(
     options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
     if by_layer and out_dir:
         raise UserError("--out: expected no such option with --layers, which is for the eyes")
-    asked = bench_.parse(options | {"mode": mode, "input_size": input_size}, seconds, place)
+    asked = bench_.parse(
+        options | {"mode": mode, "input_size": input_size}, seconds, place, processes
+    )
     architectures = bench_.targets(target)
     if by_layer:
         with err.status("") as status:

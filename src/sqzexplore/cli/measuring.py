@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,12 @@ import torch
 from .. import provenance
 from ..errors import UserError, nearest, shown
 from ..files import check_writable, write_json
+from ..measure.apart import Processes, default_processes
 from ..measure.devices import DeviceLost, check_choices
 from ..measure.layers import measure_layers
 from ..measure.reference import forget_references
 from ..measure.settings import CHOICES, MAX_BATCH, Settings
-from ..measure.throughput import Throughput, blank, measure, over_batches
+from ..measure.throughput import Throughput, blank, over_batches
 from ..network.architecture import Architecture
 from ..network.presets import PRESETS, preset
 from ..results.folder import ResultFolder
@@ -50,13 +52,19 @@ def targets(target: str) -> dict[str, Architecture]:
     return {a.arch_id: a for a in map(space.architecture, space.indices())}
 
 
-def parse(options: Mapping[str, str], seconds: float, device: torch.device) -> ThroughputSpec:
+def parse(
+    options: Mapping[str, str],
+    seconds: float,
+    device: torch.device,
+    processes: int | None = None,
+) -> ThroughputSpec:
     """The measurements that the command line's lists ask for.
 
     Args:
         options: text by key of `ThroughputSpec`, such as `batch: "1,64"` or `dtype: "float32"`.
         seconds: time budget of one measurement.
         device: where they are to run.
+        processes: that measure each by turns; None: as the device suggests.
 
     Raises:
         UserError: a value that is none, or that the device cannot do.
@@ -72,7 +80,7 @@ def parse(options: Mapping[str, str], seconds: float, device: torch.device) -> T
             values[key] = [_positive(item, option) for item in items]
     if not 0 < seconds <= 600:
         raise UserError(f"--seconds: found {seconds}, expected a number > 0, at most 600")
-    asked = ThroughputSpec(**values, seconds=seconds)
+    asked = ThroughputSpec(**values, seconds=seconds, processes=processes)
     check_choices(asked.dtype, asked.mode, device, "--")
     return asked
 
@@ -165,28 +173,25 @@ def run(
     for size in asked.input_size or []:
         for architecture in architectures.values():  # before minutes are spent on the others
             architecture.check_input_size(size)
-    for settings in asked.settings(str(device), 224):
-        forget_references()
-        for name, architecture in architectures.items():
-            at = partial(_at, name, architecture, settings, asked.seconds, kept, on_start)
-            rows += [{"architecture": name} | row for row in over_batches(asked.batch, at)]
+    count = asked.processes or default_processes(str(device))
+    with closing(Processes(count, torch.get_num_threads())) as processes:
+        for settings in asked.settings(str(device), 224):
+            forget_references()
+            for name, architecture in architectures.items():
+
+                def at(
+                    batch: int,
+                    name: str = name,
+                    architecture: Architecture = architecture,
+                    settings: Settings = settings,
+                ) -> dict[str, Any]:
+                    this = replace(settings, batch=batch)
+                    on_start(f"{name}, {this}")
+                    given = (architecture, this, asked.seconds, kept.folder)
+                    return kept.get(architecture, this, partial(processes.measure, *given))
+
+                rows += [{"architecture": name} | row for row in over_batches(asked.batch, at)]
     return rows
-
-
-def _at(
-    name: str,
-    architecture: Architecture,
-    settings: Settings,
-    seconds: float,
-    kept: Kept,
-    on_start: OnStart,
-    batch: int,
-) -> dict[str, Any]:
-    settings = replace(settings, batch=batch)
-    on_start(f"{name}, {settings}")
-    return kept.get(
-        architecture, settings, partial(measure, architecture, settings, seconds, kept.folder)
-    )
 
 
 def run_layers(

@@ -19,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..network.module import SqueezeNet
 from ..network.onnx import INPUT, OUTPUT, as_onnx, traced
 from .settings import Scheme
 
 _BATCH = 32
 
 
-def quantised(net: SqueezeNet, images: Tensor, schemes: Sequence[Scheme]) -> Iterator[bytes]:
+def quantised(net: nn.Module, images: Tensor, schemes: Sequence[Scheme]) -> Iterator[bytes]:
     """ONNX files of a network in 8-bit integers, one a scheme.
 
     Where this machine's kernels saturate (`saturates`) the weights keep 7 bits.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,11 +17,12 @@ from .. import provenance
 from ..data.images import ImageData
 from ..device_errors import is_lost
 from ..files import write_json
+from ..measure.apart import Processes, default_processes
 from ..measure.devices import DeviceLost
 from ..measure.reference import forget_references
 from ..measure.settings import Settings
-from ..measure.throughput import measure, over_batches
-from ..spec.models import Spec
+from ..measure.throughput import Throughput, over_batches
+from ..spec.models import Spec, ThroughputSpec
 from ..train.finetune import deep_compression
 from ..train.int8 import int8_runs
 from ..train.loop import Epoch, identity, lead
@@ -56,6 +57,7 @@ class Bench:
     ) -> None:
         self.spec, self.data, self.device, self.scratch = spec, data, device, scratch
         self._threads = torch.get_num_threads()
+        self._apart: Processes | None = None
         self._running: dict[Task, Iterator[Measured | None]] = {}
 
     def __len__(self) -> int:
@@ -181,7 +183,7 @@ class Bench:
                 this = replace(settings, batch=batch)
                 on_progress(0.0, f"throughput, {this}")
                 folder = self.scratch.parent  # the roofline's two numbers serve every trial
-                once = partial(measure, architecture, this, asked.seconds, folder)
+                once = partial(self._measure(asked), architecture, this, asked.seconds, folder)
                 return kept.get(str(this), once)
 
             rows += over_batches(asked.batch, at)
@@ -189,6 +191,13 @@ class Bench:
         origin = self._origin(started_at, spent)
         own = {name: origin[name] for name in ("device_name", "torch_version", "git_commit")}
         return Measured(origin, throughput=tuple({**row, **own} for row in rows))
+
+    def _measure(self, asked: ThroughputSpec) -> Callable[..., Throughput]:
+        """Measures in the processes that the spec asks for, which stay for the next trial."""
+        count = asked.processes or default_processes(str(self.device))
+        if self._apart is None:
+            self._apart = Processes(count, self._threads)
+        return self._apart.measure
 
     def _origin(self, started_at: datetime, spent: float) -> dict[str, Any]:
         device = str(self.device)

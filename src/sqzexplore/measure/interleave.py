@@ -20,8 +20,9 @@ import numpy as np
 from . import statistics
 
 #: A block of passes lasts about so long, ms.
-BLOCK_MS = 20.0
-_WARMUP, _MOST_PASSES = 2, 50
+BLOCK_MS = statistics.LONG_MS
+#: Passes of a warm-up that are made however long they take: twice what says that they are stable.
+_WARMUP, _MOST_PASSES = 8, 50
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ from scipy import stats
 PRECISION = 0.01
 #: Pairs that an interval needs: of fewer than 6 numbers the range covers the median in < 95%.
 LEAST_ROUNDS = 6
-_WINDOW, _STABLE = 5, 0.02
+_WINDOW, _LONG_WINDOW, _STABLE = 5, 2, 0.02
+#: A pass that takes longer is a block of its own, ms.
+LONG_MS = 20.0
 
 
 @dataclass(frozen=True)
-class Median:
-    """The median of some numbers and the ends of its 95% interval, NaN where there is none."""
+class Estimate:
+    """A median or mean, and the ends of its 95% interval, NaN where there is none."""
 
     value: float
     low: float
@@ -31,11 +33,11 @@ class Median:
 
     @property
     def precision(self) -> float:
-        """Half the width of the interval, relative to the median; NaN without an interval."""
+        """Half the width of the interval, relative to the value; NaN without an interval."""
         return (self.high - self.low) / 2 / self.value
 
 
-def median(numbers: Sequence[float], confidence: float = 0.95) -> Median:
+def median(numbers: Sequence[float], confidence: float = 0.95) -> Estimate:
     """The median with the narrowest symmetric interval of order statistics that covers it.
 
     The interval from the k-th smallest to the k-th largest of n independent numbers holds the
@@ -47,21 +49,44 @@ def median(numbers: Sequence[float], confidence: float = 0.95) -> Median:
     # ppf: the smallest k with P(B <= k) >= q, so that P(B < k) < q.
     k = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5)) if n else 0
     if k < 1:
-        return Median(float(np.median(ordered)) if n else math.nan, math.nan, math.nan)
-    return Median(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k]))
+        return Estimate(float(np.median(ordered)) if n else math.nan, math.nan, math.nan)
+    return Estimate(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k]))
 
 
-def ratio(latencies: Sequence[float], others: Sequence[float]) -> Median:
+def ratio(latencies: Sequence[float], others: Sequence[float]) -> Estimate:
     """The median over the rounds of `latencies` / `others`, which stand in the same rounds."""
     return median([a / b for a, b in zip(latencies, others, strict=True)])
 
 
+def over_processes(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """The geometric mean of one number a process, with Student's t interval of its logarithm.
+
+    Processes differ by a factor (where memory lies, which clock), so that logarithms are nearer to
+    normal; of the few there are, an interval between order statistics would need six at least.
+
+    Args:
+        values: positive, one a process; of a single one there is no interval.
+        confidence: of the interval.
+    """
+    logs = np.log(np.asarray(values, dtype=float))
+    mean, count = float(logs.mean()), len(logs)
+    if count < 2:
+        return Estimate(math.exp(mean), math.nan, math.nan)
+    t = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    half = t * float(logs.std(ddof=1)) / math.sqrt(count)
+    return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
 def is_warm(latencies: Sequence[float]) -> bool:
-    """Whether the last five passes' median is within 2% of the five before."""
-    if len(latencies) < 2 * _WINDOW:
+    """Whether the median of the last five passes is within 2% of the five before; of passes that
+    each last as long as a block of short ones does, of the last two."""
+    if not latencies:
         return False
-    last = float(np.median(latencies[-_WINDOW:]))
-    before = float(np.median(latencies[-2 * _WINDOW : -_WINDOW]))
+    window = _WINDOW if latencies[-1] < LONG_MS else _LONG_WINDOW
+    if len(latencies) < 2 * window:
+        return False
+    last = float(np.median(latencies[-window:]))
+    before = float(np.median(latencies[-2 * window : -window]))
     return abs(last / before - 1) <= _STABLE
 
 

@@ -1,12 +1,14 @@
 """Images a second and latency of an architecture's network, measured on a device.
 
-One measurement is one network at one `Settings`, in rounds: a block of passes of the network, then
-one of the reference network (SqueezeNet v1.1) at the same settings, and so on, so that what
-happens to the machine happens to both. A pass is timed from start to end of its work on the
-device (CUDA events, or the clock on a CPU), and each takes the next of several input buffers.
+One measurement is one network at one `Settings`, by one process or several (`apart`), in rounds: a
+block of passes of the network, then one of the reference network (SqueezeNet v1.1) at the same
+settings, and so on, so that what happens to the machine happens to both. A pass is timed from start
+to end of its work on the device (CUDA events, or the clock on a CPU), and each takes the next of
+several input buffers.
 
-- **warm-up**: passes until the median of five is within 2% of the five before, at least 2, for
-  at most a quarter of the time budget; on a GPU for 0.3 s at least, since its clock rises slowly;
+- **warm-up**: passes until the median of five is within 2% of the five before (of passes above
+  20 ms: of two), for at most a quarter of the time budget or 8 passes; on a GPU for 0.3 s at least,
+  since its clock rises slowly;
 - **repetitions**: rounds until half the width of the 95% interval of the median is at most 1% of
   it (`timing`), or the time budget is spent; at least the 6 that an interval needs;
 - **relative_to_reference**: the median over the rounds of reference latency / latency;
@@ -68,11 +70,16 @@ class Throughput:
     latency_ms_p99: float | None = None
     latency_ms_sd: float | None = None
     precision: float | None = None
+    precise: bool | None = None
+    processes: int | None = None
+    process_latency_ms: str | None = None
     repetitions: int | None = None
     rounds: int | None = None
     warm: bool | None = None
     buffers: int | None = None
     sustained_images_per_s: float | None = None
+    sustained_images_per_s_low: float | None = None
+    sustained_images_per_s_high: float | None = None
     relative_to_reference: float | None = None
     relative_to_reference_low: float | None = None
     relative_to_reference_high: float | None = None
@@ -117,21 +124,40 @@ def measure(
         UserError: the device cannot do what the settings ask.
         DeviceLost: nothing can be measured in this process any more.
     """
+    check(architecture, settings)
+    return beside_roof(timed(architecture, settings, seconds), architecture, folder)
+
+
+def check(architecture: Architecture, settings: Settings) -> None:
+    """Refuse what cannot be measured.
+
+    Raises:
+        FeatureMapVanishes: the images are too small for the architecture.
+        UserError: the device cannot do what the settings ask.
+    """
     architecture.check_input_size(settings.input_size)
-    device = torch.device(settings.device)
-    check_choices([settings.dtype], [settings.mode], device, "")
-    row = blank(settings)
+    check_choices([settings.dtype], [settings.mode], torch.device(settings.device), "")
+
+
+def timed(architecture: Architecture, settings: Settings, seconds: float) -> Throughput:
+    """A measurement by this process, without what the roofline says of it; as `measure`."""
+    row, device = blank(settings), torch.device(settings.device)
     with torch.inference_mode(), on_device(device), cudnn_as(settings):
         outcome = _attempt(architecture, settings, seconds)
         if isinstance(outcome, Failed) and outcome.outcome == "out_of_memory" and references:
             forget_references()
             outcome = _attempt(architecture, settings, seconds)
-        if isinstance(outcome, Failed):
-            return replace(row, outcome=outcome.outcome, reason=outcome.reason)
-        roof = _roof(device, settings.dtype, folder)
-    latency_s = outcome["latency_ms_p50"] / 1e3
-    row = replace(row, **outcome, images_per_s=settings.batch / latency_s)
-    return row if roof is None else _beside(roof, row, architecture)
+    if isinstance(outcome, Failed):
+        return replace(row, outcome=outcome.outcome, reason=outcome.reason)
+    latency, precision = outcome["latency_ms_p50"], outcome["precision"]
+    return replace(
+        row,
+        **outcome,
+        processes=1,
+        process_latency_ms=f"{latency:.6g}",
+        precise=precision is not None and precision <= statistics.PRECISION,
+        images_per_s=settings.batch / latency * 1e3,
+    )
 
 
 def blank(settings: Settings) -> Throughput:
@@ -265,9 +291,21 @@ def _roof(device: torch.device, dtype: str, folder: Path | None) -> Roof | None:
     return None
 
 
-def _beside(roof: Roof, row: Throughput, architecture: Architecture) -> Throughput:
-    """A measurement with its share of the roofline."""
-    assert row.latency_ms_p50 is not None
+def beside_roof(row: Throughput, architecture: Architecture, folder: Path | None) -> Throughput:
+    """A measurement with its share of the roofline, where there is one.
+
+    Args:
+        row: of `timed`.
+        architecture: what was measured.
+        folder: where the roofline's two numbers are kept.
+    """
+    if row.latency_ms_p50 is None:
+        return row
+    device = torch.device(row.device)
+    with torch.inference_mode(), on_device(device):
+        roof = _roof(device, row.dtype, folder)
+    if roof is None:
+        return row
     least = floor(architecture, row.input_size, row.batch, roof)
     latency_s = row.latency_ms_p50 / 1e3
     return replace(

@@ -101,7 +101,15 @@ class ThroughputSpec(_Model):
         None, min_length=1, description="sides of the images, pixels [default: the spec's]"
     )
     seconds: float = Field(
-        1.0, gt=0, le=600, description="most time spent on the rounds of one measurement, s"
+        1.0,
+        gt=0,
+        le=600,
+        description="most time spent on the rounds of a measurement by all its processes, s",
+    )
+    processes: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None,
+        description="fresh processes that measure each row by turns [default: 5 on a CPU, 1 on a "
+        "GPU]; its interval is over them",
     )
 
     @field_validator("batch", "dtype", "memory_format", "form", "mode", "input_size")
