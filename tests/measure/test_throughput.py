@@ -849,7 +849,8 @@ def test_a_sweep_over_modes_goes_out_of_memory_and_resumes(
         "name: s\nbase: {width_multiplier: 0.1, num_classes: 10}\n"
         "space: {squeeze_ratio: [0.5]}\ninput_size: 40\n"
         "search: {sampler: random, trials: 1, objectives: {params: minimize}}\n"
-        "measure: {throughput: {processes: 1, batch: [1, 4], form: [module, inference], seconds: 0.02,\n"
+        "measure: {throughput: {processes: 1, batch: [1, 4], form: [module, inference],\n"
+        "                       seconds: 0.02,\n"
         "                       input_size: [40, 48]}}\n"
     )
     fail_at(4, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
