@@ -223,6 +223,7 @@ SPEED: dict[str, Column] = {
     "mode": Column(
         "string", "", "eager, cuda_graph, compile, or compile_graph: both", is_setting=True
     ),
+    "runtime": Column("string", "", "what ran it: torch, onnxruntime or openvino", is_setting=True),
     "outcome": Column("string", "", "measured, out_of_memory, compile_failed or failed"),
     "images_per_s": Column(
         "Float64",
@@ -270,6 +271,13 @@ SPEED: dict[str, Column] = {
 }
 MEASUREMENT: dict[str, Column] = {
     "reason": Column("string", "", "why it was not measured"),
+    "runtime_version": Column("string", "", "of another runtime than torch"),
+    "largest_difference": Column(
+        "Float64",
+        "",
+        "of another runtime's outputs to PyTorch's (of int8 to the values that its integers stand "
+        "for), as a share of the largest, before anything was timed",
+    ),
     "expand": Column("string", "", "how the inference form writes the expand branches, or module"),
     "processes": Column("Int64", "", "processes that measured it by turns, each in rounds"),
     "process_latency_ms": Column("string", "ms", "the median latency that each process found"),

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 import sqzexplore as sqz
 from helpers.sweeps import run
-from sqzexplore.compress.int8 import InRuntime, quantised, saturates
+from sqzexplore.network.int8 import InRuntime, quantised, saturates
 from sqzexplore.errors import UserError
 from sqzexplore.network import onnx as network_onnx
 from sqzexplore.results.folder import load_results

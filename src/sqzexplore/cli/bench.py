@@ -32,6 +32,7 @@ def bench(
     memory_format: Annotated[str, listed("memory_format")] = "channels_last",
     form: Annotated[str, listed("form")] = "module",
     mode: Annotated[str, listed("mode")] = "eager",
+    runtime: Annotated[str, listed("runtime")] = "torch",
     input_size: Annotated[str, typer.Option(help="Sides of the input image, pixels.")] = "224",
     seconds: Annotated[float, typer.Option(help="Time budget of a measurement, s.")] = 1.0,
     processes: Annotated[
@@ -65,9 +66,8 @@ def bench(
     options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
     if by_layer and out_dir:
         raise UserError("--out: expected no such option with --layers, which is for the eyes")
-    asked = bench_.parse(
-        options | {"mode": mode, "input_size": input_size}, seconds, place, processes
-    )
+    options |= {"mode": mode, "runtime": runtime, "input_size": input_size}
+    asked = bench_.parse(options, seconds, place, processes)
     architectures = bench_.targets(target)
     if by_layer:
         with err.status("") as status:

@@ -19,6 +19,7 @@ from ..measure.apart import Processes, default_processes
 from ..measure.devices import DeviceLost, check_choices
 from ..measure.layers import measure_layers
 from ..measure.reference import forget_references
+from ..measure.runtimes import check_runtimes
 from ..measure.settings import CHOICES, MAX_BATCH, Settings
 from ..measure.throughput import Throughput, blank, over_batches
 from ..network.architecture import Architecture
@@ -82,6 +83,7 @@ def parse(
         raise UserError(f"--seconds: found {seconds}, expected a number > 0, at most 600")
     asked = ThroughputSpec(**values, seconds=seconds, processes=processes)
     check_choices(asked.dtype, asked.mode, device, "--")
+    check_runtimes(asked.runtime, asked.dtype, device, "--")
     return asked
 
 

@@ -70,6 +70,7 @@ def sweep(
     from ..figures.draw_all import draw_all
     from ..files import exclusive
     from ..measure.devices import check_choices, resolve_device
+    from ..measure.runtimes import check_runtimes
     from ..results.folder import ResultFolder, load_results
     from ..spec.load import load_spec
     from ..sweep.going_on import news
@@ -93,6 +94,7 @@ def sweep(
         place = torch.device("cuda:0")
     if (asked := spec.measure.throughput) and not cluster:
         check_choices(asked.dtype, asked.mode, place, f"{spec_file}: measure.throughput.")
+        check_runtimes(asked.runtime, asked.dtype, place, f"{spec_file}: measure.throughput.")
     folder = out_dir or Path("results") / spec.name
     if not quiet:
         for line in news(spec, folder):

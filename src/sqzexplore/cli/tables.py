@@ -19,7 +19,7 @@ from ..schema import FLAGS, PREDICTED
 from ..spec.models import Spec
 from .progress import against
 
-_SETTINGS = ("device", "dtype", "input_size", "memory_format", "form", "mode")
+_SETTINGS = ("device", "runtime", "dtype", "input_size", "memory_format", "form", "mode")
 #: What `table` shows of a measurement, and `bound by` after it.
 _COLUMNS = ("images/s", "sustained", "p50 (ms)", "95% interval", "p99 (ms)", "vs v1.1", "roofline")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from ..compress.int8 import InRuntime, quantised, saturates
 from ..compress.settings import Compression
 from ..data.images import ImageData, load
 from ..errors import UserError
 from ..evaluation.checkpoints import normalised_for, recipe_of_notes
 from ..evaluation.workload import open_asked
+from ..network.int8 import InRuntime, quantised, saturates
 from ..network.module import SqueezeNet
 from ..spec.models import Spec
 from ..train.accuracy import guesses

@@ -221,7 +221,7 @@ def violations(
 
 #: What the row of `trials` shows of a measurement.
 _OF_TRIAL = (
-    *("batch", "dtype", "memory_format", "form", "mode", "outcome", "images_per_s"),
+    *("batch", "dtype", "memory_format", "form", "mode", "runtime", "outcome", "images_per_s"),
     *("latency_ms_p50", "latency_ms_p99", "latency_ms_sd", "repetitions"),
     *("relative_to_reference", "roofline_share", "bound", "threads"),
 )
@@ -234,7 +234,7 @@ def of_trial(rows: list[dict[str, Any]], spec: Spec) -> dict[str, Any]:
     than that of another batch. `auto` has the largest batch that was measured.
     """
     assert spec.measure.throughput is not None
-    first = ("dtype", "memory_format", "form", "mode")
+    first = ("dtype", "memory_format", "form", "mode", "runtime")
     same = [row for row in rows if all(row[name] == rows[0][name] for name in first)]
     same = [row for row in same if row["input_size"] == spec.input_size]
     if spec.measure.throughput.batch == "auto":

@@ -17,7 +17,9 @@ from ..results.folder import ResultFolder
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, own_axes, panels, save
 
 #: What tells two series apart; what all rows share is said once, in the title.
-_SETTINGS = ("device_name", "threads", "input_size", "dtype", "memory_format", "form", "mode")
+_SETTINGS = (
+    *("device_name", "runtime", "threads", "input_size", "dtype", "memory_format", "form", "mode"),
+)
 _COLOURS = (BLUE, ORANGE, GREEN, GREY)
 _MARKERS, _DASHES = "os^D", ("-", "--", ":", "-.")
 _MOST_SERIES = 4

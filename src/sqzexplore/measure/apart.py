@@ -13,16 +13,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from ..network.architecture import Architecture
+from .runtimes import keep_files_in
 from .settings import Settings
 from .statistics import PRECISION, over_processes
 from .throughput import Throughput, beside_roof, blank, check, measure, timed
@@ -55,10 +58,12 @@ class Processes:
     def __init__(
         self, count: int, threads: int, start: Callable[[int], Child] | None = None
     ) -> None:
-        self.count, self._threads, self._start = count, threads, start or _Process
+        self._files = tempfile.TemporaryDirectory(prefix="sqzexplore-")
+        self.count, self._threads = count, threads
+        self._start = start or partial(_Process, files=Path(self._files.name))
         self._children: list[Child] = []
         # Whoever forgets to close it leaves no process behind.
-        self._end = weakref.finalize(self, _close, self._children)
+        self._end = weakref.finalize(self, _close, self._children, self._files)
 
     def measure(
         self,
@@ -94,9 +99,10 @@ class Processes:
         self._end()
 
 
-def _close(children: list[Child]) -> None:
+def _close(children: list[Child], files: tempfile.TemporaryDirectory[str]) -> None:
     while children:
         children.pop().close()
+    files.cleanup()
 
 
 def combined(rows: Sequence[Throughput]) -> Throughput:
@@ -120,6 +126,7 @@ def combined(rows: Sequence[Throughput]) -> Throughput:
         reference_images_per_s=_mean(rows, "reference_images_per_s"),
         reference_drift=_most(rows, "reference_drift"),
         peak_memory_bytes=_most(rows, "peak_memory_bytes"),
+        largest_difference=_most(rows, "largest_difference"),
         expand=" ".join(dict.fromkeys(row.expand for row in rows if row.expand)) or None,
     )
 
@@ -152,12 +159,12 @@ def _most(rows: Sequence[Throughput], name: str) -> Any:
 class _Process:
     """A Python of its own that measures what it reads, a line of JSON each."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, threads: int, files: Path) -> None:
+        self._threads, self._files = threads, files
         self._process = self._begin()
 
     def _begin(self) -> subprocess.Popen[str]:
-        code = f"from {__name__} import serve; serve({self._threads})"
+        code = f"from {__name__} import serve; serve({self._threads}, {str(self._files)!r})"
         # What this process can import, wherever it found it.
         paths = os.pathsep.join(filter(None, sys.path))
         return subprocess.Popen(
@@ -204,11 +211,12 @@ def _ending(code: int) -> str:
     return signal.Signals(-code).name
 
 
-def serve(threads: int) -> None:
+def serve(threads: int, files: str) -> None:
     """Measure what stands in the standard input, a line each, until it ends: what a process of
     `Processes` does. An interrupt is its parent's to take."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    keep_files_in(Path(files))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     for line in sys.stdin:

@@ -12,7 +12,8 @@ import torch
 from ..device_errors import is_out_of_memory
 from ..errors import FeatureMapVanishes
 from ..network.presets import PRESETS
-from .runner import Runner
+from .runner import Passes
+from .runtimes import runner_for
 from .settings import Settings
 
 REFERENCE = "squeezenet1_1"
@@ -37,19 +38,19 @@ class Failed:
 
 # --- the reference -----------------------------------------------------------------------------
 
-references: dict[Settings, Runner] = {}
+references: dict[Settings, Passes] = {}
 #: Medians of the reference in each half of each measurement since the process began, ms.
 history: defaultdict[Settings, list[float]] = defaultdict(list)
 
 
-def reference(settings: Settings) -> Runner | None:
+def reference(settings: Settings) -> Passes | None:
     """The reference network at these settings; None where it does not fit images or memory."""
     if settings not in references:
         while len(references) >= _KEPT_REFERENCES:
             del references[next(iter(references))]
         try:
             PRESETS[REFERENCE].check_input_size(settings.input_size)
-            references[settings] = Runner(PRESETS[REFERENCE], settings)
+            references[settings] = runner_for(PRESETS[REFERENCE], settings)
         except FeatureMapVanishes:
             return None
         except (RuntimeError, MemoryError) as error:

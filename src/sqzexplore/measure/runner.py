@@ -25,47 +25,23 @@ _BUFFER_BYTES, _MOST_BUFFERS = 2**26, 16  # more than a processor's last-level c
 _COMPARED_S, _LEAST_GAIN = 0.5, 1.02  # two forms of one network: time, and what is no accident
 
 
-class Runner:
-    """A network ready to run at some settings, on several input buffers by turns.
+class Passes:
+    """Passes of a network over its input buffers, by turns.
 
     Args:
-        architecture: what it is.
         settings: how it runs.
-        module: what to run in place of the architecture's module, on the CPU, in float32.
-
-    Raises:
-        torch.OutOfMemoryError, MemoryError: it does not fit.
+        passes: one a buffer.
     """
 
-    def __init__(
-        self, architecture: Architecture, settings: Settings, module: nn.Module | None = None
-    ) -> None:
-        self.settings = settings
-        self.device = torch.device(settings.device)
-        cuda = self.device.type == "cuda"
-        before = torch.cuda.memory_allocated(self.device) if cuda else 0
-        if not cuda:
-            check_memory(architecture, settings)
-        images = images_for(architecture, settings)
-        net = network_for(module or built(architecture), settings, images[0])
-        self.expand: str | None = "module" if settings.form == "inference" else None
-        if isinstance(net, InferenceForm):
-            self.expand = net.expand
-        run = compiled(net) if settings.mode in COMPILED else net
-        run(images[0])
-        run(images[-1])
-        if cuda:
-            torch.cuda.reset_peak_memory_stats(self.device)
-        if settings.mode in GRAPHED:
-            self._passes = captured(run, images)
-        else:
-            run(images[0])
-            self._passes = [partial(run, image) for image in images]
-        self.peak_memory_bytes = None
-        if cuda:
-            torch.cuda.synchronize(self.device)
-            self.peak_memory_bytes = torch.cuda.max_memory_allocated(self.device) - before
-        self.buffers = len(images)
+    expand: str | None = None
+    peak_memory_bytes: int | None = None
+    #: To PyTorch's outputs, as a share of the largest; None where it is PyTorch.
+    largest_difference: float | None = None
+    runtime_version: str | None = None
+
+    def __init__(self, settings: Settings, passes: Sequence[Callable[[], object]]) -> None:
+        self.settings, self.device = settings, torch.device(settings.device)
+        self._passes, self.buffers = passes, len(passes)
         self._next = 0
 
     def latency_ms(self) -> float:
@@ -96,6 +72,47 @@ class Runner:
                 after_block(passes)
         queue.drain()
         return passes, time.perf_counter() - started
+
+
+class Runner(Passes):
+    """A network ready to run at some settings, on several input buffers by turns.
+
+    Args:
+        architecture: what it is.
+        settings: how it runs.
+        module: what to run in place of the architecture's module, on the CPU, in float32.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError: it does not fit.
+    """
+
+    def __init__(
+        self, architecture: Architecture, settings: Settings, module: nn.Module | None = None
+    ) -> None:
+        device = torch.device(settings.device)
+        cuda = device.type == "cuda"
+        before = torch.cuda.memory_allocated(device) if cuda else 0
+        if not cuda:
+            check_memory(architecture, settings)
+        images = images_for(architecture, settings)
+        net = network_for(module or built(architecture), settings, images[0])
+        self.expand = "module" if settings.form == "inference" else None
+        if isinstance(net, InferenceForm):
+            self.expand = net.expand
+        run = compiled(net) if settings.mode in COMPILED else net
+        run(images[0])
+        run(images[-1])
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+        if settings.mode in GRAPHED:
+            passes = captured(run, images)
+        else:
+            run(images[0])
+            passes = [partial(run, image) for image in images]
+        if cuda:
+            torch.cuda.synchronize(device)
+            self.peak_memory_bytes = torch.cuda.max_memory_allocated(device) - before
+        super().__init__(settings, passes)
 
 
 class _Queue:
@@ -236,5 +253,6 @@ _LAYOUTS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
 
 
 def _torch_dtype(settings: Settings) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, "float32" if settings.dtype == "tf32" else settings.dtype)
+    name = settings.dtype if settings.runtime == "torch" else "float32"  # images alone
+    dtype: torch.dtype = getattr(torch, "float32" if name == "tf32" else name)
     return dtype

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Dtype = Literal["float32", "tf32", "float16", "bfloat16"]
+Dtype = Literal["float32", "tf32", "float16", "bfloat16", "int8"]
+Runtime = Literal["torch", "onnxruntime", "openvino"]
 MemoryFormat = Literal["channels_last", "contiguous"]
 Form = Literal["module", "inference"]
 Mode = Literal["eager", "cuda_graph", "compile", "compile_graph"]
@@ -15,9 +16,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "memory_format": get_args(MemoryFormat),
     "form": get_args(Form),
     "mode": get_args(Mode),
+    "runtime": get_args(Runtime),
 }
-#: Bytes of an element, by dtype.
-ITEM_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
+#: The dtypes that each runtime computes in.
+RUNTIME_DTYPES: dict[str, tuple[str, ...]] = {
+    "torch": ("float32", "tf32", "float16", "bfloat16"),
+    "onnxruntime": ("float32", "int8"),
+    "openvino": ("float32", "bfloat16", "int8"),
+}
+#: Bytes of an element of an image, by dtype.
+ITEM_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2, "int8": 4}
 
 #: Modes that replay a CUDA graph, and those that compile the network.
 GRAPHED = ("cuda_graph", "compile_graph")
@@ -35,9 +43,12 @@ class Settings:
     memory_format: str = "channels_last"
     form: str = "module"
     mode: str = "eager"
+    runtime: str = "torch"
 
     def __str__(self) -> str:
-        parts = (self.dtype, self.memory_format, self.form, self.mode)
+        parts: tuple[str, ...] = (self.dtype, self.memory_format, self.form, self.mode)
+        if self.runtime != "torch":
+            parts = (self.dtype, self.runtime)
         return f"batch {self.batch}, {self.input_size}x{self.input_size}, {', '.join(parts)}"
 
 

@@ -37,7 +37,8 @@ from .devices import DeviceLost, check_choices
 from .interleave import alternate, summary, warm_up
 from .reference import Failed, Outcome, forget_references, history, reference, references
 from .roofline import Roof, Roofs, floor
-from .runner import Runner
+from .runner import Passes
+from .runtimes import check_runtimes, runner_for
 from .settings import COMPILED, MAX_BATCH, Settings
 
 _SUSTAINED_S, _ENERGY_S = 0.5, 2.0
@@ -58,11 +59,14 @@ class Throughput:
     memory_format: str
     form: str
     mode: str
+    runtime: str
     threads: int
     outcome: Outcome = "measured"
     reason: str | None = None
     measured_at: str | None = None
     expand: str | None = None
+    runtime_version: str | None = None
+    largest_difference: float | None = None
     images_per_s: float | None = None
     latency_ms_p50: float | None = None
     latency_ms_p50_low: float | None = None
@@ -136,7 +140,9 @@ def check(architecture: Architecture, settings: Settings) -> None:
         UserError: the device cannot do what the settings ask.
     """
     architecture.check_input_size(settings.input_size)
-    check_choices([settings.dtype], [settings.mode], torch.device(settings.device), "")
+    device = torch.device(settings.device)
+    check_runtimes([settings.runtime], [settings.dtype], device, "")
+    check_choices([settings.dtype], [settings.mode], device, "")
 
 
 def timed(architecture: Architecture, settings: Settings, seconds: float) -> Throughput:
@@ -197,7 +203,7 @@ def _attempt(
     """The measured fields of a row, or why there are none. Nothing of a failed attempt is kept:
     the exception, and with it every tensor of its frames, is gone when this returns."""
     try:
-        runner = Runner(architecture, settings)
+        runner = runner_for(architecture, settings)
         return _measured(runner, reference(settings), seconds)
     except (RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -209,7 +215,7 @@ def _attempt(
         return Failed("compile_failed" if settings.mode in COMPILED else "failed", reason)
 
 
-def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[str, Any]:
+def _measured(runner: Passes, reference: Passes | None, seconds: float) -> dict[str, Any]:
     sensors, least_s = Sensors(runner.device), least_warm_up_s(runner.device)
     runners, warm = [runner] if reference is None else [runner, reference], True
     for each in runners:
@@ -237,16 +243,18 @@ def _measured(runner: Runner, reference: Runner | None, seconds: float) -> dict[
         "expand": runner.expand,
         "buffers": runner.buffers,
         "peak_memory_bytes": runner.peak_memory_bytes,
+        "largest_difference": runner.largest_difference,
+        "runtime_version": runner.runtime_version,
     }
 
 
-def _sustained(runner: Runner, seconds: float) -> float:
+def _sustained(runner: Passes, seconds: float) -> float:
     """Images a second of the network alone, run without a pause."""
     passes, took = runner.run_for(min(_SUSTAINED_S, seconds / 2))
     return passes * runner.settings.batch / took
 
 
-def _power(runner: Runner, sensors: Sensors) -> dict[str, float]:
+def _power(runner: Passes, sensors: Sensors) -> dict[str, float]:
     """Power and energy of the network alone, run without a pause.
 
     The counter moves every 20 to 100 ms: what is taken is from one change of it to another.
@@ -299,7 +307,7 @@ def beside_roof(row: Throughput, architecture: Architecture, folder: Path | None
         architecture: what was measured.
         folder: where the roofline's two numbers are kept.
     """
-    if row.latency_ms_p50 is None:
+    if row.latency_ms_p50 is None or row.runtime != "torch":  # the roofline is torch's
         return row
     device = torch.device(row.device)
     with torch.inference_mode(), on_device(device):

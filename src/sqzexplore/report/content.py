@@ -372,7 +372,9 @@ def _smaller_table(spec: Spec, trials: pd.DataFrame, form: str, drops: pd.DataFr
     return Table(headings, rows, max(0, len(drops) - MOST_ROWS))
 
 
-_THROUGHPUT_TEXT = ("device", "batch", "dtype", "memory_format", "form", "mode", "input_size")
+_THROUGHPUT_TEXT = (
+    *("device", "runtime", "batch", "dtype", "memory_format", "form", "mode", "input_size"),
+)
 
 
 def _throughput_table(spec: Spec, trials: pd.DataFrame, throughput: pd.DataFrame) -> Table:

@@ -94,6 +94,9 @@ class ResultFolder:
             # have was at what is now its default.
             absent = {n: DEFAULTS[n] for n in types if n in FIELDS and n not in frame}
             frame = frame.assign(**absent).reindex(columns=[*types]).astype(types)
+            if "runtime" in frame:  # an older version had but one
+                of_torch = frame["runtime"].isna() & frame["outcome"].notna()
+                frame.loc[of_torch, "runtime"] = "torch"
             if "net_id" in frame and (unnamed := frame["net_id"].isna()).any():
                 frame.loc[unnamed, "net_id"] = self._net_ids(frame[unnamed], table)
             if table == "trials" and frame["proxy"].isna().all() and frame["data"].notna().any():

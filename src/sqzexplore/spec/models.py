@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
@@ -11,7 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from ..compress.settings import MOST_BITS, Compression, Int8, Scheme
 from ..data.names import Augmentation
 from ..errors import shown
-from ..measure.settings import MAX_BATCH, Dtype, Form, MemoryFormat, Mode, Settings
+from ..measure.settings import (
+    MAX_BATCH,
+    RUNTIME_DTYPES,
+    Dtype,
+    Form,
+    MemoryFormat,
+    Mode,
+    Runtime,
+    Settings,
+)
 from ..network.architecture import Architecture
 from ..network.frames import format_value
 from ..schema import objectives
@@ -97,6 +107,12 @@ class ThroughputSpec(_Model):
     mode: list[Mode] = Field(
         default=["eager"], min_length=1, description="how torch runs it; the graphs need a GPU"
     )
+    runtime: list[Runtime] = Field(
+        default=["torch"],
+        min_length=1,
+        description="what runs it; the others, on a CPU, in the dtypes that they have: onnxruntime "
+        "float32 and int8, openvino bfloat16 too; memory_format, form and mode are torch's",
+    )
     input_size: list[Annotated[int, Field(ge=1, le=65536)]] | None = Field(
         None, min_length=1, description="sides of the images, pixels [default: the spec's]"
     )
@@ -112,7 +128,7 @@ class ThroughputSpec(_Model):
         "GPU]; its interval is over them",
     )
 
-    @field_validator("batch", "dtype", "memory_format", "form", "mode", "input_size")
+    @field_validator("batch", "dtype", "memory_format", "form", "mode", "runtime", "input_size")
     @classmethod
     def _each_once(cls, value: Any) -> Any:
         return _without_repeats(value)
@@ -125,13 +141,17 @@ class ThroughputSpec(_Model):
         return value
 
     def settings(self, device: str, input_size: int) -> list[Settings]:
-        """Every combination, at batch 1; `over_batches` goes over the batches of each."""
-        axes = (self.dtype, self.memory_format, self.form, self.mode)
-        return [
-            Settings(device, 1, dtype, size, memory_format, form, mode)
-            for size in self.input_size or [input_size]
-            for dtype, memory_format, form, mode in itertools.product(*axes)
-        ]
+        """Every combination that the runtimes have, at batch 1; `over_batches` begins there."""
+        found = []
+        for size, runtime in itertools.product(self.input_size or [input_size], self.runtime):
+            own = [dtype for dtype in self.dtype if dtype in RUNTIME_DTYPES[runtime]]
+            axes: tuple[Sequence[str], ...] = (own, self.memory_format, self.form, self.mode)
+            if runtime != "torch":
+                axes = (own, ["contiguous"], ["module"], ["eager"])
+            for dtype, memory_format, form, mode in itertools.product(*axes):
+                at = Settings(device, 1, dtype, size, memory_format, form, mode, runtime)
+                found.append(at)
+        return found
 
 
 Epochs = Annotated[int, Field(ge=1, le=10_000)]

@@ -39,6 +39,7 @@ from .trial_tables import speed_key
 #: Lists of which more values are more work of the same kind.
 _GROWING = (
     *(f"measure.throughput.{name}" for name in ("batch", "dtype", "memory_format", "form", "mode")),
+    "measure.throughput.runtime",
     "measure.throughput.input_size",
     "measure.accuracy.epochs",
 )
@@ -254,8 +255,8 @@ def _measurement(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings_of(row: Mapping[str, Any]) -> str:
-    names = ("device", "batch", "dtype", "input_size", "memory_format", "form", "mode")
-    return str(Settings(**{name: row[name] for name in names}))
+    known = {field.name for field in fields(Settings)}
+    return str(Settings(**{name: value for name, value in row.items() if name in known}))
 
 
 def _architectures(folder: Path) -> dict[str, Architecture]:

@@ -110,8 +110,10 @@ def fingerprint(spec: Spec, data: ImageData | None) -> str:
     for section in ("compression", "int8"):  # an older version had none
         if measure[section] is None:
             del measure[section]
-    if measure["throughput"] and measure["throughput"]["processes"] is None:
-        del measure["throughput"]["processes"]
+    if throughput := measure["throughput"]:
+        for key, default in (("processes", None), ("runtime", ["torch"])):
+            if throughput[key] == default:
+                del throughput[key]
     if data is not None:
         measure["accuracy"]["data"] = data.sha256
     decides: dict[str, Any] = {"measure": measure, "input_size": spec.input_size}

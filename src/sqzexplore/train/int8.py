@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..compress.int8 import InRuntime, quantised, saturates
 from ..compress.settings import Int8
 from ..data.images import ImageData
+from ..network.int8 import InRuntime, quantised, saturates
 from ..network.module import SqueezeNet
 from .accuracy import Normalisation, guesses, packed
 

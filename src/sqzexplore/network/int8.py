@@ -19,13 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..network.onnx import INPUT, OUTPUT, as_onnx, traced
-from .settings import Scheme
+from .onnx import INPUT, OUTPUT, as_onnx, traced
 
 _BATCH = 32
 
 
-def quantised(net: nn.Module, images: Tensor, schemes: Sequence[Scheme]) -> Iterator[bytes]:
+def quantised(net: nn.Module, images: Tensor, schemes: Sequence[str]) -> Iterator[bytes]:
     """ONNX files of a network in 8-bit integers, one a scheme.
 
     Where this machine's kernels saturate (`saturates`) the weights keep 7 bits.
@@ -33,7 +32,7 @@ def quantised(net: nn.Module, images: Tensor, schemes: Sequence[Scheme]) -> Iter
     Args:
         net: in evaluation mode, on the CPU.
         images: N x channels x side x side, normalised: their activations decide the ranges.
-        schemes: how weights are scaled.
+        schemes: how weights are scaled: per_channel or per_tensor.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
