@@ -15,9 +15,9 @@ from onnx import numpy_helper
 
 import sqzexplore as sqz
 from helpers.sweeps import run
-from sqzexplore.network.int8 import InRuntime, quantised, saturates
 from sqzexplore.errors import UserError
 from sqzexplore.network import onnx as network_onnx
+from sqzexplore.network.int8 import InRuntime, quantised, saturates
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
 

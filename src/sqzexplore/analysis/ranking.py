@@ -186,14 +186,14 @@ def budget_ranking(seeds: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
         both = means[[budget, budgets[-1]]].dropna().to_numpy(dtype=float)
         require_rows("budget_ranking", len(both), 4, "architectures with both budgets")
         drawn = both[rng.integers(0, len(both), (resamples, len(both)))]
-        taus = [_kendall(*each.T) for each in drawn]
+        taus = [kendall(*each.T) for each in drawn]
         low, high = np.nanpercentile(taus, [2.5, 97.5])
         rows.append(
             {
                 "epochs": int(budget),
                 "against": int(budgets[-1]),
                 "architectures": len(both),
-                "kendall": _kendall(*both.T),
+                "kendall": kendall(*both.T),
                 "ci_low": float(low),
                 "ci_high": float(high),
             }
@@ -211,7 +211,7 @@ def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.floa
         return (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
 
 
-def _kendall(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def kendall(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Kendall's tau-b (Biometrika 33, 1945); NaN where all values of one are equal."""
     x, y = (np.sign(np.subtract.outer(values, values)) for values in (a, b))
     scale = math.sqrt((x**2).sum() * (y**2).sum())

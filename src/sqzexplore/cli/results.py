@@ -19,6 +19,7 @@ def results(folder: Folder, as_json: Json = False) -> None:
     from ..results.claims import claim_lines
     from ..results.completeness import completeness
     from ..results.folder import ResultFolder, load_results
+    from ..results.runtimes import runtime_lines
     from ..results.selection import choices
     from ..results.smaller import drops_of, smaller_lines
     from .tables import print_results, smaller_table
@@ -34,6 +35,7 @@ def results(folder: Folder, as_json: Json = False) -> None:
     said = [] if claims is None else claim_lines(claims)
     drops = drops_of(ResultFolder(folder))
     said += smaller_lines(spec, rows, drops)
+    said += runtime_lines(ResultFolder(folder).table("throughput"))
     said += [*choices(spec, rows, seeds, images), f"in the table: {completeness(folder)}"]
     for form, rows_ in drops.items():
         out.print(smaller_table(form, rows_, rows, spec))

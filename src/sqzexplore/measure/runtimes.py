@@ -118,6 +118,7 @@ class RuntimeRunner(Passes):
         passes[-1]()
 
 
+@torch.inference_mode()
 def _difference(
     run: Callable[[Any], Any], net: SqueezeNet, content: bytes, images: Tensor, settings: Settings
 ) -> float:
