@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import sqzexplore as sqz
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
-from sqzexplore.measure import apart, reference, throughput
+from sqzexplore.measure import apart, reference, runner
 from sqzexplore.measure.devices import DeviceLost
 from sqzexplore.measure.settings import Settings
 from sqzexplore.measure.throughput import Throughput, blank
@@ -165,13 +165,13 @@ def test_the_reference_of_a_combination_is_made_once(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Settings] = []
-    real = throughput.Runner.__init__
+    real = runner.Runner.__init__
 
-    def init(self: throughput.Runner, a: sqz.Architecture, at: Settings) -> None:
+    def init(self: runner.Runner, a: sqz.Architecture, at: Settings) -> None:
         if a == sqz.preset("squeezenet1_1"):
             made.append(at)
         real(self, a, at)
 
-    monkeypatch.setattr(throughput.Runner, "__init__", init)
+    monkeypatch.setattr(runner.Runner, "__init__", init)
     invoke(spec, tmp_path / "out", "--batch", "1,2", "--memory-format", "channels_last,contiguous")
     assert len(made) == len(set(made)) == 4

@@ -9,6 +9,7 @@ from . import export  # noqa: F401
 from . import compress  # noqa: F401
 from . import describe  # noqa: F401
 from . import bench  # noqa: F401
+from . import probe  # noqa: F401
 from . import train  # noqa: F401
 from . import evaluate  # noqa: F401
 from . import census  # noqa: F401

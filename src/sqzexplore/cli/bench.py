@@ -49,6 +49,14 @@ def bench(
             "already is not measured again.",
         ),
     ] = None,
+    probe: Annotated[
+        Path | None,
+        typer.Option(
+            "--import",
+            metavar="PROBE.json",
+            help="Take what a board measured instead.",
+        ),
+    ] = None,
     by_layer: Annotated[
         bool, typer.Option("--layers", help="Measure layer by layer instead.")
     ] = False,
@@ -63,6 +71,8 @@ def bench(
     from . import tables
 
     place = resolve_device(device)
+    if probe is not None:
+        return _imported(probe.expanduser(), out_dir, place, as_json)
     options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
     if by_layer and out_dir:
         raise UserError("--out: expected no such option with --layers, which is for the eyes")
@@ -81,6 +91,22 @@ def bench(
     out.print(tables.layers_table(rows) if by_layer else tables.table(rows))
     for reason in [] if by_layer else tables.reasons(rows):
         out.print(reason, soft_wrap=True)
+
+
+def _imported(probe: Path, folder: Path | None, device: torch.device, as_json: bool) -> None:
+    """Show what a board measured, and write it where that is asked for."""
+    from ..deploy.probe import read_probe
+    from . import measuring as bench_
+    from . import tables
+
+    rows = read_probe(probe)
+    bench_.Kept(folder, "probe", device).add_imported(rows)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    out.print(tables.table(rows))
+    if folder:
+        out.print(f"written: {folder}/throughput.csv", highlight=False, soft_wrap=True)
 
 
 def _measured(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def parse(
         elif key == "batch" and text.strip() == "auto":
             values[key] = "auto"
         else:
-            values[key] = [_positive(item, option) for item in items]
+            values[key] = [positive(item, option) for item in items]
     if not 0 < seconds <= 600:
         raise UserError(f"--seconds: found {seconds}, expected a number > 0, at most 600")
     asked = ThroughputSpec(**values, seconds=seconds, processes=processes)
@@ -137,14 +137,25 @@ class Kept:
             self._add(known, replace(blank(settings), outcome="failed", reason=str(error)))
             raise
 
-    def _add(self, known: dict[str, Any], measured: Throughput) -> dict[str, Any]:
-        row = known | self._origin | asdict(measured)
-        self._rows.append(row)
+    def add_imported(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add rows that another machine measured, in the place of its own of the same settings."""
+        keys = ("arch_id", "device_name", *(f.name for f in fields(Settings)), "threads")
+        new = {tuple(row[key] for key in keys) for row in rows}
+        self._rows = [row for row in self._rows if tuple(row[key] for key in keys) not in new]
+        self._rows += [{k: v for k, v in row.items() if k != "architecture"} for row in rows]
+        self._write("cpu")
+
+    def _write(self, device: str) -> None:
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
             results = ResultFolder(self.folder)
             results.write({"throughput": self._rows})
-            write_json(results.provenance, provenance.of_sweep(measured.device))
+            write_json(results.provenance, provenance.of_sweep(device))
+
+    def _add(self, known: dict[str, Any], measured: Throughput) -> dict[str, Any]:
+        row = known | self._origin | asdict(measured)
+        self._rows.append(row)
+        self._write(measured.device)
         return row
 
 
@@ -227,7 +238,12 @@ def run_layers(
     return rows
 
 
-def _positive(text: str, option: str) -> int:
+def positive(text: str, option: str) -> int:
+    """A whole number of the command line.
+
+    Raises:
+        UserError: it is none.
+    """
     if not text.isdecimal() or not 1 <= int(text) <= MAX_BATCH:
         example = "1,64, or auto" if option == "--batch" else "224"
         raise UserError(f"{option}: found {shown(text)}, expected integers >= 1 such as {example}")

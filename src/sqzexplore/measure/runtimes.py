@@ -105,7 +105,7 @@ class RuntimeRunner(Passes):
         check_memory(architecture, settings)
         images = images_for(architecture, settings)
         net = cast(SqueezeNet, built(architecture).eval())
-        content = _graph(architecture, net, settings)
+        content = graph(architecture, net, settings)
         make = {"onnxruntime": _onnxruntime, "openvino": _openvino}[settings.runtime]
         run = make(content, tuple(images[0].shape), settings.dtype)
         self.largest_difference = _difference(run, net, content, images[0], settings)
@@ -140,7 +140,7 @@ def _difference(
     return worst
 
 
-def _graph(architecture: Architecture, net: SqueezeNet, settings: Settings) -> bytes:
+def graph(architecture: Architecture, net: SqueezeNet, settings: Settings) -> bytes:
     """The ONNX file of a network, made once for all batches, runtimes and processes."""
     key = (architecture.net_id, settings.input_size, settings.dtype == "int8", torch.__version__)
     name = hashlib.sha256(repr(key).encode()).hexdigest()[:24]

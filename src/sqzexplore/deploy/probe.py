@@ -1,0 +1,201 @@
+"""A folder that measures networks on another machine, and what comes back from there.
+
+The folder holds ONNX files and one script (`board`) that needs numpy and onnxruntime alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from .. import provenance
+from ..errors import UserError
+from ..files import check_writable, replacing_folder
+from ..measure.reference import REFERENCE
+from ..measure.runner import built
+from ..measure.runtimes import graph
+from ..measure.settings import Settings
+from ..measure.statistics import PRECISION, over_processes
+from ..measure.throughput import Throughput
+from ..network.architecture import Architecture
+from ..network.cost import cost
+from ..network.int8 import InRuntime
+from ..network.module import SqueezeNet
+from ..network.onnx import require_onnx
+from ..network.presets import PRESETS
+from . import board
+
+SCRIPT, MODELS, RESULT = "probe.py", "models.json", "probe.json"
+_DTYPES = tuple(board.TOLERANCE)
+
+
+def write_probe(
+    architectures: Mapping[str, Architecture],
+    to: Path,
+    batches: Sequence[int],
+    dtypes: Sequence[str],
+    input_size: int,
+) -> list[Path]:
+    """Write ONNX files, what they should give, and the script that measures them, into `to`.
+
+    The reference network is among them, so that the board's rows have their ratio to it.
+
+    Args:
+        architectures: by name; their weights are those of seed 0.
+        to: a new or empty folder, or one of an earlier probe, which is replaced.
+        batches: images of a pass.
+        dtypes: float32 or int8.
+        input_size: side of the images, pixels.
+
+    Raises:
+        UserError: a package is missing, a dtype is none of these, or `to` holds something else.
+        FeatureMapVanishes: the images are too small for an architecture.
+    """
+    require_onnx("a probe")
+    check_writable(to, "--to")
+    if to.exists() and any(to.iterdir()) and not (to / MODELS).exists():
+        raise UserError(f"--to {to}: found other files, expected a new or empty folder")
+    for dtype in dtypes:
+        if dtype not in _DTYPES:
+            raise UserError(f"--dtype: found {dtype}, expected {' or '.join(_DTYPES)} in a probe")
+    every = {**architectures, REFERENCE: PRESETS[REFERENCE]}
+    for architecture in every.values():
+        architecture.check_input_size(input_size)
+    with replacing_folder(to) as place:
+        models: list[dict[str, Any]] = []
+        for dtype in dtypes:
+            for name, architecture in every.items():
+                file = f"{name}-{dtype}.onnx"
+                at = Settings("cpu", 1, dtype, input_size, "contiguous", runtime="onnxruntime")
+                net = cast(SqueezeNet, built(architecture).eval())
+                content = graph(architecture, net, at)
+                (place / file).write_bytes(content)
+                shape = (1, architecture.in_channels, input_size, input_size)
+                known = {
+                    "file": file,
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "name": name,
+                    "architecture": architecture.model_dump(mode="json"),
+                    "dtype": dtype,
+                    "expected": _expected(net, content, shape, dtype),
+                }
+                models += [known | {"shape": [batch, *shape[1:]]} for batch in batches]
+        made = {"models": models, "sqzexplore_version": provenance.version()}
+        made["git_commit"] = provenance.git_commit()
+        (place / MODELS).write_text(json.dumps(made))
+        (place / SCRIPT).write_text(Path(board.__file__).read_text(encoding="utf-8"))
+    return sorted(to.iterdir())
+
+
+@torch.inference_mode()
+def _expected(net: SqueezeNet, content: bytes, shape: tuple[int, ...], dtype: str) -> list[float]:
+    """The first image's logits: PyTorch's, or of the values that the integers stand for."""
+    images = torch.from_numpy(board.images(shape))
+    logits = InRuntime(content, integers=False)(images) if dtype == "int8" else net(images)
+    return [float(value) for value in logits[0]]
+
+
+def read_probe(path: Path) -> list[dict[str, Any]]:
+    """Rows of `throughput` from what a board wrote, each with its `architecture`'s name.
+
+    Raises:
+        UserError: it is no such file, of another format, or incomplete.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = content["format"]
+    except OSError as error:
+        raise UserError(f"--import {path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"--import {path}: expected the probe.json that a probe wrote") from None
+    if found != board.FORMAT:
+        raise UserError(f"--import {path}: found format {found}, expected {board.FORMAT}")
+    try:
+        return _rows(content)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(
+            f"--import {path}: is not whole ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    models, processes = content["models"]["models"], content["processes"]
+    if not processes or any(len(each) != len(models) for each in processes):
+        raise ValueError("a process has not measured every file")
+    rows = []
+    for number, model in enumerate(models):
+        own = [process[number] for process in processes]
+        key = (model["dtype"], model["shape"])
+        beside = next(
+            place
+            for place, other in enumerate(models)
+            if other["name"] == REFERENCE and (other["dtype"], other["shape"]) == key
+        )
+        references = [process[beside]["latency_ms_p50"] for process in processes]
+        rows.append(_row(content, model, own, references))
+    return rows
+
+
+def _row(
+    content: Mapping[str, Any],
+    model: Mapping[str, Any],
+    own: Sequence[Mapping[str, Any]],
+    references: Sequence[float],
+) -> dict[str, Any]:
+    architecture = Architecture(**model["architecture"])
+    batch, _, side, _ = model["shape"]
+    medians = [float(each["latency_ms_p50"]) for each in own]
+    latency = over_processes(medians)
+    ratios = [theirs / ours for theirs, ours in zip(references, medians, strict=True)]
+    ratio = over_processes(ratios)
+
+    def mean(name: str) -> float:
+        return sum(float(each[name]) for each in own) / len(own)
+
+    measured = Throughput(
+        device="cpu",
+        runtime="onnxruntime",
+        runtime_version=f"onnxruntime {content['onnxruntime']}",
+        batch=batch,
+        dtype=model["dtype"],
+        input_size=side,
+        memory_format="contiguous",
+        form="module",
+        mode="eager",
+        threads=int(content["threads"]),
+        measured_at=content["measured_at"],
+        images_per_s=batch / latency.value * 1e3,
+        latency_ms_p50=latency.value,
+        latency_ms_p50_low=latency.low,
+        latency_ms_p50_high=latency.high,
+        precision=latency.precision,
+        precise=latency.precision <= PRECISION,
+        processes=len(own),
+        process_latency_ms=" ".join(f"{value:.6g}" for value in medians),
+        latency_ms_p99=mean("latency_ms_p99"),
+        latency_ms_sd=mean("latency_ms_sd"),
+        repetitions=sum(int(each["repetitions"]) for each in own),
+        rounds=sum(int(each["rounds"]) for each in own),
+        largest_difference=max(float(each["largest_difference"]) for each in own),
+        relative_to_reference=ratio.value,
+        relative_to_reference_low=ratio.low,
+        relative_to_reference_high=ratio.high,
+        reference_images_per_s=batch / (sum(references) / len(references)) * 1e3,
+        macs=cost(architecture, side).macs,
+    )
+    row = asdict(measured) | {
+        "architecture": model["name"],
+        "sweep": "probe",
+        "arch_id": architecture.arch_id,
+        "net_id": architecture.net_id,
+        "device_name": str(content["device_name"]),
+        "git_commit": content["models"]["git_commit"],
+    }
+    # Of one process there is no interval.
+    return {name: None if value != value else value for name, value in row.items()}
