@@ -111,6 +111,7 @@ def test_bench_as_json() -> None:
     done = invoke(
         *("bench", "squeezenet1_1", "--device", "cpu", "--batch", "1,2", "--json"),
         *("--seconds", "0.05", "--input-size", "64", "--dtype", "float32,bfloat16"),
+        *("--processes", "1"),
     )
     rows = json.loads(done.output)
     assert [(row["dtype"], row["batch"]) for row in rows] == [
@@ -123,6 +124,7 @@ def test_bench_as_json() -> None:
 def test_bench_writes_its_table_with_provenance(tmp_path) -> None:
     folder = tmp_path / "out"
     options = ("--seconds", "0.02", "--input-size", "64", "--form", "module,inference")
+    options = (*options, "--processes", "1")
     done = invoke(
         "bench",
         "squeezenet1_1",
@@ -162,7 +164,7 @@ def test_bench_of_a_spec(tmp_path) -> None:
         "name: two\nbase: {width_multiplier: 0.1}\nspace: {squeeze_ratio: [0.5, 1.0]}\n"
     )
     options = ("--batch", "1", "--seconds", "0.05", "--input-size", "64", "--device", "cpu")
-    done = invoke("bench", str(spec), *options)
+    done = invoke("bench", str(spec), *options, "--processes", "1")
     assert done.exit_code == 0
     for ratio in (0.5, 1.0):
         arch_id = sqz.Architecture(width_multiplier=0.1, squeeze_ratio=ratio).arch_id

@@ -165,6 +165,16 @@ BAD = {
         "batch: aut",
         ["measure.throughput.batch: found 'aut', expected auto, or a list"],
     ),
+    "no process": (
+        "batch: [1, 2]",
+        "batch: [1, 2], processes: 0",
+        ["measure.throughput.processes: found 0, expected", "1"],
+    ),
+    "processes in words": (
+        "batch: [1, 2]",
+        "batch: [1, 2], processes: five",
+        ["measure.throughput.processes: found 'five', expected"],
+    ),
     "unknown mode": ("batch: [1, 2]", "mode: [eagr]", ["throughput.mode[0]", "'eagr'", "'eager'"]),
     "input sizes without the spec's": (
         "batch: [1, 2]",

@@ -50,7 +50,7 @@ def layers_table(rows: list[dict[str, Any]]) -> Table:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """What all rows share goes into the title, the rest into the columns."""
-    made, differing = _titled(rows, (*_SETTINGS, "threads"))
+    made, differing = _titled(rows, (*_SETTINGS, "threads", "processes"))
     made.add_column("batch", justify="right")
     for heading in _COLUMNS:
         made.add_column(heading, justify="right")
@@ -65,7 +65,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
     made.caption = (
         "images/s: batch / median latency; sustained: of passes without a pause; vs v1.1: speed / "
         "that of squeezenet1_1 at the same settings, in the same rounds; roofline: least time / "
-        "median latency"
+        "median latency; the interval is over the processes, of one over its rounds"
     )
     return made
 
@@ -99,12 +99,19 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['images_per_s']:,.1f}",
         _shown(row["sustained_images_per_s"], "{:,.1f}"),
         f"{row['latency_ms_p50']:,.2f}",
-        _shown(row["precision"], "+-{:.1%}"),
+        _interval(row),
         f"{row['latency_ms_p99']:,.2f}",
         _shown(row["relative_to_reference"], "{:.2f}x"),
         _shown(row["roofline_share"], "{:.0%}"),
         row["bound"] or "",
     ]
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    """Half the width of the latency's interval, and whether that is more than was aimed at."""
+    short = row["precise"] is not None and not row["precise"]
+    parts = _shown(row["precision"], "+-{:.1%}"), "not precise" if short else ""
+    return ", ".join(filter(None, parts))
 
 
 def _shown(value: float | None, form: str) -> str:

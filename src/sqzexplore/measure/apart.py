@@ -25,6 +25,8 @@ from typing import Any, Protocol
 import torch
 
 from ..network.architecture import Architecture
+from .devices import DeviceLost
+from .reference import forget_references
 from .runtimes import keep_files_in
 from .settings import Settings
 from .statistics import PRECISION, over_processes
@@ -173,6 +175,7 @@ class _Process:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": paths},
+            process_group=0,  # Ctrl-C is for the parent, from the first import on
         )
 
     def measure(self, architecture: Architecture, settings: Settings, seconds: float) -> Throughput:
@@ -213,17 +216,27 @@ def _ending(code: int) -> str:
 
 def serve(threads: int, files: str) -> None:
     """Measure what stands in the standard input, a line each, until it ends: what a process of
-    `Processes` does. An interrupt is its parent's to take."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    `Processes` does."""
     torch.set_num_threads(threads)
     keep_files_in(Path(files))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
+    before = None
     for line in sys.stdin:
         asked: Mapping[str, Any] = json.loads(line)
-        row = timed(
-            Architecture(**asked["architecture"]), Settings(**asked["settings"]), asked["seconds"]
-        )
+        settings = Settings(**asked["settings"])
+        if before not in (None, replace(settings, batch=1)):
+            forget_references()  # of each process, or those of all combinations fill the memory
+        before = replace(settings, batch=1)
+        try:
+            row = timed(Architecture(**asked["architecture"]), settings, asked["seconds"])
+        except DeviceLost as error:
+            row = replace(blank(settings), outcome="failed", reason=str(error))
+            print(json.dumps(asdict(row)), file=answers, flush=True)
+            return  # the next row is for a process that has a GPU
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            row = replace(blank(settings), outcome="failed", reason=reason)
         print(json.dumps(asdict(row)), file=answers, flush=True)
 
 

@@ -399,11 +399,19 @@ def _throughput_table(spec: Spec, trials: pd.DataFrame, throughput: pd.DataFrame
             number("latency_ms_p99", row["latency_ms_p99"]),
             number("relative_to_reference", row["relative_to_reference"]),
             _interval(row, "relative_to_reference_low", "relative_to_reference_high"),
-            "" if pd.isna(row["outcome"]) else str(row["outcome"]),
+            _outcome(row),
         ]
         for _, row in shown.iterrows()
     ]
     return Table(headings, rows, len(throughput) - len(shown))
+
+
+def _outcome(row: pd.Series) -> str:
+    """Whether a measurement has numbers, and whether they are as precise as was aimed at."""
+    if pd.isna(row["outcome"]):
+        return ""
+    short = not pd.isna(row["precise"]) and not row["precise"]
+    return f"{row['outcome']}, not precise" if short else str(row["outcome"])
 
 
 def _failures(spec: Spec, trials: pd.DataFrame) -> Table:
