@@ -306,36 +306,44 @@ def test_an_error_in_a_process_is_a_row_and_no_traceback(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_the_references_of_one_combination_at_a_time() -> None:
+def test_the_references_of_one_combination_at_a_time(tmp_path: Path) -> None:
     """In each process, or those of all combinations would fill the memory."""
-    lines = []
-    for at in (SMALL, replace(SMALL, batch=2), replace(SMALL, memory_format="contiguous")):
-        asked = {"settings": asdict(at), "architecture": TINY.model_dump(mode="json")}
-        lines.append(json.dumps(asked | {"seconds": 0.01}) + "\n")
     text = (
         "import sys\nfrom sqzexplore.measure import apart, reference\nreal = apart.timed\n"
         "def timed(*given):\n    row = real(*given)\n"
         "    print(len(reference.references), file=sys.stderr)\n    return row\n"
         "apart.timed = timed\napart.serve(1, sys.argv[1])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", text, "files"],
-        input="".join(lines),
-        capture_output=True,
+    process = subprocess.Popen(
+        [sys.executable, "-c", text, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=True,
     )
-    assert done.stderr.split() == ["1", "2", "1"]
-    assert len(done.stdout.splitlines()) == 3
+    for at in (SMALL, replace(SMALL, batch=2), replace(SMALL, memory_format="contiguous")):
+        asked = {"settings": asdict(at), "architecture": TINY.model_dump(mode="json")}
+        print(json.dumps(asked | {"seconds": 0.01}), file=process.stdin, flush=True)
+        assert json.loads(process.stdout.readline())["batch"] == at.batch
+    said = process.communicate()[1]
+    assert process.returncode == 0
+    assert said.split() == ["1", "2", "1"]
 
 
-def test_a_process_ends_with_its_parent() -> None:
-    """Even one that is killed, and can close nothing."""
+def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
+    """In the midst of a measurement, and with a parent that is killed and can close nothing."""
     text = (
-        "import time\nfrom pathlib import Path\nfrom sqzexplore.measure.apart import _Process\n"
-        "print(_Process(1, Path('files'))._process.pid, flush=True)\ntime.sleep(600)\n"
+        "import sys\nfrom pathlib import Path\nimport sqzexplore as sqz\n"
+        "from sqzexplore.measure.apart import _Process\n"
+        "from sqzexplore.measure.settings import Settings\n"
+        "process = _Process(1, Path(sys.argv[1]))\n"
+        "for seconds in (0.01, 600.0):\n"
+        "    process.measure(sqz.Architecture(width_multiplier=0.1),\n"
+        "                    Settings('cpu', 1, input_size=40), seconds)\n"
+        "    print(process._process.pid, flush=True)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", text, str(tmp_path)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     child = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
     parent.wait()

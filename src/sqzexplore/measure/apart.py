@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -215,15 +217,17 @@ def _ending(code: int) -> str:
 
 
 def serve(threads: int, files: str) -> None:
-    """Measure what stands in the standard input, a line each, until it ends: what a process of
-    `Processes` does."""
+    """Measure what comes through the standard input, a line each, and end with it: what a process
+    of `Processes` does."""
     torch.set_num_threads(threads)
     keep_files_in(Path(files))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
     before = None
-    for line in sys.stdin:
-        asked: Mapping[str, Any] = json.loads(line)
+    while True:
+        asked: Mapping[str, Any] = json.loads(lines.get())
         settings = Settings(**asked["settings"])
         if before not in (None, replace(settings, batch=1)):
             forget_references()  # of each process, or those of all combinations fill the memory
@@ -238,6 +242,14 @@ def serve(threads: int, files: str) -> None:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             row = replace(blank(settings), outcome="failed", reason=reason)
         print(json.dumps(asdict(row)), file=answers, flush=True)
+
+
+def _read(lines: queue.SimpleQueue[str]) -> None:
+    """Take what is asked for. When the input ends nobody waits for an answer any more, also where
+    the parent was killed: a measurement that went on would disturb whoever comes next."""
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)
 
 
 def default_processes(device: str) -> int:
