@@ -16,13 +16,15 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
@@ -899,21 +901,59 @@ def test_a_sweep_asks_only_what_the_device_can_do(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
-def test_the_benchmarks_stand_in_is_the_network(name: str) -> None:
-    """With our weights, in their order, it gives our logits."""
+def the_benchmark() -> ModuleType:
     place = importlib.util.spec_from_file_location(
         "throughput_benchmark", ROOT / "benchmarks" / "throughput.py"
     )
     benchmark = importlib.util.module_from_spec(place)
     sys.modules["throughput_benchmark"] = benchmark
     place.loader.exec_module(benchmark)
+    return benchmark
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
+def test_the_benchmarks_stand_in_is_the_network(name: str) -> None:
+    """With our weights, in their order, it gives our logits."""
+    benchmark = the_benchmark()
     ours, other = sqz.build(sqz.preset(name)).eval(), benchmark.StandIn(name).eval()
     with torch.no_grad():
         for theirs, mine in zip(other.parameters(), ours.parameters(), strict=True):
             theirs.copy_(mine)
         images = torch.randn(2, 3, 96, 96)
         torch.testing.assert_close(other(images), ours(images), atol=1e-6, rtol=1e-5)
+
+
+def test_the_benchmark_chooses_in_rounds_that_it_does_not_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The module is lucky in the first rounds: what is said of it is of the later ones."""
+    benchmark = the_benchmark()
+    at = replace(SMALL, batch=4)
+    chosen = [
+        benchmark.Variant("peer", at, nn.Identity, defaults=True),
+        benchmark.Variant("ours, module", at),
+        benchmark.Variant("ours, inference", replace(at, form="inference")),
+    ]
+    made = SimpleNamespace(expand=None, peak_memory_bytes=None, latency_ms=lambda: 1.0)
+    monkeypatch.setattr(benchmark, "prepared", lambda *given: (dict.fromkeys(range(3), made), {}))
+    latencies = iter([[10.0, 1.0, 5.0], [10.0, 8.0, 4.0]])
+    rates = iter([{0: [1.0], 1: [9.0], 2: [5.0]}, {0: [1.0], 1: [2.0], 2: [4.0]}])
+
+    def alternate(*given: object) -> Rounds:
+        medians = [[one] * 6 for one in next(latencies)]
+        return Rounds(medians, medians)
+
+    monkeypatch.setattr(benchmark, "alternate", alternate)
+    monkeypatch.setattr(benchmark, "sustained", lambda *given: next(rates))
+    rows = benchmark.measure("squeezenet1_1", chosen, CPU, 1.0)
+    assert [row["fastest"] for row in rows] == [False, True, False]
+    assert [row["fastest_sustained"] for row in rows] == [False, True, False]
+    assert [row["vs_baseline"] for row in rows] == [1.0, 1.25, 2.5]
+    console = Console(record=True, width=200)
+    benchmark.report(pd.DataFrame(rows), console)
+    said = console.export_text()
+    assert "batch 4, alone, as rounds before these chose: 1.25x" in said
+    assert "batch 4, sustained, as rounds before these chose: 2.00x" in said
 
 
 def test_the_benchmark_without_a_gpu_says_so() -> None:

@@ -55,7 +55,11 @@ def warm_up(latency_ms: Callable[[], float], seconds: float, least_s: float = 0.
             return False
 
 
-def alternate(networks: Sequence[Callable[[], float]], seconds: float) -> Rounds:
+def alternate(
+    networks: Sequence[Callable[[], float]],
+    seconds: float,
+    least: int = statistics.LEAST_ROUNDS,
+) -> Rounds:
     """Blocks of passes of each network in rounds, until the median of each is known well enough.
 
     Each round goes through the networks in another order (of a fixed seed), so that none of them
@@ -66,13 +70,14 @@ def alternate(networks: Sequence[Callable[[], float]], seconds: float) -> Rounds
 
     Args:
         networks: each makes a pass and returns its latency in ms; warm already.
-        seconds: time budget; at least 6 rounds are made.
+        seconds: time budget.
+        least: rounds that are made however long they take.
     """
     blocks = [_Block(network) for network in networks]
     rounds = Rounds([[] for _ in blocks], [[] for _ in blocks])
     order, shuffle = list(range(len(blocks))), random.Random(0).shuffle
     started = time.perf_counter()
-    while len(rounds.medians[0]) < statistics.LEAST_ROUNDS or (
+    while len(rounds.medians[0]) < least or (
         time.perf_counter() - started < seconds
         and not all(map(statistics.is_enough, rounds.medians))
     ):
