@@ -265,7 +265,7 @@ def test_a_committed_sweep_that_measured_in_one_process_goes_on(name: str, tmp_p
     assert fingerprint(spec, data) == recorded_fingerprint(study) is not None
     asked = parse_spec(spec.source.replace("batch: [1, 16]", "batch: [1, 16], processes: 3"))
     assert fingerprint(asked, data) != fingerprint(spec, data)
-    with pytest.raises(UserError, match="throughput.processes: 'absent' -> 3"):
+    with pytest.raises(UserError, match=r"throughput\.processes: 'absent' -> 3"):
         going_on.news(asked, folder)
 
 
