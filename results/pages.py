@@ -9,6 +9,7 @@ The claims of all sweeps on one data set are corrected together (Holm).
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -21,6 +22,8 @@ import sqzexplore as sqz
 from sqzexplore import analysis
 from sqzexplore.analysis.verdicts import ALPHA
 from sqzexplore.published import published
+from sqzexplore.results.folder import ResultFolder
+from sqzexplore.results.smaller import drops_of, setting_text
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -31,6 +34,8 @@ PAGES = (
     ROOT / "docs" / "compression.md",
 )
 CURVES = {"sr": "figure 3a", "fraction_3x3": "figure 3b", "bypass": "table 3"}
+#: What varies in the sweep on compression.
+SMALLER = ["squeeze_ratio", "fraction_3x3", "bypass"]
 FIELDS = {"sr": "squeeze_ratio", "fraction_3x3": "fraction_3x3", "bypass": "bypass"}
 
 
@@ -151,7 +156,9 @@ def compute() -> str:
     rows = []
     for folder in sorted(file.parent for file in HERE.glob("*/seeds.csv")):
         trials, seeds = sqz.load_results(folder), sqz.load_results(folder, "seeds")
-        hours = seeds["duration_s"].sum() / 3600
+        later = [ResultFolder(folder).table(name) for name in ("compression", "int8")]
+        spent = [seeds, *(table for table in later if table is not None)]
+        hours = sum(table["duration_s"].sum() for table in spent) / 3600
         machine = [
             ", ".join(map(str, trials[name].dropna().unique())) or "not kept"
             for name in ("device_name", "cpu_capability", "torch_version")
@@ -224,7 +231,110 @@ def genuine() -> str:
     return _table(head, rows)
 
 
+def smaller() -> str:
+    """What each network of the sweep on compression lost, a column a setting."""
+    folder = ResultFolder(HERE / "compression")
+    trials, drops = sqz.load_results(folder.path), drops_of(folder)
+    named = {
+        (form, setting_text(form, row)): None
+        for form, rows in drops.items()
+        for _, row in rows.iterrows()
+    }
+    rows = []
+    for trial in trials.sort_values(SMALLER).itertuples():
+        cells = [str(getattr(trial, name)) for name in SMALLER]
+        cells += [f"{trial.train_size_mb:.3f}", f"{trial.top1:.1f}"]
+        for form, setting in named:
+            own = drops[form][drops[form]["trial"] == trial.trial]
+            row = next(row for _, row in own.iterrows() if setting_text(form, row) == setting)
+            lost, low, high = (row[f"{form}_drop{end}"] for end in ("", "_ci_low", "_ci_high"))
+            cells.append(f"{row[f'{form}_mb']:.3f}: {lost:+.1f} ({low:+.1f} to {high:+.1f})")
+        rows.append(cells)
+    heads = [("int8, " if form == "int8" else "") + setting for form, setting in named]
+    head = [*SMALLER, "float32 (MB)", "top-1 (%)"]
+    return _table([*head, *(f"{name}: MB, points lost" for name in heads)], rows)
+
+
+def smaller_by_value() -> str:
+    """What compression to a third of the weights and int8 cost, by each metaparameter's values."""
+    trials = sqz.load_results(HERE / "compression")
+    rows = []
+    effects = [analysis.main_effects(trials, name) for name in ("compressed_drop", "int8_drop")]
+    for compressed, quantised in zip(*(each.itertuples() for each in effects), strict=True):
+        cells = [str(compressed.axis), str(compressed.value)]
+        rows.append(
+            [
+                *cells,
+                *(f"{e.mean:.2f} ({e.low:.2f} to {e.high:.2f})" for e in (compressed, quantised)),
+            ]
+        )
+    return _table(["metaparameter", "value", "points lost, compressed", "points lost, int8"], rows)
+
+
+def runtimes() -> str:
+    """Median latency of each network in each runtime, and the fastest."""
+    table = sqz.load_results(HERE / "runtimes", "throughput")
+    trials = sqz.load_results(HERE / "runtimes").set_index("trial")
+    table["way"] = table["runtime"] + " " + table["dtype"]
+    rows = []
+    for trial, group in table.groupby("trial"):
+        cells = [f"{trials.loc[trial, name]:g}" for name in ("squeeze_ratio", "fraction_3x3")]
+        cells.append(f"{trials.loc[trial, 'macs'] / 1e6:,.0f}M")
+        for row in group.itertuples():
+            if row.outcome != "measured":
+                cells.append(row.outcome)
+                continue
+            low, high = row.latency_ms_p50_low, row.latency_ms_p50_high
+            cells.append(f"{row.latency_ms_p50:.1f} ({low:.1f} to {high:.1f})")
+        best = group.loc[group["latency_ms_p50"].idxmin(), "way"]
+        rows.append([*cells, f"**{best}**"])
+    head = [
+        "squeeze_ratio",
+        "fraction_3x3",
+        "MACs",
+        *(f"{way}, ms" for way in table["way"].unique()),
+    ]
+    return _table([*head, "fastest"], rows)
+
+
+def runtime_ranks() -> str:
+    """Whether the architectures rank alike in each pair of runtimes."""
+    ranking = analysis.runtime_ranking(sqz.load_results(HERE / "runtimes", "throughput"))
+    rows = [
+        [
+            *(row["first"], row["second"], str(row["architectures"]), f"{row['kendall']:.2f}"),
+            "the same order"
+            if pd.isna(row["ci_low"])
+            else f"{row['ci_low']:.2f} to {row['ci_high']:.2f}",
+        ]
+        for row in ranking.to_dict("records")
+    ]
+    return _table(["in", "and in", "architectures", "Kendall's tau", "95% interval"], rows)
+
+
+def repeats() -> str:
+    """The same bench several times: how far apart, and how wide its intervals say that it is."""
+    found = pd.read_csv(HERE / "benchmarks" / "repeats.csv")
+    rows = []
+    for (count, batch), group in found.groupby(["processes", "batch"]):
+        for name in ("latency_ms_p50", "relative_to_reference"):
+            ends = [*zip(group[f"{name}_low"], group[f"{name}_high"], strict=True)]
+            pairs = [*itertools.combinations(ends, 2)]
+            touching = sum(a[0] <= b[1] and b[0] <= a[1] for a, b in pairs)
+            width = ((group[f"{name}_high"] - group[f"{name}_low"]) / group[name]).mean()
+            apart = group[name].max() / group[name].min() - 1
+            rows.append([str(count), str(batch), name, f"{apart:.1%}", f"{width:.1%}"])
+            rows[-1].append(f"{touching} of {len(pairs)}")
+    head = ["processes", "batch", "number", "apart", "width of its interval"]
+    return _table([*head, "pairs of intervals that touch"], rows)
+
+
 TABLES = {
+    "smaller": smaller,
+    "smaller by value": smaller_by_value,
+    "runtimes": runtimes,
+    "ranks in runtimes": runtime_ranks,
+    "repeats": repeats,
     "the authors' v1.1 compressed": genuine,
     "on a CPU": on_cpu,
     "on a GPU": on_gpu,
