@@ -9,5 +9,7 @@ from .network.module import build as build
 from .network.presets import preset as preset
 from .predict.fit import fit as fit
 from .provenance import __version__ as __version__
+from .results.firebench import firebench as firebench
+from .results.firebench import query as query
 from .results.folder import load_results as load_results
 from .train.checkpoint import load as load
