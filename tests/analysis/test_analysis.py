@@ -347,6 +347,19 @@ def test_fanova_gives_the_shares_of_the_variance() -> None:
     assert found["fires"] < 0.02
 
 
+def test_the_bootstrap_of_an_importance_is_as_wide_as_the_noise() -> None:
+    """Every draw of the table would give other shares; the interval is of them."""
+    found = {}
+    for noise in (0.1, 20.0):
+        table = pd.concat([grid(0.1)] * 2, ignore_index=True)
+        table["top1"] += np.random.default_rng(0).normal(0, noise, len(table))
+        rows = analysis.importance(table, "top1", resamples=8).set_index("axis")
+        assert (rows["ci_low"] <= rows["ci_high"]).all()
+        found[noise] = (rows["ci_high"] - rows["ci_low"])["squeeze_ratio"]
+    assert 0 < 2 * found[0.1] < found[20.0]
+    assert analysis.importance(grid(), "top1")["ci_low"].isna().all()
+
+
 def test_partial_dependence_undoes_a_confounder() -> None:
     """Large ratios come with `simple` more often; the mean by value shows both, the forest one."""
     table = pd.concat([grid(0.2)] * 4, ignore_index=True)

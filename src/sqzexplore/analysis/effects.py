@@ -78,6 +78,7 @@ def importance(
     maximize: bool = True,
     method: Literal["ped_anova", "fanova"] = "fanova",
     seed: int = 0,
+    resamples: int = 0,
 ) -> pd.DataFrame:
     """Each metaparameter's share of the importance for a column, by Optuna's evaluators.
 
@@ -91,36 +92,58 @@ def importance(
         column: what to explain.
         maximize: whether more of it is better (ped_anova).
         method: ped_anova or fanova.
-        seed: of fanova's forest.
+        seed: of fanova's forest, and of the resampling.
+        resamples: of the trials, with replacement, for an interval; each takes a forest. Of trials
+            that a search chose it speaks of these alone, not of the space.
 
     Returns:
-        A row an axis, the most important first: `axis`, `importance`.
+        A row an axis, the most important first: `axis`, `importance`, and `ci_low`, `ci_high`: the
+        95% percentile bootstrap interval (Efron, 1979), missing without resamples.
 
     Raises:
         UserError: an unknown column or method, fewer than 2 axes that vary, or too few trials (10
             for fanova, 50 for ped_anova).
     """
-    # Slow to import, and nothing else of the analysis needs it.
-    import optuna
-    from optuna import importance as evaluators
-
     if method not in ("ped_anova", "fanova"):
         raise UserError(f"importance: method: found {shown(method)}, expected ped_anova or fanova")
     least = 5 * _LEAST_TRIALS if method == "ped_anova" else _LEAST_TRIALS
     rows = _with_values("importance", trials, column, least)
     axes = varying(rows)
     require_rows("importance", len(axes), 2, "metaparameters that vary")
-    sign = -1.0 if maximize else 1.0
+    goal = -1.0 if maximize else 1.0
+    whole = _shares(rows, axes, goal * rows[column].to_numpy(dtype=float), method, seed)
+    generator = np.random.default_rng(seed)
+    drawn: list[dict[str, float]] = []
+    while len(drawn) < resamples:
+        some = rows.iloc[generator.integers(0, len(rows), len(rows))]
+        if some[column].nunique() > 1 and all(some[axis].nunique() > 1 for axis in axes):
+            values = goal * some[column].to_numpy(dtype=float)
+            drawn.append(_shares(some, axes, values, method, seed))
+    found = pd.DataFrame(list(whole.items()), columns=["axis", "importance"])
+    table = pd.DataFrame(drawn, columns=list(whole), dtype=float)
+    for name, share in (("ci_low", 0.025), ("ci_high", 0.975)):
+        found[name] = found["axis"].map(table.quantile(share)).astype(float)
+    return found
+
+
+def _shares(
+    rows: pd.DataFrame, axes: list[str], values: Any, method: str, seed: int
+) -> dict[str, float]:
+    """The share of each axis, the most important first; less of `values` is better."""
+    # Slow to import, and nothing else of the analysis needs it.
+    import optuna
+    from optuna import importance as evaluators
+
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # that it is created is no news to users
     study = optuna.create_study()
     optuna.logging.set_verbosity(verbosity)
     distributions = {axis: _distribution(rows[axis]) for axis in axes}
     plain: list[Any] = rows[axes].astype(object).to_dict("records")
-    for params, value in zip(plain, rows[column].to_numpy(dtype=float), strict=True):
+    for params, value in zip(plain, values, strict=True):
         study.add_trial(
             optuna.trial.create_trial(
-                params=params, distributions=distributions, value=sign * value
+                params=params, distributions=distributions, value=float(value)
             )
         )
     evaluator: Any = (
@@ -128,8 +151,7 @@ def importance(
         if method == "ped_anova"
         else evaluators.FanovaImportanceEvaluator(seed=seed)
     )
-    shares = evaluators.get_param_importances(study, evaluator=evaluator)
-    return pd.DataFrame(list(shares.items()), columns=["axis", "importance"])
+    return dict(evaluators.get_param_importances(study, evaluator=evaluator))
 
 
 def partial_dependence(trials: pd.DataFrame, column: str, seed: int = 0) -> pd.DataFrame:

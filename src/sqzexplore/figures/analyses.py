@@ -36,6 +36,8 @@ _LEAST_POPULATION = 10
 _OF_A_POPULATION = ("population", "importance", "effects")
 #: Panels that one figure of effects can hold beside each other.
 _MOST_AXES = 4
+#: Forests of a bootstrap of importances, some tenths of a second each.
+_RESAMPLES = 20
 
 
 def front(
@@ -246,7 +248,8 @@ def effects(trials: pd.DataFrame, column: str) -> list[Axes]:
 def importances(
     trials: pd.DataFrame, column: str, maximize: bool = True, axes: Axes | None = None
 ) -> Axes:
-    """A bar a metaparameter: its share of the variance that single ones explain (fANOVA).
+    """A bar a metaparameter: its share of the variance that single ones explain (fANOVA), with the
+    95% interval of a bootstrap over the trials.
 
     Args:
         trials: one row a trial.
@@ -257,12 +260,21 @@ def importances(
     Raises:
         UserError: as `analysis.importance` does.
     """
-    shares = analysis.importance(trials, column, maximize).iloc[::-1]
+    shares = analysis.importance(trials, column, maximize, resamples=_RESAMPLES).iloc[::-1]
     axes = own_axes(axes)
-    bars = axes.barh(shares["axis"], shares["importance"], color=BLUE, height=0.6)
-    axes.bar_label(bars, [f"{share:.0%}" for share in shares["importance"]], padding=3, fontsize=7)
+    ends = shares[["ci_low", "ci_high"]].to_numpy(dtype=float).T
+    # A percentile interval need not hold the estimate, of which the bar is.
+    errors = np.abs(ends - shares["importance"].to_numpy(dtype=float))
+    axes.barh(
+        shares["axis"], shares["importance"], color=BLUE, height=0.6, xerr=errors, ecolor=GREY
+    )
+    for place, (share, high) in enumerate(zip(shares["importance"], ends[1], strict=True)):
+        axes.annotate(
+            f"{share:.0%}", (max(share, high), place), (3, 0), textcoords="offset points",
+            va="center", fontsize=7,
+        )  # fmt: skip
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlim(0, 1.12 * float(shares["importance"].max()))
+    axes.set_xlim(0, 1.15 * float(max(shares["importance"].max(), ends[1].max())))
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"importance for {axis_label(trials, column)}, fANOVA")
     return axes

@@ -97,7 +97,7 @@ def losses(trials: pd.DataFrame, drops: Mapping[str, pd.DataFrame], names: list[
         axes.set_xlabel(f"points of top-1 lost, {form}")
         axes.set_yticks([*places.values()], [""] * len(places))
         axes.set_ylim(-len(places) + 0.5, 0.5)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=len(groups))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), borderaxespad=0.2)
     labels = [architecture_name(row, names) for _, row in shown.iterrows()]
     drawn[0].set_yticks([*places.values()], labels, fontsize=6)
     return figure
