@@ -126,6 +126,18 @@ def test_a_warm_up_gives_up_when_its_time_is_over() -> None:
     assert next(growing) == 9  # eight passes at least
 
 
+def test_a_trend_is_told_from_scatter() -> None:
+    """Passes of a busy machine, 3% apart, are no colder for it; a tenth that is lost is a trend."""
+    assert statistics.is_level([1.0, 1.03, 0.97, 1.02, 1.04, 0.99, 1.05, 1.01])
+    assert statistics.is_level([5.0, 5.0, 5.0, 5.0, 5.09, 5.09, 5.09, 5.09])
+    assert not statistics.is_level([1.0] * 4 + [1.03] * 4)
+    assert not statistics.is_level([1.35, 1.3, 1.27, 1.22, 1.0, 1.05, 0.95, 1.1])
+    assert not statistics.is_level([2.0**-number for number in range(8)])  # whatever its scatter
+    noisy = np.random.default_rng(0)
+    passes = 300 * np.exp(0.03 * noisy.standard_normal((500, 8)))
+    assert sum(warm_up(iter(row).__next__, 0.0) for row in passes) > 480
+
+
 def test_a_warm_up_lasts_as_long_as_a_clock_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stable after ten passes of 10 ms each; a GPU's clock asks for 0.3 s."""
     now = [0.0]

@@ -145,6 +145,7 @@ def _expected_cost(spec: Spec, trials: int, source: Source | None) -> dict[str, 
         count *= 1 if auto else len(throughput.batch)
         expected["throughput measurements"] = (
             f"{count:,}{' times the batches that auto takes' if auto else ''}, "
+            f"in {throughput.processes or '5 (on a GPU 1)'} processes, "
             f"at most about {throughput.seconds * 1.5:g} s each where a pass is short"
         )
     expected["objectives"] = ", ".join(f"{k}: {v}" for k, v in spec.objectives.items())

@@ -42,7 +42,8 @@ def warm_up(latency_ms: Callable[[], float], seconds: float, least_s: float = 0.
         least_s: what the device needs to reach its clock, s.
 
     Returns:
-        Whether they were stable before the time was over.
+        Whether they were stable before the time was over, or then showed no trend that can be told
+        from their scatter.
     """
     latencies: list[float] = []
     started = time.perf_counter()
@@ -52,7 +53,7 @@ def warm_up(latency_ms: Callable[[], float], seconds: float, least_s: float = 0.
         if spent >= least_s and statistics.is_warm(latencies):
             return True
         if spent >= max(seconds, least_s) and len(latencies) >= _WARMUP:
-            return False
+            return statistics.is_level(latencies[-_WARMUP:])
 
 
 def alternate(

@@ -18,7 +18,7 @@ from scipy import stats
 PRECISION = 0.01
 #: Pairs that an interval needs: of fewer than 6 numbers the range covers the median in < 95%.
 LEAST_ROUNDS = 6
-_WINDOW, _LONG_WINDOW, _STABLE = 5, 2, 0.02
+_WINDOW, _LONG_WINDOW, _STABLE, _MOST_TOLERANCE = 5, 2, 0.02, 0.10
 #: A pass that takes longer is a block of its own, ms.
 LONG_MS = 20.0
 
@@ -88,6 +88,20 @@ def is_warm(latencies: Sequence[float]) -> bool:
     last = float(np.median(latencies[-window:]))
     before = float(np.median(latencies[-2 * window : -window]))
     return abs(last / before - 1) <= _STABLE
+
+
+def is_level(latencies: Sequence[float]) -> bool:
+    """Whether passes show no trend: of two halves, the medians are within 2% of each other, or
+    within two standard errors of that difference where the passes scatter by so much that 2% cannot
+    be seen; but never beyond 10%."""
+    half = len(latencies) // 2
+    before, last = (np.asarray(part) for part in (latencies[:half], latencies[half:]))
+    middle = float(np.median(last))
+    # Of normal noise: 1.4826 MAD is its standard deviation, and a median's error 1.253 of a mean's.
+    deviation = 1.4826 * float(np.median(np.abs(last - middle)))
+    error = 1.253 * deviation * math.sqrt(2 / half) / middle
+    tolerance = min(max(_STABLE, 2 * error), _MOST_TOLERANCE)
+    return abs(middle / float(np.median(before)) - 1) <= tolerance
 
 
 def is_enough(rounds: Sequence[float]) -> bool:
