@@ -96,15 +96,18 @@ def bench(
 def _imported(probe: Path, folder: Path | None, device: torch.device, as_json: bool) -> None:
     """Show what a board measured, and write it where that is asked for."""
     from ..deploy.probe import read_probe
+    from ..figures.draw_all import draw_all
     from . import measuring as bench_
     from . import tables
 
-    rows = read_probe(probe)
-    bench_.Kept(folder, "probe", device).add_imported(rows)
+    probed = read_probe(probe)
+    bench_.Kept(folder, "probe", device).add_imported(probed.rows, probed.board)
+    if folder:
+        draw_all(folder)
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(probed.rows, indent=2))
         return
-    out.print(tables.table(rows))
+    out.print(tables.table(probed.rows))
     if folder:
         out.print(f"written: {folder}/throughput.csv", highlight=False, soft_wrap=True)
 

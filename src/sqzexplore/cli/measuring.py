@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields, replace
@@ -111,6 +112,8 @@ class Kept:
             "git_commit": provenance.git_commit(),
         }
         self._rows: list[dict[str, Any]] = []
+        #: What `provenance.json` says of other machines, by their names.
+        self._boards: dict[str, Any] = {}
         #: How many measurements were asked for that the table held.
         self.found = 0
         if folder:
@@ -119,6 +122,7 @@ class Kept:
                 raise UserError(f"--out {folder}: found a sweep's folder, expected one of its own")
             if (there := ResultFolder(folder).table("throughput")) is not None:
                 self._rows = _plain(there)
+            self._boards = _boards(ResultFolder(folder).provenance)
 
     def get(
         self, architecture: Architecture, settings: Settings, measure: Callable[[], Throughput]
@@ -137,12 +141,18 @@ class Kept:
             self._add(known, replace(blank(settings), outcome="failed", reason=str(error)))
             raise
 
-    def add_imported(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Add rows that another machine measured, in the place of its own of the same settings."""
+    def add_imported(self, rows: Sequence[dict[str, Any]], board: Mapping[str, str]) -> None:
+        """Add rows that another machine measured, in the place of its own of the same settings.
+
+        Args:
+            rows: of one `device_name`.
+            board: what `provenance.json` says of it.
+        """
         keys = ("arch_id", "device_name", *(f.name for f in fields(Settings)), "threads")
         new = {tuple(row[key] for key in keys) for row in rows}
         self._rows = [row for row in self._rows if tuple(row[key] for key in keys) not in new]
         self._rows += [{k: v for k, v in row.items() if k != "architecture"} for row in rows]
+        self._boards[board["device_name"]] = dict(board)
         self._write("cpu")
 
     def _write(self, device: str) -> None:
@@ -150,13 +160,24 @@ class Kept:
             self.folder.mkdir(parents=True, exist_ok=True)
             results = ResultFolder(self.folder)
             results.write({"throughput": self._rows})
-            write_json(results.provenance, provenance.of_sweep(device))
+            boards = {"boards": self._boards} if self._boards else {}
+            write_json(results.provenance, provenance.of_sweep(device) | boards)
 
     def _add(self, known: dict[str, Any], measured: Throughput) -> dict[str, Any]:
         row = known | self._origin | asdict(measured)
         self._rows.append(row)
         self._write(measured.device)
         return row
+
+
+def _boards(file: Path) -> dict[str, Any]:
+    """What a `provenance.json` says of other machines, if there is one."""
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")).get("boards", {}))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({error})") from None
 
 
 def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -2,9 +2,11 @@
 
     python3 probe.py [--name "Raspberry Pi 5"] [--threads 4] [--processes 5] [--seconds 2]
 
-Writes probe.json, which `sqzexplore bench --import probe.json` reads. Each file is checked by its
-checksum and by its outputs before it is timed. Several fresh processes go by turns, each through
-all files in rounds: what one process finds in memory where, another finds elsewhere.
+Writes probe.json, which `sqzexplore bench --import probe.json` reads. All files are checked first,
+by their checksums and outputs. Then several fresh processes, one after the other, each go through
+all files: what one process finds in memory where, another finds elsewhere. A file is measured in
+rounds with the reference network, a block of passes of each, so that what happens to the board
+happens to both.
 """
 
 from __future__ import annotations
@@ -14,22 +16,27 @@ import hashlib
 import json
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
-FORMAT = 1
-#: Rounds at least, passes of a warm-up, and how long a block of passes lasts, s.
-LEAST_ROUNDS, WARM_UP, BLOCK_S = 6, 8, 0.02
+MODELS, RESULT, FORMAT = HERE / "models.json", HERE / "probe.json", 1
+#: Rounds at least, passes of a warm-up, passes of a block at most, and how long it lasts, s.
+LEAST_ROUNDS, WARM_UP, MOST_PASSES, BLOCK_S = 6, 8, 50, 0.02
+#: Input buffers, used by turns: more than a processor's last-level cache.
+BUFFER_BYTES, MOST_BUFFERS = 2**26, 16
 #: Largest difference of outputs, as a share of the largest expected, by dtype.
 TOLERANCE = {"float32": 1e-3, "int8": 0.1}
+_NAMES = (Path("/proc/device-tree/model"), Path("/sys/firmware/devicetree/base/model"))
+_TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
+_CLOCK = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
 
 
-def images(shape):  # type: ignore[no-untyped-def]
+def images(shape: tuple[int, ...] | list[int]) -> Any:
     """Numbers in [-2, 2) that are the same on every machine: integers, scaled by a power of two."""
     import numpy as np
 
@@ -38,125 +45,251 @@ def images(shape):  # type: ignore[no-untyped-def]
     return (mixed.astype(np.float32) / np.float32(2**14) - np.float32(2)).reshape(shape)
 
 
+# --- the board -----------------------------------------------------------------------------------
+
+
+def said(file: Path) -> str:
+    """What a file of the system says; nothing where there is none."""
+    try:
+        return file.read_text(errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
+
+
 def processor() -> str:
-    """What the machine calls itself."""
-    for file in ("/proc/device-tree/model", "/sys/devices/virtual/dmi/id/product_name"):
-        try:
-            name = Path(file).read_text().strip("\0\n ")
-        except OSError:
-            continue
-        if name:
-            return name
-    return platform.processor() or platform.machine()
+    """The processor's own name; of an ARM one, which has none, who made it and which part it is."""
+    pairs = (line.partition(":") for line in said(Path("/proc/cpuinfo")).splitlines())
+    found = {key.strip(): value.strip() for key, _, value in pairs}
+    parts = [f"{key} {found[key]}" for key in ("CPU implementer", "CPU part") if key in found]
+    plain = platform.processor() or platform.machine()
+    return found.get("model name") or ", ".join([platform.machine(), *parts] if parts else [plain])
+
+
+def thousandth(file: Path) -> float | None:
+    """A sensor's number in units of 1000; None where there is no such sensor."""
+    text = said(file)
+    return int(text) / 1e3 if text.lstrip("-").isdigit() else None
+
+
+def sensors(when: str) -> dict[str, float | None]:
+    """Clock and temperature: a board that is too hot is slow."""
+    return {
+        f"clock_mhz_{when}": thousandth(_CLOCK),
+        f"temperature_c_{when}": thousandth(_TEMPERATURE),
+    }
+
+
+# --- a measurement -------------------------------------------------------------------------------
 
 
 class Model:
     """A file, ready to run, compared with what it should give."""
 
-    def __init__(self, known: dict, threads: int) -> None:
+    def __init__(self, known: dict[str, Any], threads: int) -> None:
         import numpy as np
         import onnxruntime
 
-        self.known = known
         content = (HERE / known["file"]).read_bytes()
         if hashlib.sha256(content).hexdigest() != known["sha256"]:
             raise SystemExit(f"{known['file']}: the checksum differs; copy the folder again")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_free_dimension_override_by_name("batch", known["shape"][0])
         providers = ["CPUExecutionProvider"]
-        self.session = onnxruntime.InferenceSession(content, options, providers=providers)
-        self.given = {"images": images(known["shape"])}
+        given = images(known["shape"])
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+            found = self._session.run(None, {"images": given})[0][0]
+        except Exception as error:  # each of its errors is a class of its own
+            reason = " ".join(str(error).split())[:300]
+            raise SystemExit(
+                f"{known['file']}: onnxruntime {onnxruntime.__version__} cannot run it ({reason})"
+            ) from None
         expected = np.array(known["expected"], dtype=np.float32)
-        found = self.session.run(None, self.given)[0][0]
         self.difference = float(np.abs(found - expected).max() / np.abs(expected).max())
         if not self.difference <= TOLERANCE[known["dtype"]]:
             raise SystemExit(
-                f"{known['file']}: outputs differ from PyTorch's by {self.difference:.2g} of the "
-                f"largest, expected at most {TOLERANCE[known['dtype']]:g}; nothing was measured"
+                f"{known['file']}: outputs differ from what they should be by "
+                f"{self.difference:.2g} of the largest, expected at most "
+                f"{TOLERANCE[known['dtype']]:g}; nothing was measured. A probe without "
+                f"{known['dtype']} (--dtype) measures the rest"
             )
-        for _ in range(WARM_UP):
-            took = self.timed()
-        self.block = min(50, max(1, round(BLOCK_S / took)))
-        self.passes: list = []
-        self.medians: list = []
+        count = min(MOST_BUFFERS, max(2, -(-BUFFER_BYTES // given.nbytes)))
+        self._buffers = [given.copy() for _ in range(count)]
+        self._passes = self._next = 0
 
     def timed(self) -> float:
-        """Seconds of a pass."""
+        """A pass of the next buffer, ms."""
+        given = {"images": self._buffers[self._next]}
+        self._next = (self._next + 1) % len(self._buffers)
         started = time.perf_counter()
-        self.session.run(None, self.given)
-        return time.perf_counter() - started
+        self._session.run(None, given)
+        return 1e3 * (time.perf_counter() - started)
 
-    def round(self) -> None:
-        """A block of passes."""
-        took = [1e3 * self.timed() for _ in range(self.block)]
-        self.passes += took
-        self.medians.append(statistics.median(took))
+    def warm_up(self) -> None:
+        """Make passes, and see how many a block has."""
+        took = [self.timed() for _ in range(WARM_UP)]
+        self._passes = min(MOST_PASSES, max(1, round(1e3 * BLOCK_S / took[-1])))
 
-
-def one_process(threads: int, seconds: float) -> list:
-    """All files in rounds, each in another order; what was found of each."""
-    known = json.loads((HERE / "models.json").read_text())["models"]
-    models = [Model(each, threads) for each in known]
-    started, done = time.perf_counter(), 0
-    while done < LEAST_ROUNDS or time.perf_counter() - started < seconds * len(models):
-        for model in random.Random(done).sample(models, len(models)):
-            model.round()
-        done += 1
-    return [
-        {
-            "file": model.known["file"],
-            "largest_difference": model.difference,
-            "latency_ms_p50": statistics.median(model.medians),
-            "latency_ms_p99": sorted(model.passes)[int(0.99 * (len(model.passes) - 1))],
-            "latency_ms_sd": statistics.stdev(model.passes),
-            "repetitions": len(model.passes),
-            "rounds": len(model.medians),
-        }
-        for model in models
-    ]
+    def block(self) -> list[float]:
+        """A block of passes, ms; of several the first, which finds the other network's data in the
+        caches, is not counted."""
+        if self._passes > 1:
+            self.timed()
+        return [self.timed() for _ in range(self._passes)]
 
 
-def main() -> None:
-    """Measure, and write probe.json."""
+def measured(model: Model, reference: Model, known: dict[str, Any], seconds: float) -> Any:
+    """What the rounds of a file and the reference say; the reference may be the file itself."""
+    import numpy as np
+
+    both = [model] if model is reference else [model, reference]
+    row = {"file": known["file"], **sensors("before")}
+    for each in both:
+        each.warm_up()
+    passes: list[float] = []
+    medians: list[list[float]] = [[] for _ in both]
+    order = list(range(len(both)))
+    started = time.perf_counter()
+    while len(medians[0]) < LEAST_ROUNDS or time.perf_counter() - started < seconds:
+        order.reverse()
+        for number in order:
+            block = both[number].block()
+            medians[number].append(statistics.median(block))
+            passes += block if number == 0 else []
+    return {
+        **row,
+        **sensors("after"),
+        "largest_difference": model.difference,
+        "latency_ms_p50": statistics.median(medians[0]),
+        "latency_ms_p99": float(np.percentile(passes, 99)),
+        "latency_ms_sd": statistics.stdev(passes),
+        "reference_latency_ms_p50": statistics.median(medians[-1]),
+        "relative_to_reference": statistics.median(
+            theirs / own
+            for own, theirs in zip(medians[0], medians[-1])  # noqa: B905 (Python 3.10)
+        ),
+        "repetitions": len(passes),
+        "rounds": len(medians[0]),
+        "buffers": len(model._buffers),
+    }
+
+
+def one_process(content: dict[str, Any], threads: int, seconds: float) -> list[dict[str, Any]]:
+    """All files one after the other; what was found of each."""
+    found, beside = [], None
+    for known in content["models"]:  # those of one dtype and batch stand together
+        key = [known["dtype"], known["shape"]]
+        if beside is None or key != beside[0]:
+            same = [m for m in content["models"] if [m["dtype"], m["shape"]] == key]
+            theirs = next(m for m in same if m["name"] == content["reference"])
+            beside = (key, theirs["name"], Model(theirs, threads))
+        model = beside[2] if known["name"] == beside[1] else Model(known, threads)
+        found.append(measured(model, beside[2], known, seconds))
+    return found
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    try:
+        here = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        here = os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--name", default=None, help="the device's name in the tables")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--name", default="", help="the device's name in the tables")
+    parser.add_argument("--threads", type=int, default=here)
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each file and process")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(one_process(asked.threads, asked.seconds)))
-        return
-    import numpy as np
-    import onnxruntime
+    for name in ("threads", "processes", "seconds"):
+        if not 0 < getattr(asked, name) < float("inf"):
+            parser.error(f"--{name}: found {getattr(asked, name)}, expected a number > 0")
+    return asked
 
-    processes = []
-    for number in range(asked.processes):
-        print(f"process {number + 1} of {asked.processes}", flush=True)
-        command = [sys.executable, __file__, "--one", "--threads", str(asked.threads)]
-        command += ["--seconds", str(asked.seconds)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.returncode)
-        processes.append(json.loads(done.stdout.splitlines()[-1]))
+
+def content_here() -> dict[str, Any]:
+    """What the folder holds, by its list of models."""
+    try:
+        content: dict[str, Any] = json.loads(MODELS.read_text())
+    except (OSError, ValueError):
+        raise SystemExit(f"{MODELS}: cannot be read; copy the folder again") from None
+    for known in content["models"]:
+        if not (HERE / known["file"]).is_file():
+            raise SystemExit(f"{known['file']}: is missing; copy the folder again")
+    return content
+
+
+def run_one(asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """What a fresh process finds."""
+    command = [sys.executable, __file__, "--one", "--threads", str(asked.threads)]
+    command += ["--seconds", str(asked.seconds)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode < 0:
+        raise SystemExit(f"a process was ended by signal {-done.returncode}; is memory short?")
+    if done.returncode:
+        raise SystemExit(done.returncode)  # it has said why
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def write(found: dict[str, Any]) -> None:
+    """Write probe.json, whole or not at all."""
+    fresh = RESULT.with_suffix(".part")
+    try:
+        fresh.write_text(json.dumps(found, indent=1) + "\n")
+        os.replace(fresh, RESULT)
+    except OSError as error:
+        raise SystemExit(f"{RESULT}: cannot be written ({error.strerror})") from None
+
+
+def main() -> None:
+    """Measure, and write probe.json."""
+    asked = arguments()
+    try:
+        import numpy as np
+        import onnxruntime
+    except ImportError as error:
+        raise SystemExit(f"{error}: python3 -m pip install numpy onnxruntime") from None
+    content = content_here()
+    if asked.one:
+        print(json.dumps(one_process(content, asked.threads, asked.seconds)))
+        return
+    if not os.access(HERE, os.W_OK):
+        raise SystemExit(f"{HERE}: cannot be written to")
+    for known in content["models"]:
+        Model(known, asked.threads)
+    models = len(content["models"])
+    least_s = models * asked.processes * asked.seconds
+    print(f"{models} models give what they should; measuring for {least_s / 60:.1f} min or more")
     found = {
         "format": FORMAT,
-        "device_name": asked.name or processor(),
+        "device_name": asked.name or next(filter(None, map(said, _NAMES)), "") or processor(),
+        "processor": processor(),
         "machine": platform.machine(),
-        "system": platform.platform(),
+        "platform": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
         "threads": asked.threads,
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-        "models": json.loads((HERE / "models.json").read_text()),
-        "processes": processes,
+        "models": content,
     }
-    (HERE / "probe.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(f"written: {HERE / 'probe.json'}")
+    processes: list[list[dict[str, Any]]] = []
+    for number in range(asked.processes):
+        print(f"process {number + 1} of {asked.processes}", flush=True)
+        processes.append(run_one(asked))
+        write({**found, "processes": processes})  # whoever stops it keeps what is done
+    print(f"written: {RESULT}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import torch
 
 from .. import provenance
-from ..errors import UserError
+from ..errors import UserError, shown
 from ..files import check_writable, replacing_folder
 from ..measure.reference import REFERENCE
 from ..measure.runner import built
@@ -33,6 +35,11 @@ from . import board
 
 SCRIPT, MODELS, RESULT = "probe.py", "models.json", "probe.json"
 _DTYPES = tuple(board.TOLERANCE)
+#: What `provenance.json` keeps of a board.
+_OF_BOARD = (
+    *("device_name", "processor", "machine", "platform", "python", "numpy", "onnxruntime"),
+    *("threads", "measured_at"),
+)
 
 
 def write_probe(
@@ -48,7 +55,7 @@ def write_probe(
 
     Args:
         architectures: by name; their weights are those of seed 0.
-        to: a new or empty folder, or one of an earlier probe, which is replaced.
+        to: a new or empty folder, or an earlier probe that was not run, which is replaced.
         batches: images of a pass.
         dtypes: float32 or int8.
         input_size: side of the images, pixels.
@@ -58,9 +65,7 @@ def write_probe(
         FeatureMapVanishes: the images are too small for an architecture.
     """
     require_onnx("a probe")
-    check_writable(to, "--to")
-    if to.exists() and any(to.iterdir()) and not (to / MODELS).exists():
-        raise UserError(f"--to {to}: found other files, expected a new or empty folder")
+    _check_ready(to)
     for dtype in dtypes:
         if dtype not in _DTYPES:
             raise UserError(f"--dtype: found {dtype}, expected {' or '.join(_DTYPES)} in a probe")
@@ -86,11 +91,26 @@ def write_probe(
                     "expected": _expected(net, content, shape, dtype),
                 }
                 models += [known | {"shape": [batch, *shape[1:]]} for batch in batches]
-        made = {"models": models, "sqzexplore_version": provenance.version()}
-        made["git_commit"] = provenance.git_commit()
+        models.sort(key=lambda model: (model["dtype"], model["shape"]))
+        made = {"models": models, "reference": REFERENCE}
+        made |= {"sqzexplore_version": provenance.version(), "git_commit": provenance.git_commit()}
         (place / MODELS).write_text(json.dumps(made))
         (place / SCRIPT).write_text(Path(board.__file__).read_text(encoding="utf-8"))
     return sorted(to.iterdir())
+
+
+def _check_ready(to: Path) -> None:
+    """Refuse a folder that holds anything but a probe, or one that was run."""
+    check_writable(to, "--to")
+    held = sorted(file.name for file in to.iterdir()) if to.exists() else []
+    others = [
+        name for name in held if name not in (SCRIPT, MODELS) and Path(name).suffix != ".onnx"
+    ]
+    if held and (others or not {SCRIPT, MODELS} <= {*held}):
+        raise UserError(
+            f"--to {to}: found a folder that holds {(others or held)[0]}, expected a new or empty "
+            f"one, or a probe's without {RESULT}, which is replaced"
+        )
 
 
 @torch.inference_mode()
@@ -101,8 +121,17 @@ def _expected(net: SqueezeNet, content: bytes, shape: tuple[int, ...], dtype: st
     return [float(value) for value in logits[0]]
 
 
-def read_probe(path: Path) -> list[dict[str, Any]]:
-    """Rows of `throughput` from what a board wrote, each with its `architecture`'s name.
+@dataclass(frozen=True)
+class Probed:
+    """What a board measured: rows of `throughput`, each with its `architecture`'s name, and what
+    `provenance.json` says of the board."""
+
+    rows: list[dict[str, Any]]
+    board: dict[str, Any]
+
+
+def read_probe(path: Path) -> Probed:
+    """What a board wrote.
 
     Raises:
         UserError: it is no such file, of another format, or incomplete.
@@ -113,51 +142,41 @@ def read_probe(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"--import {path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"--import {path}: expected the probe.json that a probe wrote") from None
+        raise UserError(f"--import {path}: expected the {RESULT} that a probe wrote") from None
     if found != board.FORMAT:
-        raise UserError(f"--import {path}: found format {found}, expected {board.FORMAT}")
+        raise UserError(f"--import {path}: found format {shown(found)}, expected {board.FORMAT}")
     try:
-        return _rows(content)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        rows = _rows(content)
+        return Probed(rows, {name: str(content[name]) for name in _OF_BOARD})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--import {path}: is not whole ({type(error).__name__}: {error})"
+            f"--import {path}: is not whole ({type(error).__name__}: {reason})"
         ) from None
 
 
 def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     models, processes = content["models"]["models"], content["processes"]
-    if not processes or any(len(each) != len(models) for each in processes):
+    files = [model["file"] for model in models]
+    if not processes or any([row["file"] for row in each] != files for each in processes):
         raise ValueError("a process has not measured every file")
-    rows = []
-    for number, model in enumerate(models):
-        own = [process[number] for process in processes]
-        key = (model["dtype"], model["shape"])
-        beside = next(
-            place
-            for place, other in enumerate(models)
-            if other["name"] == REFERENCE and (other["dtype"], other["shape"]) == key
-        )
-        references = [process[beside]["latency_ms_p50"] for process in processes]
-        rows.append(_row(content, model, own, references))
-    return rows
+    return [_row(content, model, own) for model, *own in zip(models, *processes, strict=True)]
 
 
 def _row(
-    content: Mapping[str, Any],
-    model: Mapping[str, Any],
-    own: Sequence[Mapping[str, Any]],
-    references: Sequence[float],
+    content: Mapping[str, Any], model: Mapping[str, Any], own: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     architecture = Architecture(**model["architecture"])
     batch, _, side, _ = model["shape"]
-    medians = [float(each["latency_ms_p50"]) for each in own]
+    medians = _positive(own, "latency_ms_p50")
     latency = over_processes(medians)
-    ratios = [theirs / ours for theirs, ours in zip(references, medians, strict=True)]
-    ratio = over_processes(ratios)
-
-    def mean(name: str) -> float:
-        return sum(float(each[name]) for each in own) / len(own)
-
+    ratio = over_processes(_positive(own, "relative_to_reference"))
+    references = over_processes(_positive(own, "reference_latency_ms_p50"))
+    sensors = {
+        f"{name}_{when}": own[place].get(f"{name}_{when}")
+        for name in ("clock_mhz", "temperature_c")
+        for when, place in (("before", 0), ("after", -1))
+    }
     measured = Throughput(
         device="cpu",
         runtime="onnxruntime",
@@ -169,7 +188,7 @@ def _row(
         form="module",
         mode="eager",
         threads=int(content["threads"]),
-        measured_at=content["measured_at"],
+        measured_at=str(content["measured_at"]),
         images_per_s=batch / latency.value * 1e3,
         latency_ms_p50=latency.value,
         latency_ms_p50_low=latency.low,
@@ -178,24 +197,38 @@ def _row(
         precise=latency.precision <= PRECISION,
         processes=len(own),
         process_latency_ms=" ".join(f"{value:.6g}" for value in medians),
-        latency_ms_p99=mean("latency_ms_p99"),
-        latency_ms_sd=mean("latency_ms_sd"),
+        latency_ms_p99=fmean(_positive(own, "latency_ms_p99")),
+        latency_ms_sd=fmean(float(each["latency_ms_sd"]) for each in own),
         repetitions=sum(int(each["repetitions"]) for each in own),
         rounds=sum(int(each["rounds"]) for each in own),
+        buffers=int(own[0]["buffers"]),
         largest_difference=max(float(each["largest_difference"]) for each in own),
         relative_to_reference=ratio.value,
         relative_to_reference_low=ratio.low,
         relative_to_reference_high=ratio.high,
-        reference_images_per_s=batch / (sum(references) / len(references)) * 1e3,
+        reference_images_per_s=batch / references.value * 1e3,
         macs=cost(architecture, side).macs,
+        **sensors,
     )
     row = asdict(measured) | {
-        "architecture": model["name"],
+        "architecture": str(model["name"]),
         "sweep": "probe",
         "arch_id": architecture.arch_id,
         "net_id": architecture.net_id,
         "device_name": str(content["device_name"]),
-        "git_commit": content["models"]["git_commit"],
+        "git_commit": str(content["models"]["git_commit"]),
     }
     # Of one process there is no interval.
     return {name: None if value != value else value for name, value in row.items()}
+
+
+def _positive(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """A number of each process.
+
+    Raises:
+        ValueError: one is none, or not more than 0.
+    """
+    values = [float(row[name]) for row in rows]
+    if not all(0 < value < math.inf for value in values):
+        raise ValueError(f"{name}: found {min(values):g}, expected finite numbers > 0")
+    return values

@@ -30,6 +30,7 @@ import torch
 
 from ..device_errors import is_lost, is_out_of_memory
 from ..network.architecture import Architecture
+from ..network.cost import cost
 from ..nvml import Sensors
 from . import statistics
 from .clock import cudnn_as, least_warm_up_s, on_device
@@ -307,8 +308,10 @@ def beside_roof(row: Throughput, architecture: Architecture, folder: Path | None
         architecture: what was measured.
         folder: where the roofline's two numbers are kept.
     """
-    if row.latency_ms_p50 is None or row.runtime != "torch":  # the roofline is torch's
+    if row.latency_ms_p50 is None:
         return row
+    if row.runtime != "torch":  # the roofline is torch's
+        return replace(row, macs=cost(architecture, row.input_size).macs)
     device = torch.device(row.device)
     with torch.inference_mode(), on_device(device):
         roof = _roof(device, row.dtype, folder)
