@@ -172,7 +172,7 @@ def _row(
     latency = over_processes(medians)
     ratio = over_processes(_positive(own, "relative_to_reference"))
     references = over_processes(_positive(own, "reference_latency_ms_p50"))
-    sensors = {
+    sensors: dict[str, Any] = {
         f"{name}_{when}": own[place].get(f"{name}_{when}")
         for name in ("clock_mhz", "temperature_c")
         for when, place in (("before", 0), ("after", -1))
