@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
 
 import sqzexplore as sqz
 from sqzexplore import analysis
@@ -256,19 +257,23 @@ def smaller() -> str:
 
 
 def smaller_by_value() -> str:
-    """What compression to a third of the weights and int8 cost, by each metaparameter's values."""
+    """What a metaparameter's last value costs less than its first, in architectures that are alike
+    otherwise."""
     trials = sqz.load_results(HERE / "compression")
     rows = []
-    effects = [analysis.main_effects(trials, name) for name in ("compressed_drop", "int8_drop")]
-    for compressed, quantised in zip(*(each.itertuples() for each in effects), strict=True):
-        cells = [str(compressed.axis), str(compressed.value)]
-        rows.append(
-            [
-                *cells,
-                *(f"{e.mean:.2f} ({e.low:.2f} to {e.high:.2f})" for e in (compressed, quantised)),
-            ]
-        )
-    return _table(["metaparameter", "value", "points lost, compressed", "points lost, int8"], rows)
+    for name in SMALLER:
+        first, *_, last = sorted(trials[name].unique())
+        others = [other for other in SMALLER if other != name]
+        cells = [name, f"{first} to {last}"]
+        for column in ("compressed_drop", "int8_drop"):
+            wide = trials.pivot_table(index=others, columns=name, values=column)
+            change = (wide[last] - wide[first]).to_numpy(dtype=float)
+            half = stats.t.ppf(0.975, len(change) - 1) * stats.sem(change)
+            mean = change.mean()
+            cells.append(f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})")
+        rows.append([*cells, str(len(change))])
+    head = ["metaparameter", "from, to", "change of points lost, compressed", "the same, int8"]
+    return _table([*head, "pairs"], rows)
 
 
 def runtimes() -> str:
