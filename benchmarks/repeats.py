@@ -40,8 +40,9 @@ COLUMNS = (
 
 @contextmanager
 def neighbour() -> Iterator[None]:
-    """A busy process in a session of its own."""
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+    """A busy process in a session of its own, which ends with this one however that ends."""
+    work = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+    busy = subprocess.Popen([sys.executable, "-c", work], start_new_session=True)
     try:
         yield
     finally:

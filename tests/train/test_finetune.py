@@ -26,6 +26,7 @@ from sqzexplore.evaluation.checkpoints import evaluate
 from sqzexplore.network.module import SqueezeNet
 from sqzexplore.published import alexnet_params
 from sqzexplore.results.folder import load_results
+from sqzexplore.results.tables import TABLES
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.train.accuracy import guesses
 from sqzexplore.train.checkpoint import notes
@@ -147,6 +148,7 @@ def test_a_sweep_compresses_every_network_of_its_largest_budget(tmp_path: Path) 
     _, progress = run(SWEEP + ASKED, tmp_path / "one")
     assert progress.units == pytest.approx(progress.total)
     rows = load_results(tmp_path / "one", "compression")
+    assert list(pd.read_csv(tmp_path / "one" / "compression.csv")) == list(TABLES["compression"])
     assert len(rows) == 2 * 2 * 2
     assert set(rows["epochs"]) == {2}
     seeds = load_results(tmp_path / "one", "seeds").query("epochs == 2")

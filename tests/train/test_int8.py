@@ -19,6 +19,7 @@ from sqzexplore.errors import UserError
 from sqzexplore.network import onnx as network_onnx
 from sqzexplore.network.int8 import InRuntime, quantised, saturates
 from sqzexplore.results.folder import load_results
+from sqzexplore.results.tables import TABLES
 from sqzexplore.spec.load import parse_spec
 
 ARCHITECTURE = sqz.Architecture(
@@ -88,6 +89,7 @@ measure:
 def test_a_sweep_quantises_every_network(tmp_path: Path) -> None:
     run(SWEEP, tmp_path / "a")
     rows = load_results(tmp_path / "a", "int8")
+    assert list(pd.read_csv(tmp_path / "a" / "int8.csv")) == list(TABLES["int8"])
     assert [*zip(rows["seed"], rows["scheme"], strict=True)] == [
         (seed, scheme) for seed in (0, 1) for scheme in ("per_channel", "per_tensor")
     ]
