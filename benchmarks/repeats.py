@@ -4,14 +4,13 @@
 
 Each time squeezenet1_0 is measured at batch 1 and 16, by one process and by five, while another
 process of another session keeps a core busy. Writes `results/benchmarks/repeats.csv`: a row a time,
-batch and number of processes, with latency and ratio to the reference and their 95% intervals; and
-prints how far the times lie apart, and how many of their pairs of intervals touch.
+batch and number of processes, with latency and ratio to the reference and their 95% intervals;
+results/README.md says how far apart they lie.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import subprocess
 import sys
 import time
@@ -62,21 +61,6 @@ def once(number: int, counts: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def report(frame: pd.DataFrame) -> None:
-    """How far the times lie apart."""
-    for (count, batch), rows in frame.groupby(["processes", "batch"]):
-        for name in ("latency_ms_p50", "relative_to_reference"):
-            ends = [*zip(rows[f"{name}_low"], rows[f"{name}_high"], strict=True)]
-            pairs = [*itertools.combinations(ends, 2)]
-            touching = sum(a[0] <= b[1] and b[0] <= a[1] for a, b in pairs)
-            spread = rows[name].max() / rows[name].min() - 1
-            width = ((rows[f"{name}_high"] - rows[f"{name}_low"]) / rows[name]).mean()
-            print(
-                f"{count} processes, batch {batch}, {name}: {spread:.1%} apart, intervals "
-                f"{width:.1%} wide in the mean, {touching} of {len(pairs)} pairs touch"
-            )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=3)
@@ -99,7 +83,6 @@ def main() -> None:
         print(frame.tail(len(counts) * len(BATCHES)).to_string(), flush=True)
         if number < asked.times:
             time.sleep(max(0.0, asked.every - (time.monotonic() - started)))
-    report(frame)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,10 @@ class _Codebook:
         gradient = self._kernel.grad
         assert gradient is not None
         in_order = gradient.reshape(-1)[self._places]
-        self.centroids.grad = torch.segment_reduce(in_order, "sum", lengths=self._lengths)
+        # unsafe: without the check of the lengths, for which a GPU would have to be waited for.
+        self.centroids.grad = torch.segment_reduce(
+            in_order, "sum", lengths=self._lengths, unsafe=True
+        )
 
     @torch.no_grad()
     def apply(self) -> None:
