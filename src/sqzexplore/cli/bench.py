@@ -71,6 +71,8 @@ def bench(
     from . import tables
 
     place = resolve_device(device)
+    if by_layer and probe is not None:
+        raise UserError("--import: expected no --layers with it, which a board does not measure")
     if probe is not None:
         return _imported(probe.expanduser(), out_dir, place, as_json)
     options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}

@@ -31,6 +31,7 @@ from ..spec.models import ThroughputSpec
 
 #: Architectures of a spec that are measured one after the other.
 MAX_TARGETS = 1000
+_EXAMPLES = {"batch": "1,64, or auto", "input_size": "224"}
 #: Called with what is being measured.
 OnStart = Callable[[str], None]
 
@@ -79,7 +80,9 @@ def parse(
         elif key == "batch" and text.strip() == "auto":
             values[key] = "auto"
         else:
-            values[key] = [positive(item, option) for item in items]
+            values[key] = [positive(item, option, _EXAMPLES[key]) for item in items]
+        if (twice := next((v for v in values[key] if values[key].count(v) > 1), None)) is not None:
+            raise UserError(f"{option}: expected each value once, {shown(twice)} stands twice")
     if not 0 < seconds <= 600:
         raise UserError(f"--seconds: found {seconds}, expected a number > 0, at most 600")
     asked = ThroughputSpec(**values, seconds=seconds, processes=processes)
@@ -238,9 +241,10 @@ def run_layers(
     """Every layer of every architecture at every combination: rows of `LayerTime`, with settings.
 
     Raises:
-        UserError: a batch, form or mode whose layers cannot be run one by one.
+        UserError: a batch, form, mode or runtime whose layers cannot be run one by one.
     """
-    for key, valid in (("form", ("module",)), ("mode", ("eager", "cuda_graph"))):
+    takes = {"form": ("module",), "mode": ("eager", "cuda_graph"), "runtime": ("torch",)}
+    for key, valid in takes.items():
         for found in getattr(asked, key):
             if found not in valid:
                 raise UserError(
@@ -259,14 +263,18 @@ def run_layers(
     return rows
 
 
-def positive(text: str, option: str) -> int:
+def positive(text: str, option: str, example: str) -> int:
     """A whole number of the command line.
+
+    Args:
+        text: what was typed.
+        option: where.
+        example: what could have been.
 
     Raises:
         UserError: it is none.
     """
     if not text.isdecimal() or not 1 <= int(text) <= MAX_BATCH:
-        example = "1,64, or auto" if option == "--batch" else "224"
         raise UserError(f"{option}: found {shown(text)}, expected integers >= 1 such as {example}")
     return int(text)
 

@@ -26,7 +26,7 @@ def probe(
     from .measuring import positive, targets
 
     to = to.expanduser()
-    batches = [positive(item.strip(), "--batch") for item in batch.split(",")]
+    batches = [positive(item.strip(), "--batch", "1,16") for item in batch.split(",")]
     dtypes = [item.strip() for item in dtype.split(",")]
     if len({*batches}) < len(batches) or len({*dtypes}) < len(dtypes):
         raise UserError("--batch, --dtype: expected each value once")
