@@ -43,6 +43,17 @@ def test_the_fastest_of_each_architecture() -> None:
     assert found.loc["a1", "next_latency_ms_p50"] == 5.05
 
 
+def test_the_fastest_is_told_from_every_other_not_from_the_next_alone() -> None:
+    rows = table(LATENCIES)
+    wide = (rows["arch_id"] == "a0") & (rows["dtype"] == "float32") & (rows["runtime"] == "torch")
+    rows.loc[wide, "latency_ms_p50_low"] = 1.9  # the third of 2.0, 3.0, 4.0
+    found = analysis.fastest_runtime(rows).set_index("arch_id")
+    assert found.loc["a0", "next_latency_ms_p50"] == 3.0
+    assert not found.loc["a0", "told_apart"]
+    rows.loc[wide, "latency_ms_p50_low"] = np.nan
+    assert analysis.fastest_runtime(rows).set_index("arch_id").loc["a0", "told_apart"] is None
+
+
 def test_rankings_are_kendalls_tau_with_an_interval() -> None:
     found = analysis.runtime_ranking(table(LATENCIES))
     assert len(found) == 3

@@ -30,7 +30,7 @@ def runtime_lines(throughput: pd.DataFrame | None) -> list[str]:
         apart = int(rows["told_apart"].fillna(False).astype(bool).sum())
         lines.append(
             f"fastest runtime at batch {batch}: {said} of {len(rows)} architectures; "
-            f"{apart} of them told from the next by intervals that do not touch"
+            f"{apart} of them told from every other by intervals that do not touch"
         )
     try:
         ranking = analysis.runtime_ranking(throughput)
