@@ -22,6 +22,7 @@ from .front import smallest_within as smallest_within
 from .populations import Comparison as Comparison
 from .populations import compare_populations as compare_populations
 from .populations import edf as edf
+from .ranges import best_ranges as best_ranges
 from .ranking import Correlation as Correlation
 from .ranking import budget_ranking as budget_ranking
 from .ranking import correlation as correlation

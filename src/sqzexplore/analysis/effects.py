@@ -28,7 +28,7 @@ def main_effects(trials: pd.DataFrame, column: str) -> pd.DataFrame:
     Raises:
         UserError: an unknown column, or fewer than 2 trials with a value.
     """
-    rows = _with_values("main_effects", trials, column, 2)
+    rows = with_values("main_effects", trials, column, 2)
     effects = []
     for axis in varying(rows):
         for value, group in rows.groupby(axis):
@@ -55,7 +55,7 @@ def interaction(trials: pd.DataFrame, column: str, first: str, second: str) -> p
         UserError: an unknown column, a metaparameter that does not vary, or a combination of values
             without a trial.
     """
-    rows = _with_values("interaction", trials, column, 4)
+    rows = with_values("interaction", trials, column, 4)
     require_columns("interaction", rows, [first, second])
     cells = rows.assign(**{column: rows[column].astype(float)}).pivot_table(
         index=first, columns=second, values=column, aggfunc="mean"
@@ -107,7 +107,7 @@ def importance(
     if method not in ("ped_anova", "fanova"):
         raise UserError(f"importance: method: found {shown(method)}, expected ped_anova or fanova")
     least = 5 * _LEAST_TRIALS if method == "ped_anova" else _LEAST_TRIALS
-    rows = _with_values("importance", trials, column, least)
+    rows = with_values("importance", trials, column, least)
     axes = varying(rows)
     require_rows("importance", len(axes), 2, "metaparameters that vary")
     goal = -1.0 if maximize else 1.0
@@ -177,7 +177,7 @@ def partial_dependence(trials: pd.DataFrame, column: str, seed: int = 0) -> pd.D
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import partial_dependence as dependence
 
-    rows = _with_values("partial_dependence", trials, column, _LEAST_TRIALS)
+    rows = with_values("partial_dependence", trials, column, _LEAST_TRIALS)
     axes = varying(rows)
     require_rows("partial_dependence", len(axes), 1, "metaparameters that vary")
     values = [sorted(rows[axis].unique()) for axis in axes]
@@ -211,7 +211,8 @@ def _distribution(values: pd.Series) -> Any:
     return distributions.FloatDistribution(float(values.min()), float(values.max()))
 
 
-def _with_values(caller: str, trials: pd.DataFrame, column: str, least: int) -> pd.DataFrame:
+def with_values(caller: str, trials: pd.DataFrame, column: str, least: int) -> pd.DataFrame:
+    """The rows that have a number in a column; `UserError` where they are fewer than `least`."""
     rows = trials[~np.isnan(numbers(caller, trials, column))]
     require_rows(caller, len(rows), least, f"trials with {column}")
     return rows

@@ -5,6 +5,7 @@
 from . import sweep  # noqa: F401
 from . import validate  # noqa: F401
 from . import results  # noqa: F401
+from . import refine  # noqa: F401
 from . import export  # noqa: F401
 from . import compress  # noqa: F401
 from . import describe  # noqa: F401
