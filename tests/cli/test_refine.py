@@ -85,6 +85,22 @@ def test_a_list_of_numbers_keeps_what_lies_between() -> None:
     assert line.endswith("0.25 30%, 0.375 0%, 0.5 70%")
 
 
+def test_what_another_axis_depends_on_stays() -> None:
+    spec = parse_spec(
+        "name: s\nspace:\n  squeeze_ratio: [0.125, 0.25, 0.5]\n  base_expand: [32, 64, 96]\n"
+        "  fraction_3x3: {when: {squeeze_ratio: [0.5]}, values: [0.25, 0.5]}\n"
+    )
+    rows = [
+        {"axis": axis, "low": low, "high": high, "values": (low, high), "share_of": (0.5, 0.5)}
+        for axis, low, high in (("squeeze_ratio", 0.125, 0.25), ("base_expand", 32, 64))
+    ]
+    new = parse_spec(narrowed(spec, pd.DataFrame(rows), []))
+    axes = {axis.field: axis for axis in new.design_space.axes}
+    assert axes["squeeze_ratio"].values == (0.125, 0.25, 0.5)
+    assert axes["base_expand"].values == (32, 64)
+    assert axes["fraction_3x3"].when == (("squeeze_ratio", (0.5,)),)
+
+
 def test_what_says_too_little_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found 9 trials with val_top1, expected at least 10"):
         analysis.best_ranges(tried(9), "val_top1")

@@ -29,10 +29,14 @@ def narrowed(spec: Spec, ranges: pd.DataFrame, evidence: Sequence[str]) -> str:
     records: list[dict[str, Any]] = ranges.to_dict("records")  # type: ignore[assignment]
     known = {str(row["axis"]): row for row in records}
     axes = {axis.field: axis for axis in spec.design_space.axes}
+    needed = {name for axis in axes.values() for name, _ in axis.when}
     lines, changed = ["space:"], 0
     for name, value in content["space"].items():
         axis = axes[str(name)]
-        new, why = _narrower(axis, value, known.get(axis.field))
+        if axis.field in needed:
+            new, why = value, "as it was: another axis exists at some of its values alone"
+        else:
+            new, why = _narrower(axis, value, known.get(axis.field))
         changed += new != value
         lines.append(f"  {_flow({name: new})}  # {why}")
     if not changed:

@@ -480,7 +480,10 @@ class _Sweep:
             yield number, from_params(self.spec.design_space, trials[number].params)
 
     def _take_speed(self, task: Task, measured: Measured) -> None:
-        """Write the throughput of a trial that has ended into the study."""
+        """Write the throughput of a trial that has ended into the study, unless another process
+        has done so meanwhile."""
+        if task.trial not in self.record.unmeasured:
+            return
         rows = [dict(row) for row in measured.throughput]
         row = of_trial(rows, self.spec) if rows else {"outcome": "failed"}
         if measured.error:
