@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
 
+from helpers import ROOT
 from sqzexplore.errors import UserError
 from sqzexplore.figures import analyses as figures
+from sqzexplore.figures import smaller
 from sqzexplore.figures.style import STYLE, own_axes
+from sqzexplore.results.folder import ResultFolder
 from sqzexplore.results.selection import choices
+from sqzexplore.results.smaller import drops_of
 from sqzexplore.spec.load import parse_spec
 
 mpl.use("agg")
@@ -214,3 +219,29 @@ def test_it_looks_as_it_did(draw: object, tmp_path: Path) -> None:
     figure.savefig(tmp_path / name, dpi=60)
     difference = compare_images(str(BASELINE / name), str(tmp_path / name), tol=3)
     assert difference is None, difference
+
+
+def test_smaller_networks_are_drawn_at_their_sizes(tmp_path: Path) -> None:
+    """Of the committed sweep: a series a setting, each architecture at its file's size."""
+    folder = tmp_path / "compression"
+    shutil.copytree(ROOT / "results" / "compression", folder)
+    shutil.rmtree(folder / "figures")
+    results = ResultFolder(folder)
+    trials, drops = results.table("trials"), drops_of(results)
+    axes = smaller.sizes(trials, drops, own_axes(None))
+    series = dict(zip(axes.get_legend_handles_labels()[1], axes.containers, strict=True))
+    assert [*series] == [
+        *("float32", "density 1, 8 bits", "density 0.5, 6 bits", "density 0.33, 6 bits"),
+        *("int8, per channel", "int8, per tensor"),
+    ]
+    rows = drops["compressed"].query("density == 0.5")
+    drawn = series["density 0.5, 6 bits"].lines[0]
+    assert drawn.get_xdata().tolist() == rows["compressed_mb"].tolist()
+    assert drawn.get_ydata().tolist() == rows["compressed_top1"].tolist()
+    figure = smaller.losses(trials, drops, ["squeeze_ratio", "fraction_3x3", "bypass"])
+    left, right = figure.axes
+    assert len(left.get_yticklabels()) == len(right.get_yticks()) == 12
+    assert len(left.containers) == 3
+    names = [file.name for file in smaller.write_smaller_figures(results.spec(), trials, folder)]
+    assert names == [f"smaller{end}" for end in (".pdf", ".png", "-losses.pdf", "-losses.png")]
+    assert smaller.write_smaller_figures(results.spec(), trials, tmp_path) == []

@@ -182,3 +182,14 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert isinstance(run.exception, UserError)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_smaller_networks_have_a_section(tmp_path: Path) -> None:
+    text = write_report(ROOT / "results" / "compression", tmp_path / "page.html").read_text()
+    for form in ("compressed", "in 8-bit integers"):
+        assert f"Networks {form} against their float32 selves (proxy: fashion, 32 epochs)" in text
+    rows = sqz.load_results(ROOT / "results" / "compression", "compression")
+    first = rows[(rows["trial"] == 0) & (rows["density"] == 0.33)]
+    assert f"<td>{first['compressed_drop'].mean():.2f}</td>" in text
+    plain = write_report(ROOT / "results" / "sr", tmp_path / "plain.html").read_text()
+    assert 'id="smaller"' not in plain

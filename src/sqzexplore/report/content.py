@@ -141,7 +141,7 @@ def gather(folder: Path) -> Content:
         ],
         effects=effects(spec, trials),
         front=_front_table(spec, front),
-        smaller=[(form, _smaller_table(spec, trials, form, rows)) for form, rows in drops.items()],
+        smaller=[_smaller_table(spec, trials, form, rows) for form, rows in drops.items()],
         throughput=None if throughput.empty else _throughput_table(spec, trials, throughput),
         failures=_failures(spec, trials),
         origins=_origins(trials, throughput),
@@ -347,15 +347,19 @@ def _interval(row: pd.Series, low: str, high: str, otherwise: str = "") -> str:
     return f"{row[low]:.4g} to {row[high]:.4g}"
 
 
-def _smaller_table(spec: Spec, trials: pd.DataFrame, form: str, drops: pd.DataFrame) -> Table:
-    """What each compressed or quantised network lost, a row an architecture and setting."""
+def _smaller_table(
+    spec: Spec, trials: pd.DataFrame, form: str, drops: pd.DataFrame
+) -> tuple[str, Table]:
+    """A caption, and what each compressed or quantised network lost, a row an architecture and
+    setting."""
     axes = [axis.field for axis in spec.design_space.axes]
     names = {row["trial"]: architecture_name(row, axes) for _, row in trials.iterrows()}
     size, top1, drop = (f"{form}_{end}" for end in ("mb", "top1", "drop"))
-    note = remark("top1", trials)
+    what = "in 8-bit integers" if form == "int8" else form
+    caption = f"Networks {what} against their float32 selves ({remark('top1', trials)})"
     headings = [
         *("trial", "architecture", "setting", heading(size)),
-        *(f"{heading(name)}, {note}" for name in ("top1", top1)),
+        *map(heading, ("top1", top1)),
         *(heading(drop), "95% interval"),
     ]
     rows = [
@@ -369,7 +373,7 @@ def _smaller_table(spec: Spec, trials: pd.DataFrame, form: str, drops: pd.DataFr
         ]
         for _, row in drops.head(MOST_ROWS).iterrows()
     ]
-    return Table(headings, rows, max(0, len(drops) - MOST_ROWS))
+    return caption, Table(headings, rows, max(0, len(drops) - MOST_ROWS))
 
 
 _THROUGHPUT_TEXT = (
