@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,28 @@ def test_both_files_do_what_the_card_says(exported: Path) -> None:
     same = 100 * float((logits.argmax(1) == expected.argmax(1)).mean())
     assert rows["model.int8.onnx"].endswith(f"| {same:.2f}% |")
     assert same > 90
+
+
+def test_litert_is_named_where_it_is_missing(exported: Path) -> None:
+    if importlib.util.find_spec("litert_torch"):
+        pytest.skip("LiteRT's converter is installed")
+    to = exported / "nowhere"
+    with pytest.raises(UserError, match="--litert needs litert_torch: pip install litert-torch"):
+        sqz.export(exported / "sweep", 0, to, exported / "net", litert=True)
+    with pytest.raises(UserError, match="--litert: expected --checkpoint too"):
+        sqz.export(exported / "sweep", 0, to, litert=True)
+    assert not to.exists()
+
+
+def test_litert_takes_and_gives_the_same(exported: Path) -> None:
+    pytest.importorskip("litert_torch", reason="needs pip install litert-torch")
+    to = exported / "litert"
+    done = sqz.export(exported / "sweep", 0, to, exported / "net", litert=True)
+    names = {"model.tflite": 99.0, "model.int8.tflite": 85.0}
+    assert [small.name for small in done.smaller] == [*names]
+    for small in done.smaller:
+        assert small.bytes == (to / small.name).stat().st_size
+        assert small.agreement > names[small.name]
 
 
 def test_how_far_is_what_the_sweep_measured_with_as_many_bits() -> None:

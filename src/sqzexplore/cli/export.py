@@ -34,6 +34,9 @@ def export_(
     quantize: Annotated[
         str | None, typer.Option(help="int8: also an ONNX file in 8-bit integers.")
     ] = None,
+    litert: Annotated[
+        bool, typer.Option("--litert", help="Also files for LiteRT, float32 and int8.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Write a trial's network as ONNX and as a torch.export program, with a model card."""
@@ -58,7 +61,7 @@ def export_(
         if notes["diverged"]:
             fail("the training diverged; nothing was exported", 1)
     try:
-        done = export(folder, pick, to, checkpoint, compress, quantize)  # type: ignore[arg-type]
+        done = export(folder, pick, to, checkpoint, compress, quantize, litert)  # type: ignore[arg-type]
     except ExportMismatch as error:
         fail(str(error), 1)
     worst = max(done.check.differences.values())

@@ -31,6 +31,9 @@ from ..spec.models import Spec
 from ..train import checkpoint as checkpoint_
 from ..train.session import TrainingPlan, Watch, train_one
 from .artifacts import ONNX_FILE, PROGRAM_FILE, Check, Classifier, write_programs
+from .litert import FLOAT_FILE as LITERT_FILE
+from .litert import INT8_FILE as LITERT_INT8_FILE
+from .litert import require_litert
 from .model_card import Card, card_text
 from .smaller import COMPRESSED_FILE, INT8_FILE, SmallFile, write_smaller
 
@@ -38,7 +41,7 @@ CARD_FILE = "MODEL_CARD.md"
 #: What an export leaves; weights beyond 2 GB stand beside the ONNX file.
 _FILES = (
     *(ONNX_FILE, PROGRAM_FILE, CARD_FILE, f"{ONNX_FILE}.data"),
-    *(COMPRESSED_FILE, INT8_FILE),
+    *(COMPRESSED_FILE, INT8_FILE, LITERT_FILE, LITERT_INT8_FILE),
 )
 #: What the card says of a training.
 _NOTES = (
@@ -67,6 +70,7 @@ def export(
     checkpoint: str | Path | None = None,
     compress: int | None = None,
     quantize: Literal["int8"] | None = None,
+    litert: bool = False,
 ) -> Exported:
     """Write a network of a sweep as ONNX and as a torch.export program, with a model card.
 
@@ -86,6 +90,8 @@ def export(
         compress: bits of a codebook's index: writes `model.sqz` too, retrained on the sweep's
             images (`deploy.smaller`); needs a checkpoint.
         quantize: `int8` writes `model.int8.onnx` too, calibrated on them; needs a checkpoint.
+        litert: writes `model.tflite` and `model.int8.tflite` too (`deploy.litert`); needs a
+            checkpoint, and the package litert-torch.
 
     Returns:
         What was written, and how it compares with PyTorch.
@@ -100,7 +106,7 @@ def export(
     """
     to = Path(to)
     check_ready(to)
-    _check_smaller(compress, quantize, checkpoint is not None)
+    _check_smaller(compress, quantize, litert, checkpoint is not None)
     spec, trials, row, own = _chosen(folder, pick)
     trial = int(row["trial"])
     if checkpoint is None:
@@ -126,8 +132,8 @@ def export(
             classifier, card.exported.in_channels, card.input_size, card.metadata(), place
         )
         smaller: list[SmallFile] = []
-        if notes is not None and (compress or quantize):
-            smaller = write_smaller(net, notes, spec, place, compress, quantize == "int8")
+        if notes is not None and (compress or quantize or litert):
+            smaller = write_smaller(net, notes, spec, place, compress, quantize == "int8", litert)
         text = card_text(card, check, smaller, _written(place))
         (place / CARD_FILE).write_text(text, encoding="utf-8")
     files = tuple(_written(to))
@@ -192,14 +198,17 @@ def check_ready(to: Path) -> None:
         )
 
 
-def _check_smaller(compress: int | None, quantize: str | None, trained: bool) -> None:
+def _check_smaller(compress: int | None, quantize: str | None, litert: bool, trained: bool) -> None:
     if compress is not None and not 1 <= compress <= MOST_BITS:
         raise UserError(f"--compress: found {compress}, expected 1 to {MOST_BITS} bits")
     if quantize not in (None, "int8"):
         raise UserError(f"--quantize: found {shown(quantize)}, expected int8")
-    for flag, asked in (("--compress", compress), ("--quantize", quantize)):
+    asked_for = (("--compress", compress), ("--quantize", quantize), ("--litert", litert))
+    for flag, asked in asked_for:
         if asked and not trained:
             raise UserError(f"{flag}: expected --checkpoint too: random weights have no accuracy")
+    if litert:
+        require_litert()
 
 
 def _written(folder: Path) -> list[Path]:

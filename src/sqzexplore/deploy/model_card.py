@@ -22,6 +22,8 @@ from ..network.overrides import is_missing
 from ..network.presets import PRESETS
 from ..spec.models import Spec
 from .artifacts import ABSOLUTE, RELATIVE, Check
+from .litert import FLOAT_FILE as LITERT_FILE
+from .litert import INT8_FILE as LITERT_INT8_FILE
 from .smaller import COMPRESSED_FILE, INT8_FILE, SmallFile
 
 
@@ -327,6 +329,11 @@ def _smaller(card: Card, smaller: Sequence[SmallFile]) -> str:
         )
     if any(file.name == INT8_FILE for file in smaller):
         texts.append(f"`{INT8_FILE}` takes and gives what `model.onnx` does.")
+    if any(file.name == LITERT_FILE for file in smaller):
+        texts.append(
+            f"`{LITERT_FILE}` takes one image as `model.onnx` does; `{LITERT_INT8_FILE}` takes and "
+            "gives integers, with the scale and offset that stand in it."
+        )
     return "\n\n".join(texts)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..compress.settings import Compression
 from ..data.images import ImageData, load
@@ -17,14 +18,19 @@ from ..evaluation.workload import open_asked
 from ..network.int8 import InRuntime, quantised, saturates
 from ..network.module import SqueezeNet
 from ..spec.models import Spec
-from ..train.accuracy import guesses
+from ..train.accuracy import Guesses, guesses
 from ..train.finetune import deep_compression, finished
 from ..train.int8 import calibration_images
 from .artifacts import Classifier, ExportMismatch
+from .litert import FLOAT_FILE as LITERT_FILE
+from .litert import INT8_FILE as LITERT_INT8_FILE
+from .litert import InLiteRT, write_litert
 
 COMPRESSED_FILE, INT8_FILE = "model.sqz", "model.int8.onnx"
 #: Where the sweep does not say it: table 2's share of the weights.
 _DENSITY, _EPOCHS = 0.33, 4
+#: Training images that decide the ranges of activations.
+_CALIBRATION = 256
 #: How far integers may be from the float values that they stand for, as a share of the largest.
 _TOLERANCE = 0.1
 
@@ -49,6 +55,7 @@ def write_smaller(
     folder: Path,
     bits: int | None,
     int8: bool,
+    litert: bool = False,
 ) -> list[SmallFile]:
     """Write `model.sqz` (`bits`) and `model.int8.onnx` (`int8`) of a trained network into `folder`.
 
@@ -60,19 +67,24 @@ def write_smaller(
         bits: of an index into a codebook; the density and the epochs of fine-tuning are those that
             the sweep measured with as many bits, or else a third and 4. None: no such file.
         int8: whether to quantise, a weight scale a filter.
+        litert: whether to write both files of `litert` too.
 
     Raises:
         UserError: the images are not those that the network was trained on.
         ExportMismatch: integers give other outputs than the values that they stand for.
     """
     data = _images(spec, notes)
+    # The files normalise bytes / 255 themselves.
+    plain = replace(data, mean=torch.zeros_like(data.mean), std=255 * torch.ones_like(data.std))
+    classifier = Classifier(net, data.mean / 255, data.std / 255).eval()
+    images = calibration_images(plain, _CALIBRATION)
     before = guesses(net, data, data.test)
     files = []
 
-    def written(name: str, how: str, content: bytes, found: Any) -> None:
-        (folder / name).write_bytes(content)
+    def written(name: str, how: str, found: Guesses) -> None:
         same = 100 * float((found.guessed == before.guessed).mean())
-        files.append(SmallFile(name, how, len(content), found.top1, before.top1, same))
+        size = (folder / name).stat().st_size
+        files.append(SmallFile(name, how, size, found.top1, before.top1, same))
 
     if bits is not None:
         setting = setting_of(spec, bits)
@@ -80,13 +92,17 @@ def write_smaller(
         done = finished(work)
         how = f"Deep Compression: density {setting.density:g}, {bits} bits, "
         how += f"fine-tuned for {setting.epochs} epochs"
-        written(COMPRESSED_FILE, how, done.compressed.content, guesses(done.net, data, data.test))
+        (folder / COMPRESSED_FILE).write_bytes(done.compressed.content)
+        written(COMPRESSED_FILE, how, guesses(done.net, data, data.test))
     if int8:
-        content = _in_integers(net, data)
-        # The file normalises bytes / 255 itself.
-        plain = replace(data, mean=torch.zeros_like(data.mean), std=255 * torch.ones_like(data.std))
+        content = _in_integers(classifier, images)
+        (folder / INT8_FILE).write_bytes(content)
         how = "static QDQ, weights per channel" + (", of 7 bits" if saturates() else "")
-        written(INT8_FILE, how, content, guesses(InRuntime(content), plain, plain.test))
+        written(INT8_FILE, how, guesses(InRuntime(content), plain, plain.test))
+    if litert:
+        write_litert(classifier, images, folder)
+        for name, how in ((LITERT_FILE, "LiteRT, float32"), (LITERT_INT8_FILE, "LiteRT, int8")):
+            written(name, how, guesses(InLiteRT(folder / name), plain, plain.test))
     return files
 
 
@@ -113,11 +129,8 @@ def _images(spec: Spec, notes: Mapping[str, Any]) -> ImageData:
     return normalised_for(load(source, int(notes["image_size"]), notes["augmentation"]), notes)
 
 
-def _in_integers(net: SqueezeNet, data: ImageData) -> bytes:
+def _in_integers(classifier: Classifier, images: Tensor) -> bytes:
     """The int8 file, which takes what the float32 file takes."""
-    classifier = Classifier(net, data.mean / 255, data.std / 255).eval()
-    plain = replace(data, mean=torch.zeros_like(data.mean), std=255 * torch.ones_like(data.std))
-    images = calibration_images(plain, 256)
     content = next(iter(quantised(classifier, images, ["per_channel"])))
     integers, values = (InRuntime(content, integers=kind)(images) for kind in (True, False))
     worst, largest = (integers - values).abs().max(), values.abs().max()
