@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,10 +22,12 @@ from ..measure.devices import DeviceLost
 from ..measure.reference import forget_references
 from ..measure.settings import Settings
 from ..measure.throughput import Throughput, over_batches
+from ..network.module import SqueezeNet
 from ..spec.models import Spec, ThroughputSpec
 from ..train.finetune import deep_compression
 from ..train.int8 import int8_runs
 from ..train.loop import Epoch, identity, lead
+from ..train.recipe import Recipe
 from .cache import Kept
 from .smaller import holds_all
 from .tasks import (
@@ -150,16 +152,10 @@ class Bench:
         while training.turn():
             yield None
         run = asdict(training.run())
-        run |= {"compression": [], "int8": []}
         if not (run["diverged"] or run["dead"] or run["stopped"]):
-            for setting in compressions_of(task, spec):
-                found = yield from deep_compression(training.net, data, recipe, task.seed, setting)
-                run["compression"].append(asdict(found.run))
-                done += setting.epochs
-                on_progress(setting.epochs / epochs, f"{task}, compressed to {setting}")
-            if schemes := quantisations_of(task, spec):
-                run["int8"] += [asdict(each) for each in int8_runs(training.net, data, schemes)]
-        made = [*run["compression"], *run["int8"]]
+            run |= yield from self._made_smaller(task, training.net, recipe, on_progress)
+            done += epochs - task.epochs
+        made = [*run.get("compression", ()), *run.get("int8", ())]
         spent = run["duration_s"] + sum(each["duration_s"] for each in made)
         origin = self._origin(started_at, spent)
         stored = {"identity": identity(recipe, data, task.seed), "origin": origin, "run": run}
@@ -168,6 +164,20 @@ class Bench:
         unfinished.unlink(missing_ok=True)
         on_progress(1 - done / epochs, str(task))
         yield Measured(origin, run)
+
+    def _made_smaller(
+        self, task: Task, net: SqueezeNet, recipe: Recipe, on_progress: OnProgress
+    ) -> Generator[None, None, dict[str, Any]]:
+        """What a trained network is compressed and quantised to, by the names of the tables."""
+        assert self.data is not None
+        compressed, epochs = [], epochs_of(task, self.spec)
+        for setting in compressions_of(task, self.spec):
+            found = yield from deep_compression(net, self.data, recipe, task.seed, setting)
+            compressed.append(asdict(found.run))
+            on_progress(setting.epochs / epochs, f"{task}, compressed to {setting}")
+        settings = quantisations_of(task, self.spec)
+        runs = int8_runs(net, self.data, settings) if settings else ()
+        return {"compression": compressed, "int8": [asdict(each) for each in runs]}
 
     def _throughput(self, task: Task, on_progress: OnProgress) -> Measured:
         asked = self.spec.measure.throughput
