@@ -166,7 +166,7 @@ def test_a_file_holds_the_network_that_is_evaluated(net, tmp_path):
     (tmp_path / "again").write_bytes(again.content)
     assert torch.equal(sqz.load(tmp_path / "again")(images), loaded(images))
     assert notes(file) == {
-        "mean": [0.1], "density": 0.4, "bits": 4,
+        "mean": [0.1], "density": 0.4, "bits": 4, "finetune_epochs": 0,
         "architecture": ARCHITECTURE.model_dump(mode="json"),
     }  # fmt: skip
     assert done.float32_bytes == 4 * sqz.cost(ARCHITECTURE, 64).params
