@@ -11,18 +11,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from ..analysis.ranking import distinct, rank_correlation
 from ..results.folder import ResultFolder
-from .style import BLUE, GREEN, GREY, ORANGE, STYLE, own_axes, panels, save
+from .style import BLUE, GREEN, GREY, ORANGE, PURPLE, STYLE, own_axes, panels, save
 
 #: What tells two series apart; what all rows share is said once, in the title.
 _SETTINGS = (
     *("device_name", "runtime", "threads", "input_size", "dtype", "memory_format", "form", "mode"),
 )
-_COLOURS = (BLUE, ORANGE, GREEN, GREY)
-_MARKERS, _DASHES = "os^D", ("-", "--", ":", "-.")
-_MOST_SERIES = 4
+_COLOURS = (BLUE, ORANGE, GREEN, GREY, PURPLE, "black")
+_MARKERS, _DASHES = "os^Dvp", ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
+_MOST_SERIES = len(_COLOURS)
+#: From the axes to the legend, past the numbers and the label of x, points.
+_LEGEND_BELOW = 26
 
 
 def speed_against_macs(rows: pd.DataFrame, axes: Axes | None = None) -> Axes:
@@ -114,7 +117,8 @@ def roofline_picture(rows: pd.DataFrame, axes: Axes | None = None) -> Axes:
         for number, (_, roof) in enumerate(roofs.iterrows()):
             rate, bandwidth = float(roof["matrix_macs_per_s"]), float(roof["copy_bytes_per_s"])
             axes.plot(
-                *(span, np.minimum(rate, span * bandwidth), _DASHES[number % 4]),
+                *(span, np.minimum(rate, span * bandwidth)),
+                linestyle=_DASHES[number % len(_DASHES)],
                 color="black",
                 linewidth=1,
                 label=f"roof in {roof['dtype']}",
@@ -158,7 +162,10 @@ def _measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _series(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The rows by their settings, each with a name of what it does not share; at most a few."""
-    differing = [name for name in _SETTINGS if rows[name].nunique(dropna=False) > 1]
+    differing: list[str] = []
+    for name in _SETTINGS:  # not what others decide, as a runtime does of its memory format
+        if len(rows.drop_duplicates([*differing, name])) > max(1, _distinct(rows, differing)):
+            differing.append(name)
     if not differing:
         yield "", rows
         return
@@ -166,6 +173,11 @@ def _series(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         if number == _MOST_SERIES:
             return
         yield ", ".join(str(value) for value in values), group
+
+
+def _distinct(rows: pd.DataFrame, names: list[str]) -> int:
+    """How many combinations of values some columns have."""
+    return len(rows.drop_duplicates(names)) if names else 0
 
 
 def _floats(rows: pd.DataFrame, column: str) -> np.ndarray:
@@ -198,5 +210,11 @@ def _finish(axes: Axes, rows: pd.DataFrame) -> Axes:
     axes.set_title("\n".join(text), fontsize=7)
     if axes.get_legend_handles_labels()[0]:
         # Below the axes: a dot of the legend among the points would look like a measurement.
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), fontsize=6)
+        below = ScaledTranslation(0, -_LEGEND_BELOW / 72, axes.figure.dpi_scale_trans)
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            bbox_transform=axes.transAxes + below,
+            fontsize=6,
+        )
     return axes

@@ -66,6 +66,9 @@ def tradeoff(
         # What validation chose need not be a staircase on the test split.
         drawstyle="steps-post" if y in goals["maximize"] else "default",
         zorder=2,
+        marker="o" if len(front) == 1 else None,  # which no line would show
+        markersize=9,
+        markerfacecolor="none",
         label=f"{label_}, chosen on validation" if by_validation else label_,
     )
     errors = _interval(rows, y, ys)
