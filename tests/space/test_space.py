@@ -141,6 +141,28 @@ def test_the_enumeration_is_the_product_of_the_axes() -> None:
     assert SPACE.size == len(SPACE) == len(expected) == 72
 
 
+def test_listed_architectures_are_the_space() -> None:
+    spec = parse_spec(
+        "name: listed\nbase: squeezenet1_1\nspace:\n  - {squeeze_ratio: 0.5}\n"
+        "  - {fire9.squeeze_ratio: 0.25, pool_after: [1, 4, 8]}\n  - {fires: 6}\n"
+        "constraints: [fires > 6]\n"
+    )
+    expected = [
+        sqz.preset("squeezenet1_1", squeeze_ratio=0.5),
+        sqz.preset("squeezenet1_1", pool_after=(1, 4, 8), **{"fire9.squeeze_ratio": 0.25}),
+        sqz.preset("squeezenet1_1", fires=6),
+    ]
+    space = spec.design_space
+    assert [space.architecture(number) for number in range(space.size)] == expected
+    assert [*space.indices()] == [0, 1]
+    assert [from_params(space, to_params(space, each)) for each in expected] == expected
+    drawn = space.sample(600, seed=0)
+    found = [expected.index(architecture_at(drawn, row)) for row in range(600)]
+    assert min(np.bincount(found, minlength=3)) > 150
+    with pytest.raises(UserError, match=r"search.sampler: found tpe, expected grid"):
+        parse_spec(spec.source + "search: {sampler: tpe, trials: 2}\n")
+
+
 def test_a_part_of_the_enumeration_is_that_part() -> None:
     whole, part = SPACE.columns(), SPACE.columns(10, 20)
     for field, values in whole.items():

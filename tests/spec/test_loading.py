@@ -158,4 +158,4 @@ def test_the_schema_takes_every_sweep_and_refuses_what_validate_refuses() -> Non
         assert not validator.is_valid(good | bad), bad
         with pytest.raises(UserError):
             parse_spec(json.dumps(good | bad))
-    assert json_schema()["properties"]["space"]["properties"]["fires"]["description"]
+    assert json_schema()["properties"]["space"]["anyOf"][0]["properties"]["fires"]["description"]

@@ -86,6 +86,31 @@ BAD = {
     "empty axis": (AXIS, "squeeze_ratio: []", ["space.squeeze_ratio", "empty list"]),
     "scalar axis": (AXIS, "squeeze_ratio: 0.5", ["space.squeeze_ratio", "a list of values"]),
     "value twice": ("0.125, 0.5", "0.5, 0.5", ["space.squeeze_ratio[1]", "twice"]),
+    "architectures that are no mappings": (
+        f"  {AXIS}\n  bypass: [none, simple]",
+        "  - 0.5",
+        ["space", "a list of mappings of fields"],
+    ),
+    "an unknown field of an architecture": (
+        f"  {AXIS}\n  bypass: [none, simple]",
+        "  - {squeeze_ratio: 0.5}\n  - {squeeze: 1}",
+        ["space[1].squeeze", "unknown key", "squeeze_ratio"],
+    ),
+    "a value that an architecture cannot have": (
+        f"  {AXIS}\n  bypass: [none, simple]",
+        "  - {squeeze_ratio: 1.5}",
+        ["space[0].squeeze_ratio", "found 1.5", "<= 1"],
+    ),
+    "an architecture twice": (
+        f"  {AXIS}\n  bypass: [none, simple]",
+        "  - {bypass: simple}\n  - {bypass: none}\n  - {squeeze_ratio: 0.125}",
+        ["space[2]", "the architecture of space[1]"],
+    ),
+    "an architecture without a feature map": (
+        f"  {AXIS}\n  bypass: [none, simple]",
+        "  - {bypass: simple}\n  - {pool_after: [1, 2, 3, 4, 5, 6, 7, 8]}",
+        ["space[1]", "maxpool7"],
+    ),
     "no axis": (f"  {AXIS}\n  bypass: [none, simple]", "  {}", ["space", "no axis"]),
     "unknown bypass": ("[none, simple]", "[none, simpel]", ["space.bypass[1]", "'simple'"]),
     "pool after no layer": (AXIS, "pool_after: [[1, 18]]", ["space.pool_after[0]", "layer 18"]),

@@ -75,6 +75,25 @@ def test_it_goes_on_from_what_is_there(
     assert (tmp_path / "grown" / "study.1.journal").is_file()  # what it was before
 
 
+def test_more_architectures_of_a_list(tmp_path: Path) -> None:
+    listed = SWEEP.replace(
+        "{squeeze_ratio: [0.25, 1.0]}", "[{squeeze_ratio: 0.25}, {bypass: none, fires: 4}]"
+    )
+    run(listed, tmp_path)
+    assert load_results(tmp_path)["fires"].tolist() == [3, 4]
+    before = spent(tmp_path)
+    run(listed.replace("[{squ", "[{fires: 5}, {squ"), tmp_path)
+    table = load_results(tmp_path)
+    assert sorted(zip(table["fires"], table["bypass"], table["squeeze_ratio"], strict=True)) == [
+        (3, "complex", 0.25),
+        (4, "none", 0.125),
+        (5, "complex", 0.125),
+    ]
+    assert spent(tmp_path)[before.index].tolist() == before.tolist()
+    with pytest.raises(UserError, match=r"space: .*'squeeze_ratio': 0.25.* -> .*0.5"):
+        run(listed.replace("0.25", "0.5"), tmp_path)
+
+
 def test_more_trials_go_on_in_the_same_study(tmp_path: Path) -> None:
     searched = SWEEP + "search: {sampler: random, trials: 1, seed: 3}\n"
     searched = searched.replace("[0.25, 1.0]", "[0.125, 0.25, 0.5, 1.0]")

@@ -3,7 +3,8 @@
 An enumerable space is a mixed-radix number system: architecture `i` takes the digits of `i` as
 its positions on the axes, the first axis turning slowest. Where axes are conditional, the axes that
 conditions speak of are the outer ones: each combination of them that there is, a *case*, says
-which of the others vary, and so has a number system of its own. Nothing is ever held for the
+which of the others vary, and so has a number system of its own. Architectures that are listed one
+by one are cases in which nothing varies. Nothing is ever held for the
 whole space, so that 10**8 architectures cost as much memory as one block of them.
 """
 
@@ -64,7 +65,7 @@ class _Cases:
 
 @dataclass(frozen=True)
 class Space:
-    """Every combination of the axes' values on top of `base`.
+    """Every combination of the axes' values on top of `base`, or architectures one by one.
 
     Args:
         base: the fields that do not vary.
@@ -73,12 +74,14 @@ class Space:
         constraints: conditions that an architecture must meet, over fields and cost columns.
         variants: the inputs that it must have a feature map for; the costs that the constraints
             speak of are those of the first.
+        listed: the architectures, if not every combination is meant; the axes say what varies.
     """
 
     base: Architecture
     axes: tuple[Axis, ...] = ()
     constraints: tuple[Expression, ...] = ()
     variants: tuple[Variant, ...] = (Variant(224),)
+    listed: tuple[Architecture, ...] = ()
 
     @property
     def enumerable(self) -> bool:
@@ -226,16 +229,22 @@ class Space:
 
     @cached_property
     def _cases(self) -> _Cases | None:
-        """None where no axis is conditional.
+        """None where no axis is conditional, and architectures are not listed.
 
         Raises:
             UserError: there are more than `MAX_CASES`.
         """
+        if self.listed:
+            count = len(self.listed)
+            columns = {
+                a.field: encode(a.field, [n.get(a.field) for n in self.listed]) for a in self.axes
+            }
+            return _Cases(columns, {}, np.full(count, 1 / count), [1] * count)
         asked = {name for axis in self.axes for name, _ in axis.when}
         if not asked:
             return None
         fixed = self._fixed_columns()
-        columns: dict[str, NDArray[Any]] = {}
+        columns = {}
         weights = np.ones(1)
         for axis in self.ordered_axes:
             if axis.field not in asked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -71,6 +71,35 @@ def axis_of(name: str, value: Any, path: KeyPath) -> Axis:
             return replace(_axis(name, rest["values"], (*path, "values")), when=when)
         return replace(_axis(name, rest, path), when=when)
     return _axis(name, value, path)
+
+
+def architectures_of(base: Architecture, rows: list[dict[str, Any]]) -> tuple[Architecture, ...]:
+    """The architectures of a list, each `base` with changes of its own."""
+    found: dict[Architecture, int] = {}
+    for number, changes in enumerate(rows):
+        architecture = architecture_of(base, changes, ("space", number))
+        if architecture in found:
+            first = found[architecture]
+            raise Problem(
+                ("space", number), f"found the architecture of space[{first}], expected it once"
+            )
+        found[architecture] = number
+    return tuple(found)
+
+
+def axes_of(listed: Sequence[Architecture], rows: list[dict[str, Any]]) -> tuple[Axis, ...]:
+    """What varies in a list of architectures: every field that one of them changes."""
+    names = dict.fromkeys(str(name) for changes in rows for name in changes)
+    return tuple(Axis(name, tuple(dict.fromkeys(a.get(name) for a in listed))) for name in names)
+
+
+def check_listed(space: Space) -> None:
+    """Refuse architectures of a list that no image of the sweep's sizes fits."""
+    for number, architecture in enumerate(space.listed):
+        if not replace(space, constraints=(), listed=()).accepts(architecture):
+            raise Problem(("space", number), _why_infeasible(space, architecture))
+    if not space.count():
+        raise Problem(("constraints",), f"found that they exclude all {space.size} architectures")
 
 
 def _condition(value: Any, path: KeyPath) -> tuple[tuple[str, tuple[Any, ...]], ...]:

@@ -6,13 +6,23 @@ from typing import Any
 
 from ..data.names import check_data_name
 from ..errors import UserError, nearest, shown
-from ..network.architecture import FIELDS
+from ..network.architecture import FIELDS, Architecture
 from ..network.cost import COST_COLUMNS
 from ..network.frames import value_text
 from ..space.axis import Axis
 from ..space.constraints import MEASURED, Expression
 from ..space.space import Space, Variant
-from .axes import axis_of, base_of, check_conditions, check_field, check_shapes, field_value
+from .axes import (
+    architectures_of,
+    axes_of,
+    axis_of,
+    base_of,
+    check_conditions,
+    check_field,
+    check_listed,
+    check_shapes,
+    field_value,
+)
 from .models import OBJECTIVES, AccuracySpec, Spec
 from .yaml_text import KeyPath, Problem
 
@@ -24,9 +34,14 @@ def space_of(spec: Spec) -> Space:
     base = base_of(spec.base)
     if not spec.space:
         raise Problem(("space",), "found no axis, expected at least one")
-    for name in spec.space:
-        check_field(name, ("space", name))
-    axes = tuple(axis_of(name, value, ("space", name)) for name, value in spec.space.items())
+    listed: tuple[Architecture, ...] = ()
+    if isinstance(spec.space, list):
+        listed = architectures_of(base, spec.space)
+        axes = axes_of(listed, spec.space)
+    else:
+        for name in spec.space:
+            check_field(name, ("space", name))
+        axes = tuple(axis_of(name, value, ("space", name)) for name, value in spec.space.items())
     constraints = []
     for number, text in enumerate(spec.constraints):
         try:
@@ -52,9 +67,12 @@ def space_of(spec: Spec) -> Space:
     if spec.measure.accuracy:
         variants.append(_training_variant(spec.measure.accuracy))
     hard = tuple(constraint for constraint in constraints if not constraint.measured)
-    space = Space(base, axes, hard, tuple(variants))
+    space = Space(base, axes, hard, tuple(variants), listed)
     check_conditions(space)
-    check_shapes(space)
+    if listed:
+        check_listed(space)
+    else:
+        check_shapes(space)
     _check_batch(spec, space)
     return space
 
@@ -95,6 +113,11 @@ def _proxy_value(name: str, value: Any, path: KeyPath) -> Any:
 def check_search(spec: Spec) -> None:
     """Refuse a search that cannot run on the space."""
     search, space = spec.search, spec.design_space
+    if space.listed and search.sampler != "grid":
+        raise Problem(
+            ("search", "sampler"),
+            f"found {search.sampler}, expected grid: a list of architectures is evaluated whole",
+        )
     if search.sampler == "grid":
         if search.trials is not None:
             raise Problem(

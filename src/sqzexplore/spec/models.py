@@ -318,7 +318,10 @@ class Spec(_Model):
     base: str | dict[str, Any] = Field(
         "squeezenet1_0", description="a preset, or a mapping of architecture fields"
     )
-    space: dict[str, Any] = Field(description="an axis for each field that varies")
+    space: dict[str, Any] | list[dict[str, Any]] = Field(
+        description="an axis for each field that varies; or a list of architectures, each the "
+        "fields in which it differs from the base"
+    )
     constraints: list[str] = Field(
         default_factory=list,
         description="conditions; over fields and cost columns: nothing else is evaluated; over "
@@ -333,6 +336,14 @@ class Spec(_Model):
         default_factory=list, description="what is claimed of accuracy; judged at the sweep's end"
     )
     figures: list[FigureSpec] | None = None
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _axes_or_architectures(cls, value: Any) -> Any:
+        rows = value if isinstance(value, list) else [value]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("expected a mapping of axes, or a list of mappings of fields")
+        return value
 
     _space: Space = PrivateAttr()
     _source: str = PrivateAttr("")

@@ -25,6 +25,8 @@ def narrowed(spec: Spec, ranges: pd.DataFrame, evidence: Sequence[str]) -> str:
     Raises:
         UserError: no axis becomes narrower.
     """
+    if spec.design_space.listed:
+        raise UserError(f"{spec.name}: found a list of architectures, expected a space of axes")
     content: dict[str, Any] = yaml.safe_load(spec.source)
     records: list[dict[str, Any]] = ranges.to_dict("records")  # type: ignore[assignment]
     known = {str(row["axis"]): row for row in records}

@@ -34,13 +34,17 @@ def json_schema() -> dict[str, Any]:
             },
         ],
     }
-    keys["space"] = {
-        "description": keys["space"]["description"],
+    axes = {
         "type": "object",
         "minProperties": 1,
         "properties": {name: _axis(name) for name in fields},
         "patternProperties": {pattern + f"{name}$": _axis(name) for name in single},
         "additionalProperties": False,
+    }
+    listed = {"type": "array", "minItems": 1, "items": keys["base"]["anyOf"][1]}
+    keys["space"] = {
+        "description": keys["space"]["description"],
+        "anyOf": [axes, listed],
     }
     keys["extends"] = {"type": "string", "description": "a spec that this one goes on from"}
     schema["patternProperties"] = {"^x-": {}}

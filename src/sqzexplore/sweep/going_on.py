@@ -51,8 +51,8 @@ _WHOLE = ("measure.throughput", "measure.accuracy", "measure.compression", "meas
 def changes(before: Spec, after: Spec) -> tuple[list[str], list[str]]:
     """What of the recipe of a sweep changed: what only adds work, and what would mix things.
 
-    More trials, more values of an axis, or a new axis that has what the base had, more seeds, more
-    budgets, another measurement, or more of its settings add work.
+    More trials, more architectures of a list, more values of an axis, or a new axis that has what
+    the base had, more seeds, more budgets, another measurement, or more of its settings add work.
     """
     old, new = _flat(before.recipe()), _flat(after.recipe())
     more: list[str] = []
@@ -78,6 +78,9 @@ def _adds(key: str, was: Any, is_: Any, before: Spec, after: Spec) -> bool:
         return None not in (was, is_) and "auto" not in (was, is_) and _holds(lists[1], lists[0])
     if key in _WHOLE:
         return was is None
+    if key == "space":
+        listed = [spec.design_space.listed for spec in (before, after)]
+        return () not in listed and _holds(listed[1], listed[0])
     if not key.startswith("space."):
         return False
     name = key.split(".", 1)[1]
