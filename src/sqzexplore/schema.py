@@ -368,8 +368,10 @@ def is_derived(name: str) -> bool:
     return column is not None and column.derived
 
 
+#: Whether a prediction is outside the range of what was measured.
+EXTRAPOLATED = "extrapolated"
 #: Columns of a prediction that are true or false.
-FLAGS = ("extrapolated",)
+FLAGS = (EXTRAPOLATED,)
 
 
 def predicted_names(target: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers import truth
-from sqzexplore.census import blocks
+from sqzexplore.census import accumulators, blocks
 from sqzexplore.census.census import take_census
 from sqzexplore.census.query import Query
 from sqzexplore.cli.app import app
@@ -89,6 +89,40 @@ def test_predictions_filter_sort_and_make_the_front(model: Model) -> None:
         ).any()
     ]
     assert sorted(taken.front["params"]) == sorted(row["params"] for row in best)
+
+
+@pytest.mark.parametrize("objectives", [("params",), ("params", "macs")])
+def test_what_may_be_on_the_front(objectives: tuple[str, ...], tmp_path: Path) -> None:
+    model = fit(truth.trained(40, 0), level=0.3)  # narrow enough to rule some out
+    query = Query(minimize=objectives, maximize=("top1",), sort=("macs",), predictions=(model,))
+    file = tmp_path / "rows.csv"
+    taken = take_census(parse_spec(SPEC).design_space, query, file)
+    rows = pd.read_csv(file, keep_default_na=False)
+
+    def surely_better(other: pd.Series, row: pd.Series) -> bool:
+        if other["extrapolated"]:
+            return False
+        apart = [row[name] - other[name] for name in objectives]
+        apart.append(other["top1_low"] - row["top1_high"])
+        return min(apart) >= 0 and max(apart) > 0
+
+    each = [row for _, row in rows.iterrows()]
+    expected = [not any(surely_better(other, row) for other in each) for row in each]
+    assert rows["may_be_front"].tolist() == expected
+    assert 0 < sum(expected) < len(rows)
+    assert taken.front["may_be_front"].all()
+    assert taken.possible is not None
+    assert len(taken.possible) == sum(expected)
+
+
+def test_too_many_to_hold_are_not_listed(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = Query(None, ("macs",), 1000, ("params",), ("top1",), predictions=(model,))
+    space = parse_spec(SPEC).design_space
+    whole = take_census(space, query)
+    monkeypatch.setattr(accumulators, "MAX_FRONT", 20)
+    taken = take_census(space, query)
+    assert taken.possible is None
+    pd.testing.assert_frame_equal(taken.top, whole.top)
 
 
 def test_what_cannot_be_built_as_measured_is_not_feasible(model: Model) -> None:

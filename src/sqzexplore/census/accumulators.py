@@ -14,9 +14,10 @@ from ..errors import UserError
 from ..network.columns import decode, encode
 from ..network.cost import COST_COLUMNS
 from ..network.frames import format_value
+from ..schema import EXTRAPOLATED
 from ..space.axis import Axis
 from ..space.space import Space
-from .blocks import Block, joined
+from .blocks import MAY_BE_FRONT, Block, joined
 from .query import Query
 
 MAX_SORTED = 10_000_000
@@ -92,7 +93,7 @@ class Front:
 
     def __init__(self, query: Query) -> None:
         self._names = (*query.minimize, *query.maximize)
-        self._sign = np.array([1.0] * len(query.minimize) + [-1.0] * len(query.maximize))
+        self._sign = front_signs(query)
         self._rows: Block | None = None
 
     def add(self, block: Block) -> None:
@@ -115,6 +116,74 @@ class Front:
 
     def _values(self, block: Block) -> NDArray[np.float64]:
         return block.values(self._names) * self._sign
+
+
+class PossibleFront:
+    """Which rows may be on the front, by the intervals of what is predicted.
+
+    A row may not where another, at the worse ends of its intervals, is as good in every objective
+    as the row at the better ends of its own, and better in one. An extrapolated row rules none out:
+    its interval means little.
+    """
+
+    def __init__(self, query: Query) -> None:
+        names, signs = (*query.minimize, *query.maximize), front_signs(query)
+        targets = {model.target for model in query.predictions}
+
+        def ends(worse: bool) -> tuple[str, ...]:
+            each = zip(names, signs, strict=True)
+            return tuple(
+                f"{name}_{'high' if (sign > 0) == worse else 'low'}" if name in targets else name
+                for name, sign in each
+            )
+
+        self._worse, self._better, self._signs = ends(worse=True), ends(worse=False), signs
+        self._sure = np.empty((0, len(names)))
+        self._held: list[Block] = []
+        self._too_many = False
+
+    def add(self, block: Block) -> None:
+        """Take the next rows."""
+        within = ~np.broadcast_to(block.columns[EXTRAPOLATED], block.rows)
+        surely = block.take(within).values(self._worse) * self._signs
+        both = np.concatenate([self._sure, surely])
+        self._sure = np.unique(both[nondominated(both)], axis=0)
+        if self._too_many:
+            return
+        self._held.append(block.take(self.may_be(block)))
+        if sum(held.rows for held in self._held) > MAX_FRONT:
+            rows = self._sifted()
+            self._too_many = rows.rows > MAX_FRONT / 2  # or each block would sift them all
+            self._held = [] if self._too_many else [rows]
+
+    def may_be(self, block: Block) -> NDArray[np.bool_]:
+        """Which rows none of those so far rules out."""
+        values = block.values(self._better) * self._signs
+        left = np.arange(len(values))
+        for sure in self._sure:
+            here = values[left]
+            left = left[(here < sure).any(axis=1) | (here == sure).all(axis=1)]
+        found = np.zeros(len(values), bool)
+        found[left] = True
+        return found
+
+    def marked(self, block: Block) -> Block:
+        """The block with the column `may_be_front`."""
+        columns = block.columns | {MAY_BE_FRONT: self.may_be(block)}
+        return Block(block.numbers, columns, block.looked_at)
+
+    def block(self) -> Block | None:
+        """The rows that may be on the front; None where they are too many to hold."""
+        return None if self._too_many else self._sifted()
+
+    def _sifted(self) -> Block:
+        rows = joined(self._held)
+        return rows.take(self.may_be(rows))
+
+
+def front_signs(query: Query) -> NDArray[np.float64]:
+    """By which each objective of the front is multiplied, so that less is better."""
+    return np.array([1.0] * len(query.minimize) + [-1.0] * len(query.maximize))
 
 
 class Best:

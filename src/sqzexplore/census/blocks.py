@@ -23,6 +23,8 @@ from .query import Query
 _BLOCK = 65536
 #: How many rows of the census are the same network.
 SPELLINGS = "spellings"
+#: Whether no other row surely dominates it, by the intervals of what is predicted.
+MAY_BE_FRONT = "may_be_front"
 #: What holds a few numbers a row in memory stays under 1 GiB by these.
 MAX_SAMPLE = 5_000_000
 
@@ -65,13 +67,12 @@ class Block:
         return values
 
     def frame(self) -> pd.DataFrame:
-        """As a table: fields, costs, what was predicted, and, where counted, `spellings`."""
+        """As a table: fields, costs, what was predicted, and, where it is known, `may_be_front` and
+        `spellings`."""
         frame = frame_of_columns(self.columns, self.rows)
-        for name in (*COST_COLUMNS, *PREDICTED):
+        for name in (*COST_COLUMNS, *PREDICTED, MAY_BE_FRONT, SPELLINGS):
             if name in self.columns:
                 frame[name] = self.columns[name]
-        if SPELLINGS in self.columns:
-            frame[SPELLINGS] = self.columns[SPELLINGS]
         return frame
 
 

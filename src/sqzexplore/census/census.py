@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ..files import replacing
 from ..space.space import Space
-from .accumulators import Best, Consumer, Counts, Density, Front, Order, Pools
+from .accumulators import Best, Consumer, Counts, Density, Front, Order, Pools, PossibleFront
 from .blocks import Block, architecture_rows
 from .files import WRITERS
 from .networks import Networks
@@ -55,19 +55,21 @@ def take_census(
     """
     rows = architecture_rows(space, query)
     counts, front, density, pools = Counts(space), Front(query), Density(), Pools(space)
+    possible = PossibleFront(query) if query.front_is_predicted else None
     networks = None if query.spellings else Networks()
     best = Best(query.sort, query.top) if query.top is not None else None
-    # How often a network is spelled is known after the last row alone.
-    again = bool(query.sort) or networks is not None
+    # How often a network is spelled, and what is on the front, is known after the last row alone.
+    again = bool(query.sort or networks or possible)
     order = Order(query.sort) if out and again and best is None else None
 
-    def spelled(block: Block) -> Block:
+    def seen(block: Block) -> Block:
+        block = possible.marked(block) if possible else block
         return networks.spelled(block) if networks else block
 
     with ExitStack() as stack:
         writer = WRITERS[out.suffix](stack.enter_context(replacing(out))) if out else None
         consumers: list[Consumer] = [counts, front, density, pools]
-        consumers += [c for c in (best, order) if c]
+        consumers += [c for c in (best, order, possible) if c]
         if writer and not best and not order:
             consumers.append(writer)
         for block in _told(rows.blocks(), "counting", len(rows), progress):
@@ -78,12 +80,13 @@ def take_census(
             for consumer in consumers:
                 consumer.add(kept)
         if writer and best:
-            writer.add(spelled(best.block()))
+            writer.add(seen(best.block()))
         if writer and order:
             for block in _told(rows.at(order.numbers()), "writing", counts.kept, progress):
-                writer.add(spelled(block))
+                writer.add(seen(block))
         if writer:
-            writer.finish(spelled(counts.empty))
+            writer.finish(seen(counts.empty))
+    may_be = possible.block() if possible else None
     return Census(
         space=space,
         query=query,
@@ -91,8 +94,9 @@ def take_census(
         feasible=counts.feasible,
         kept=counts.kept,
         spelled=counts.spelled,
-        front=spelled(front.block()).frame(),
-        top=spelled(best.block() if best else counts.empty).frame(),
+        front=seen(front.block()).frame(),
+        possible=seen(may_be).frame() if may_be else None,
+        top=seen(best.block() if best else counts.empty).frame(),
         ranges=counts.ranges(),
         shares=counts.shares(),
         pools=pools.frame(),

@@ -20,16 +20,19 @@ from .query import Census
 def write_census(census: Census, spec: Spec, folder: Path) -> list[Path]:
     """Write what is worth keeping of the census of `spec` into `folder`; returns the files.
 
-    `front` and `pools` as CSV and Parquet, `census.json` (counts, ranges, shares, what was asked,
-    provenance) and the spec.
+    `front`, what may be on it, and `pools` as CSV and Parquet, `census.json` (counts, ranges,
+    shares, what was asked, provenance) and the spec.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in {"front": census.front, "pools": census.pools}.items():
+    frames = {"front": census.front, "pools": census.pools}
+    if census.possible is not None:
+        frames["possible_front"] = census.possible
+    for name, frame in frames.items():
         write_atomically(folder / f"{name}.csv", frame.to_csv(index=False).encode())
         write_atomically(folder / f"{name}.parquet", frame.to_parquet(index=False))
     write_json(folder / "census.json", _summary(census, spec))
     write_atomically(folder / "spec.yaml", spec.source.encode())
-    return [folder / name for name in ("front.csv", "pools.csv", "census.json")]
+    return [folder / name for name in (*(f"{name}.csv" for name in frames), "census.json")]
 
 
 def _summary(census: Census, spec: Spec) -> dict[str, object]:
@@ -57,6 +60,7 @@ def _summary(census: Census, spec: Spec) -> dict[str, object]:
             "minimize": query.minimize,
             "maximize": query.maximize,
             "size": len(census.front),
+            "possible": None if census.possible is None else len(census.possible),
         },
         "predictions": [line for model in query.predictions for line in model.remarks()],
         "provenance": provenance.of_sweep("cpu"),

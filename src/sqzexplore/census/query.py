@@ -54,6 +54,12 @@ class Query:
         """The columns that are predicted, each once."""
         return tuple(dict.fromkeys(name for model in self.predictions for name in model.names))
 
+    @property
+    def front_is_predicted(self) -> bool:
+        """Whether an objective of the front is predicted, with an interval."""
+        targets = {model.target for model in self.predictions}
+        return bool(targets & {*self.minimize, *self.maximize})
+
     def __post_init__(self) -> None:
         if self.top is not None and not 1 <= self.top <= MAX_TOP:
             raise UserError(f"--top: found {self.top}, expected 1 to {MAX_TOP}")
@@ -84,10 +90,12 @@ class Census:
     `combinations` were looked at, of which `feasible` can be built and `spelled` pass the filter;
     they are `kept` networks, of which all else speaks (with `query.spellings`: `spelled`
     architectures). `front` and `top` have a column a field, a cost and a prediction, and
-    `spellings`; `ranges` the least and greatest of each cost column; `shares` how often each value
-    of each listed axis stands in the rows kept; `pools` the cost of each `pool_after` (geometric
-    mean, least, greatest of MACs and activations); `density` counts the rows kept in cells of
-    params (axis 0) by MACs (axis 1), both in `CELLS_PER_DECADE` steps of the logarithm from 1.
+    `spellings`; so has `possible`, the rows that may be on a predicted front by the intervals (None
+    where nothing of the front is predicted, or they are more than can be held); `ranges` the least
+    and greatest of each cost column; `shares` how often each value of each listed axis stands in
+    the rows kept; `pools` the cost of each `pool_after` (geometric mean, least, greatest of MACs
+    and activations); `density` counts the rows kept in cells of params (axis 0) by MACs (axis 1),
+    both in `CELLS_PER_DECADE` steps of the logarithm from 1.
     """
 
     space: Space
@@ -97,6 +105,7 @@ class Census:
     spelled: int
     kept: int
     front: pd.DataFrame
+    possible: pd.DataFrame | None
     top: pd.DataFrame
     ranges: pd.DataFrame
     shares: dict[str, dict[Any, int]]

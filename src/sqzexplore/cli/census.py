@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,7 +103,6 @@ def _query(
 ) -> Query:
     """The options of `census`; without any of its own, the front is that of the spec."""
     from ..census.query import Query
-    from ..network.cost import COST_COLUMNS
     from ..space.constraints import Expression
 
     try:
@@ -112,15 +112,25 @@ def _query(
         raise UserError(f"--where: {error}") from None
     least, most = _names(minimize), _names(maximize)
     if not least and not most:
-        goals = spec.search.objectives
-        if not goals or not set(goals) <= set(COST_COLUMNS):
-            goals = {"params": "minimize", "macs": "minimize"}
+        goals = _goals(spec, [model.target for model in predictions])
         least = tuple(name for name, goal in goals.items() if goal == "minimize")
         most = tuple(name for name, goal in goals.items() if goal == "maximize")
     return Query(
         *(condition, _names(sort), top, least, most, sample, spec.search.seed, spellings),
         predictions,
     )
+
+
+def _goals(spec: Spec, predicted: Sequence[str]) -> Mapping[str, str]:
+    """The objectives of the front where none are given: the spec's, if all are known; else
+    parameters against what is predicted first, or against MACs."""
+    from ..network.cost import COST_COLUMNS
+    from ..schema import goal
+
+    if spec.search.objectives and {*spec.search.objectives} <= {*COST_COLUMNS, *predicted}:
+        return spec.search.objectives
+    against = predicted[0] if predicted else "macs"
+    return {"params": "minimize", against: goal(against) or "minimize"}
 
 
 def _predictions(folder: Path) -> tuple[Model, ...]:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..analysis.smaller import SETTINGS
+from ..census.accumulators import MAX_FRONT
+from ..census.blocks import MAY_BE_FRONT
 from ..census.query import Census, Query
 from ..network.frames import format_value
 from ..network.overrides import is_missing
@@ -305,6 +307,10 @@ def print_census(console: Console, census: Census, title: str) -> None:
     if len(few) < len(census.front):
         heading += f", {len(few)} of them"
     console.print(_rows(few, axes, query, heading))
+    if query.front_is_predicted:
+        found = census.possible
+        many = f"more than {MAX_FRONT // 2:,}" if found is None else f"{len(found):,}"
+        console.print(f"by the intervals {many} {query.counts} may be on the front (may_be_front)")
 
 
 def _by(sort: tuple[str, ...]) -> str:
@@ -343,6 +349,8 @@ def _rows(rows: pd.DataFrame, axes: list[str], query: Query, title: str) -> Tabl
         cells[name] = [f"{n:,}" for n in rows[name]]
     for name in (name for name in PREDICTED if name in rows):
         cells[name] = [_predicted_value(name, value) for value in rows[name]]
+    if MAY_BE_FRONT in rows:
+        cells[MAY_BE_FRONT] = ["yes" if value else "" for value in rows[MAY_BE_FRONT]]
     if "spellings" in rows:
         cells["spellings"] = [f"{n:,}" for n in rows["spellings"]]
     table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
