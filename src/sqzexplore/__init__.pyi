@@ -8,6 +8,7 @@ from .network.cost import cost_table as cost_table
 from .network.module import build as build
 from .network.presets import preset as preset
 from .predict.fit import fit as fit
+from .predict.profile import load_profile as load_profile
 from .provenance import __version__ as __version__
 from .results.firebench import firebench as firebench
 from .results.firebench import query as query

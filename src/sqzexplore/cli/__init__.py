@@ -15,6 +15,7 @@ from . import train  # noqa: F401
 from . import evaluate  # noqa: F401
 from . import census  # noqa: F401
 from . import predict  # noqa: F401
+from . import profile  # noqa: F401
 
 # isort: on
 from .app import app, main

@@ -43,11 +43,13 @@ def census(
         bool, typer.Option("--spellings", help="Keep also what is the same network as another.")
     ] = False,
     predict: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            metavar="DIR",
-            help="Predict accuracy and latency from the measured networks of this folder: top1, "
-            "top1_low, top1_high, latency_ms_p50, ... for --where, --sort and the front.",
+            metavar="DIR|FILE.json",
+            help="Predict accuracy and latency from the measured networks of this folder, or "
+            "latency from a device's profile: top1, top1_low, top1_high, latency_ms_p50, ... for "
+            "--where, --sort and the front. May stand several times; what two of them can predict "
+            "is from the last.",
         ),
     ] = None,
     out_file: Annotated[
@@ -69,7 +71,8 @@ def census(
         top = 10  # an order is for looking at its beginning
     if sort is None and top is not None:
         sort = "macs"
-    predictions = _predictions(predict) if predict else ()
+    chosen = _predictions(predict or [])
+    predictions = tuple(model for _, model in chosen)
     query = _query(spec, where, sort, top, minimize, maximize, sample, spellings, predictions)
     _check_places(out_file, folder)
     try:
@@ -84,8 +87,9 @@ def census(
     except OSError as error:
         fail(f"{error.strerror or error}; no file was left half-written", 1)
     print_census(out, taken, f"{spec.name}: {spec.question}")
-    for line in (line for model in predictions for line in model.remarks()):
-        out.print(line, highlight=False, soft_wrap=True)
+    for source, model in chosen:
+        for line in model.remarks():
+            out.print(f"{line}; from {source}", highlight=False, soft_wrap=True)
     for file in files:
         out.print(f"written: {file}", highlight=False, soft_wrap=True)
 
@@ -133,20 +137,33 @@ def _goals(spec: Spec, predicted: Sequence[str]) -> Mapping[str, str]:
     return {"params": "minimize", against: goal(against) or "minimize"}
 
 
-def _predictions(folder: Path) -> tuple[Model, ...]:
-    """The predictions of accuracy and latency that a folder's measurements suffice for."""
+def _predictions(sources: list[Path]) -> list[tuple[Path, Model]]:
+    """The predictions of accuracy and latency that measurements suffice for, each with its source:
+    the last of those that can."""
+    found = {}
+    for source in sources:
+        for model in _models(source):
+            found[model.target] = (source, model)
+    return [found[target] for target in _PREDICTED if target in found]
+
+
+def _models(source: Path) -> list[Model]:
+    """What one folder, or one profile, suffices for."""
     from ..predict.fit import fit
+    from ..predict.profile import TARGET, load_profile
     from ..predict.trained import load_trained
 
+    profile = load_profile(source) if source.is_file() or source.suffix == ".json" else None
     models, errors = [], []
-    for target in _PREDICTED:
+    for target in _PREDICTED if profile is None else (TARGET,):
         try:
-            models.append(fit(load_trained(folder, target), target))
+            rows = load_trained(source, target) if profile is None else profile
+            models.append(fit(rows, target))
         except UserError as error:
             errors.append(str(error))
     if not models:
-        raise UserError(f"--predict {folder}: {'; '.join(errors)}")
-    return tuple(models)
+        raise UserError(f"--predict {source}: {'; '.join(errors)}")
+    return models
 
 
 def _check_places(out_file: Path | None, folder: Path | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from ..measure.throughput import Throughput, blank, over_batches
 from ..network.architecture import Architecture
 from ..network.presets import PRESETS, preset
 from ..results.folder import ResultFolder
+from ..space.strata import stratified
 from ..spec.load import load_spec
-from ..spec.models import ThroughputSpec
+from ..spec.models import Spec, ThroughputSpec
 
 #: Architectures of a spec that are measured one after the other.
 MAX_TARGETS = 1000
@@ -53,6 +55,22 @@ def targets(target: str) -> dict[str, Architecture]:
             "measure each"
         )
     return {a.arch_id: a for a in map(space.architecture, space.indices())}
+
+
+def drawn(spec: Spec, networks: int, seed: int) -> list[Architecture]:
+    """Different networks of a spec's space at random, stratified by log MACs; more of them begin
+    with the same ones.
+
+    Raises:
+        UserError: the space has fewer.
+    """
+    found = list(islice(stratified(spec.design_space, "macs", seed, spec.name), networks))
+    if len(found) < networks:
+        raise UserError(
+            f"--networks: found {len(found)} different networks in the space of {spec.name}, "
+            f"expected at least {networks}"
+        )
+    return found
 
 
 def parse(

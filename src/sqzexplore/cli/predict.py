@@ -50,24 +50,22 @@ def predict(
         model = fit(trials, target, level, sampler)
         _print({"comparison": model.comparison}, model.remarks(), as_json)
         return
-    found = _audit(folder, trials, target, level, sampler)
-    from ..predict.verdict import against_baselines, audit_lines, coverage
+    from ..files import check_writable
+    from ..predict.verdict import audit_lines
 
-    tables = {"coverage": coverage(found.rows), "baselines": against_baselines(found.rows)}
-    if len(found.curve):
-        tables["curve"] = found.curve.drop(columns=["target", "level"])
-    _print(tables, audit_lines(found.rows), as_json)
+    check_writable(folder, "DIR")
+    found = audit_with_status(trials, target, level, sampler)
+    print_audit(found, audit_lines(found.rows), as_json)
     for file in _written(folder, found):
         err.print(f"written: {file}", highlight=False, soft_wrap=True)
 
 
-def _audit(
-    folder: Path, trials: pd.DataFrame, target: str, level: float, sampler: str | None
+def audit_with_status(
+    trials: pd.DataFrame, target: str, level: float = 0.9, sampler: str | None = None
 ) -> Audit:
-    from ..files import check_writable
+    """Audit a table; a terminal shows how far it is."""
     from ..predict.audit import audit
 
-    check_writable(folder, "DIR")
     with err.status("") as status:  # nothing, where there is no terminal
 
         def told(done: int, of: int) -> None:
@@ -96,6 +94,16 @@ def _written(folder: Path, found: Audit) -> list[Path]:
         return [folder / "audit.csv", *write_audit_figures(found.rows, found.curve, folder)]
     except OSError as error:
         fail(f"{error.strerror or error}; no file was left half-written", 1)
+
+
+def print_audit(found: Audit, said: list[str], as_json: bool = False) -> None:
+    """Print what an audit found, and what is said of it."""
+    from ..predict.verdict import against_baselines, coverage
+
+    tables = {"coverage": coverage(found.rows), "baselines": against_baselines(found.rows)}
+    if len(found.curve):
+        tables["curve"] = found.curve.drop(columns=["target", "level"])
+    _print(tables, said, as_json)
 
 
 def _print(tables: dict[str, pd.DataFrame], said: list[str], as_json: bool) -> None:

@@ -20,17 +20,31 @@ def probe(
     input_size: Annotated[
         int, typer.Option(min=1, max=65536, help="Side of the input image, pixels.")
     ] = 224,
+    networks: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draw so many of the spec's networks at random, not all."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the drawing.")] = 0,
 ) -> None:
     """Write a folder that measures networks on a board with numpy and onnxruntime alone."""
     from ..deploy.probe import RESULT, SCRIPT, write_probe
-    from .measuring import positive, targets
+    from ..network.presets import PRESETS
+    from ..spec.load import load_spec
+    from .measuring import drawn, positive, targets
 
     to = to.expanduser()
     batches = [positive(item.strip(), "--batch", "1,16") for item in batch.split(",")]
     dtypes = [item.strip() for item in dtype.split(",")]
     if len({*batches}) < len(batches) or len({*dtypes}) < len(dtypes):
         raise UserError("--batch, --dtype: expected each value once")
-    files = write_probe(targets(target), to, batches, dtypes, input_size)
+    if networks is None:
+        chosen, sampler = targets(target), "" if target in PRESETS else "grid"
+    elif target in PRESETS:
+        raise UserError(f"--networks: found the preset {target}, expected a spec to draw from")
+    else:
+        some = drawn(load_spec(target), networks, seed)
+        chosen, sampler = {a.arch_id: a for a in some}, "random"
+    files = write_probe(chosen, to, batches, dtypes, input_size, sampler)
     size = sum(file.stat().st_size for file in files) / 1e6
     out.print(f"written: {to}, {len(files)} files, {size:.1f} MB", highlight=False, soft_wrap=True)
     out.print(

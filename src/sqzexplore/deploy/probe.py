@@ -48,6 +48,7 @@ def write_probe(
     batches: Sequence[int],
     dtypes: Sequence[str],
     input_size: int,
+    sampler: str = "",
 ) -> list[Path]:
     """Write ONNX files, what they should give, and the script that measures them, into `to`.
 
@@ -59,6 +60,7 @@ def write_probe(
         batches: images of a pass.
         dtypes: float32 or int8.
         input_size: side of the images, pixels.
+        sampler: who chose the architectures; empty if that is not known.
 
     Raises:
         UserError: a package is missing, a dtype is none of these, or `to` holds something else.
@@ -92,7 +94,7 @@ def write_probe(
                 }
                 models += [known | {"shape": [batch, *shape[1:]]} for batch in batches]
         models.sort(key=lambda model: (model["dtype"], model["shape"]))
-        made = {"models": models, "reference": REFERENCE}
+        made = {"models": models, "reference": REFERENCE, "sampler": sampler}
         made |= {"sqzexplore_version": provenance.version(), "git_commit": provenance.git_commit()}
         (place / MODELS).write_text(json.dumps(made))
         (place / SCRIPT).write_text(Path(board.__file__).read_text(encoding="utf-8"))
@@ -123,11 +125,19 @@ def _expected(net: SqueezeNet, content: bytes, shape: tuple[int, ...], dtype: st
 
 @dataclass(frozen=True)
 class Probed:
-    """What a board measured: rows of `throughput`, each with its `architecture`'s name, and what
-    `provenance.json` says of the board."""
+    """What a board measured.
+
+    Args:
+        rows: of `throughput`, each with its `architecture`'s name.
+        board: what `provenance.json` says of it.
+        architectures: by name.
+        sampler: who chose them; empty if that is not known.
+    """
 
     rows: list[dict[str, Any]]
     board: dict[str, Any]
+    architectures: dict[str, Architecture]
+    sampler: str
 
 
 def read_probe(path: Path) -> Probed:
@@ -146,8 +156,10 @@ def read_probe(path: Path) -> Probed:
     if found != board.FORMAT:
         raise UserError(f"--import {path}: found format {shown(found)}, expected {board.FORMAT}")
     try:
-        rows = _rows(content)
-        return Probed(rows, {name: str(content[name]) for name in _OF_BOARD})
+        rows, models = _rows(content), content["models"]
+        board_ = {name: str(content[name]) for name in _OF_BOARD}
+        named = {str(m["name"]): Architecture(**m["architecture"]) for m in models["models"]}
+        return Probed(rows, board_, named, str(models.get("sampler", "")))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

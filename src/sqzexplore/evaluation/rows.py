@@ -14,8 +14,7 @@ from ..data.images import ImageData
 from ..network.architecture import Architecture
 from ..network.columns import columns_of
 from ..network.cost import COST_COLUMNS, cost
-from ..network.frames import format_value
-from ..network.overrides import format_overrides
+from ..results.tables import architecture_row
 from ..space.constraints import MEASURED
 from ..spec.models import Spec
 from .smaller import compression_row, int8_row, summarise_smaller
@@ -162,15 +161,7 @@ def failed(
 
 def describe_row(architecture: Architecture, spec: Spec, data: ImageData | None) -> dict[str, Any]:
     """What is known of an architecture before anything is measured."""
-    row: dict[str, Any] = {
-        "arch_id": architecture.arch_id,
-        "net_id": architecture.net_id,
-        **architecture.model_dump(),
-        "pool_after": format_value(architecture.pool_after),
-        "overrides": format_overrides(architecture.overrides),
-        "input_size": spec.input_size,
-        **cost(architecture, spec.input_size).totals(),
-    }
+    row = architecture_row(architecture, spec.input_size)
     if (accuracy := spec.measure.accuracy) and data:
         trained = cost(trained_of(architecture, spec, data), accuracy.image_size)
         row |= {f"train_{name}": value for name, value in trained.totals().items()}

@@ -291,5 +291,7 @@ def load_trained(folder: Path, target: str) -> pd.DataFrame:
     speeds = results.table("throughput") if measured().get(target) == "throughput" else None
     if speeds is None:
         return trials
-    keys = ["sweep", "trial", "device", "batch", "dtype", "memory_format", "form", "mode"]
-    return trials.merge(speeds[[*keys, *rates]].drop_duplicates(keys), on=keys, how="left")
+    # The machine's, whatever ran on it: a row of another runtime than torch has none of its own.
+    keys = ["sweep", "trial", "device", "dtype"]
+    known = speeds.dropna(subset=rates)[[*keys, *rates]].drop_duplicates(keys)
+    return trials.merge(known, on=keys, how="left")

@@ -130,6 +130,17 @@ def verdict(rows: pd.DataFrame) -> list[str]:
     return said
 
 
+def within(rows: pd.DataFrame) -> str:
+    """How near to what was measured the predictions of one target were, as shares of it."""
+    known = _known(rows)
+    apart = ((known["predicted"] - known["measured"]).abs() / known["measured"]).to_numpy(float)
+    half, most = np.quantile(apart, [0.5, 0.9])
+    return (
+        f"{rows['target'].iloc[0]}: within {half:.1%} of what was measured for half of the "
+        f"held-out networks, within {most:.1%} for nine in ten"
+    )
+
+
 def support(rows: pd.DataFrame) -> list[str]:
     """Whether anything may be said of other networks, by who chose these."""
     samplers = ", ".join(sorted(map(str, rows["sampler"].dropna().unique())))

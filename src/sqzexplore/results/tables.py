@@ -15,7 +15,9 @@ from typing import Any
 import pandas as pd
 
 from ..network.architecture import FIELDS, Architecture
+from ..network.cost import cost
 from ..network.frames import format_value
+from ..network.overrides import format_overrides
 from ..schema import (
     COMPRESSED,
     COST,
@@ -307,6 +309,19 @@ TABLES: dict[str, dict[str, Column]] = {
     "audit": AUDIT,
     "audit_curve": AUDIT_CURVE,
 }
+
+
+def architecture_row(architecture: Architecture, input_size: int) -> dict[str, Any]:
+    """The columns of an architecture itself: its names, fields, and costs at a side in pixels."""
+    return {
+        "arch_id": architecture.arch_id,
+        "net_id": architecture.net_id,
+        **architecture.model_dump(),
+        "pool_after": format_value(architecture.pool_after),
+        "overrides": format_overrides(architecture.overrides),
+        "input_size": input_size,
+        **cost(architecture, input_size).totals(),
+    }
 
 
 def to_frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Column]) -> pd.DataFrame:

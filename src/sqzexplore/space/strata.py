@@ -24,7 +24,9 @@ _PATIENCE = 4
 _WAITING = 64
 
 
-def stratified(space: Space, column: str, seed: int) -> Iterator[Architecture]:
+def stratified(
+    space: Space, column: str, seed: int, place: str = "search.stratify"
+) -> Iterator[Architecture]:
     """Feasible networks drawn at random, stratified by the logarithm of a cost.
 
     Drawn uniformly, most of a space is large; here each tenth of the range, in the logarithm,
@@ -38,6 +40,7 @@ def stratified(space: Space, column: str, seed: int) -> Iterator[Architecture]:
         space: the design space, with its constraints.
         column: a cost, such as macs.
         seed: of the generator.
+        place: what a message begins with: who asks for it.
 
     Raises:
         UserError: none of those drawn first is feasible, or the cost is zero in one.
@@ -47,7 +50,7 @@ def stratified(space: Space, column: str, seed: int) -> Iterator[Architecture]:
     if not len(sizes) or sizes.min() <= 0:
         found = f"{column} of {sizes.min():g}" if len(sizes) else "no feasible architecture"
         raise UserError(
-            f"search.stratify: found {found} among {_BLOCK:,} drawn at random, expected "
+            f"{place}: found {found} among {_BLOCK:,} drawn at random, expected "
             f"feasible ones with a positive {column}"
         )
     edges = np.linspace(math.log(sizes.min()), math.log(sizes.max()), STRATA + 1)[1:-1]
