@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -238,6 +240,24 @@ def test_a_folder_s_machine_is_that_of_its_measurements() -> None:
         own = speeds.query("trial == @row.trial and batch == @row.batch")
         assert row["copy_bytes_per_s"] == own["copy_bytes_per_s"].item()
         assert row["matrix_macs_per_s"] == own["matrix_macs_per_s"].item()
+
+
+def test_a_machine_has_its_rates_where_another_runtime_was_measured_first(tmp_path: Path) -> None:
+    """Rows of another runtime than torch have none, and other settings."""
+    folder = tmp_path / "sr"
+    shutil.copytree(ROOT / "results" / "sr", folder)
+    speeds = sqz.load_results(folder, "throughput")
+    none = dict.fromkeys(["matrix_macs_per_s", "copy_bytes_per_s"], pd.NA)
+    other = speeds.assign(runtime="onnxruntime", memory_format="contiguous", **none)
+    both = pd.concat([other.astype(speeds.dtypes), speeds])
+    both.to_parquet(folder / "throughput.parquet", index=False)
+    trials = sqz.load_results(folder)
+    trials = trials.assign(runtime="onnxruntime", memory_format="contiguous")
+    trials.to_parquet(folder / "trials.parquet", index=False)
+    loaded = load_trained(folder, "latency_ms_p50")
+    assert len(loaded) == len(trials)
+    assert set(loaded["copy_bytes_per_s"]) == set(speeds["copy_bytes_per_s"])
+    assert set(loaded["matrix_macs_per_s"]) == set(speeds["matrix_macs_per_s"])
 
 
 def test_a_latency_that_is_none() -> None:

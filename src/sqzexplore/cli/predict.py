@@ -158,8 +158,10 @@ def _cell(row: dict[Any, Any], name: str) -> str:
         return str(value)
     if math.isnan(value):
         return "-"
-    digits = ".1%" if name == "coverage" else ".2f"
+    from ..predict.verdict import digits
+
+    text = "{:.1%}".format if name == "coverage" else digits
     if f"{name}_low" in row:
         low, high = row[f"{name}_low"], row[f"{name}_high"]
-        return f"{value:{digits}} ({low:{digits}} to {high:{digits}})"
-    return f"{value:{digits}}"
+        return f"{text(value)} ({text(low)} to {text(high)})"
+    return text(value)

@@ -117,7 +117,7 @@ def verdict(rows: pd.DataFrame) -> list[str]:
     said = [
         f"{target}: {whole['held']} of {whole['networks']} held-out networks were in their "
         f"{level:.0%} intervals: {whole['coverage']:.1%} (95%: {whole['coverage_low']:.1%} to "
-        f"{whole['coverage_high']:.1%}), which {verdict}; mean width {whole['width']:.2f}; "
+        f"{whole['coverage_high']:.1%}), which {verdict}; mean width {digits(whole['width'])}; "
         f"{models}"
     ]
     beside = against_baselines(rows).iloc[1:]
@@ -139,6 +139,11 @@ def within(rows: pd.DataFrame) -> str:
         f"{rows['target'].iloc[0]}: within {half:.1%} of what was measured for half of the "
         f"held-out networks, within {most:.1%} for nine in ten"
     )
+
+
+def digits(value: float) -> str:
+    """A number with two decimals; one below 0.1, such as a latency in ms, with two digits."""
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def support(rows: pd.DataFrame) -> list[str]:
