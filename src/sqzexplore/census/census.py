@@ -7,7 +7,7 @@ it needs, so that 10**8 architectures take no more memory than 10**6.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +36,7 @@ def take_census(
     query: Query,
     out: Path | None = None,
     progress: Progress | None = None,
+    also: Sequence[Consumer] = (),
 ) -> Census:
     """Count, filter, rank and write the distinct networks of `space`.
 
@@ -48,6 +49,7 @@ def take_census(
         out: Parquet file for the rows kept (the `top` rows, if asked for); written whole or not
             at all.
         progress: told as the pass, and a second one where a file is sorted, goes on.
+        also: what else sees the rows kept.
 
     Raises:
         UserError: the space cannot be enumerated, or is too large to sort or sample.
@@ -68,7 +70,7 @@ def take_census(
 
     with ExitStack() as stack:
         writer = WRITERS[out.suffix](stack.enter_context(replacing(out))) if out else None
-        consumers: list[Consumer] = [counts, front, density, pools]
+        consumers: list[Consumer] = [counts, front, density, pools, *also]
         consumers += [c for c in (best, order, possible) if c]
         if writer and not best and not order:
             consumers.append(writer)

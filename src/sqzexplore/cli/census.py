@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from .app import SpecFile, app, err, fail, out
 
 if TYPE_CHECKING:
     from ..census.query import Query
+    from ..census.suggest import Suggestions
     from ..predict.fit import Model
     from ..spec.models import Spec
 
@@ -52,6 +54,17 @@ def census(
             "is from the last.",
         ),
     ] = None,
+    suggest: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="With --predict: the N networks most worth training next, into --to.",
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="The sweep that trains them.")
+    ] = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.parquet|.csv", help="Write the rows kept.")
     ] = None,
@@ -75,15 +88,19 @@ def census(
     predictions = tuple(model for _, model in chosen)
     query = _query(spec, where, sort, top, minimize, maximize, sample, spellings, predictions)
     _check_places(out_file, folder)
+    wanted = _Suggested.asked(spec, query, [source for source, _ in chosen], suggest, to)
     try:
         with RowsDisplay(err) as display:
-            taken = take_census(spec.design_space, query, out_file, display)
+            also = [wanted.suggestions] if wanted else []
+            taken = take_census(spec.design_space, query, out_file, display, also)
         files = [out_file] if out_file else []
         if folder:
             files += write_census(taken, spec, folder)
             from ..figures.census import write_census_figures
 
             files += write_census_figures(taken, spec.name, folder)
+        if wanted:
+            files.append(wanted.write())
     except OSError as error:
         fail(f"{error.strerror or error}; no file was left half-written", 1)
     print_census(out, taken, f"{spec.name}: {spec.question}")
@@ -164,6 +181,75 @@ def _models(source: Path) -> list[Model]:
     if not models:
         raise UserError(f"--predict {source}: {'; '.join(errors)}")
     return models
+
+
+@dataclass(frozen=True)
+class _Suggested:
+    """The networks most worth training next, and the sweep file that will train them."""
+
+    spec: Spec
+    trained: Spec
+    suggestions: Suggestions
+    count: int
+    source: Path
+    to: Path
+
+    @classmethod
+    def asked(
+        cls, spec: Spec, query: Query, sources: Sequence[Path], count: int | None, to: Path | None
+    ) -> _Suggested | None:
+        """What the options ask for; raises `UserError` before anything is counted."""
+        from ..census.suggest import TARGET, Suggestions
+        from ..files import check_writable
+        from ..predict.fit import fit
+        from ..predict.trained import load_trained
+        from ..results.folder import ResultFolder
+
+        if count is None or to is None:
+            if count is not None or to is not None:
+                raise UserError("--suggest N and --to FILE.yaml: found one, expected both or none")
+            return None
+        to = to.expanduser()
+        if to.exists():
+            raise UserError(f"--to {to}: there is such a file, expected a new one")
+        check_writable(to.parent, "--to")
+        folders = [source for source in sources if source.is_dir()]
+        if not folders:
+            raise UserError("--suggest: found no --predict DIR, expected the folder of a sweep")
+        source, trained = folders[-1], ResultFolder(folders[-1]).spec()
+        if trained.input_size != spec.input_size:
+            raise UserError(
+                f"--suggest: found input_size {spec.input_size} in the spec and "
+                f"{trained.input_size} in {source}, expected the same: costs are compared"
+            )
+        rows = load_trained(source, TARGET)
+        suggestions = Suggestions(fit(rows, TARGET), _cost_of(query), rows)
+        return cls(spec, trained, suggestions, count, source, to)
+
+    def write(self) -> Path:
+        """Write the sweep file, which is one that `sweep` takes."""
+        from ..census.suggest import suggested_spec
+        from ..files import write_atomically
+        from ..spec.load import parse_spec
+
+        chosen = self.suggestions.chosen(self.count)
+        text = suggested_spec(self.spec, self.trained, chosen, self.suggestions, str(self.source))
+        parse_spec(text)
+        write_atomically(self.to, text.encode())
+        return self.to
+
+
+def _cost_of(query: Query) -> str:
+    """The cost that a suggestion trades accuracy against: the first that the front minimizes."""
+    from ..network.cost import COST_COLUMNS
+
+    costs = [name for name in query.minimize if name in COST_COLUMNS]
+    if not costs:
+        raise UserError(
+            f"--suggest: found the objectives {', '.join((*query.minimize, *query.maximize))}, "
+            "expected a cost to minimize, such as --minimize macs --maximize top1"
+        )
+    return costs[0]
 
 
 def _check_places(out_file: Path | None, folder: Path | None) -> None:

@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..network.frames import format_value
 from ..space.axis import Axis
 from .models import Spec
+from .yaml_text import flow
 
 
 def narrowed(spec: Spec, ranges: pd.DataFrame, evidence: Sequence[str]) -> str:
@@ -40,7 +41,7 @@ def narrowed(spec: Spec, ranges: pd.DataFrame, evidence: Sequence[str]) -> str:
         else:
             new, why = _narrower(axis, value, known.get(axis.field))
         changed += new != value
-        lines.append(f"  {_flow({name: new})}  # {why}")
+        lines.append(f"  {flow({name: new})}  # {why}")
     if not changed:
         raise UserError(
             f"{spec.name}: no axis becomes narrower: the best may have any value that was tried"
@@ -92,9 +93,3 @@ def _typed(number: float, value: Mapping[str, Any]) -> Any:
     """A bound of the kind that the file has."""
     whole = isinstance(value["min"], int) and isinstance(value["max"], int)
     return int(number) if whole and float(number).is_integer() else float(number)
-
-
-def _flow(value: Any) -> str:
-    """A key and its value in a line, without the outer braces."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
-    return text.removeprefix("{").removesuffix("}")

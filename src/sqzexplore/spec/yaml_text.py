@@ -191,3 +191,9 @@ def _line_of(text: str, path: KeyPath) -> int | None:
         else:
             break
     return line
+
+
+def flow(value: Any) -> str:
+    """A mapping in a line, without the outer braces."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
+    return text.removeprefix("{").removesuffix("}")
