@@ -1,5 +1,6 @@
 from . import analysis as analysis
 from .analysis.front import pareto_front as pareto_front
+from .analysis.searches import regret as regret
 from .compress.network import compress as compress
 from .deploy.export import export as export
 from .network.architecture import Architecture as Architecture
@@ -13,4 +14,5 @@ from .provenance import __version__ as __version__
 from .results.firebench import firebench as firebench
 from .results.firebench import query as query
 from .results.folder import load_results as load_results
+from .sweep.simulated import simulate as simulate
 from .train.checkpoint import load as load

@@ -30,6 +30,7 @@ from .ranking import early_ranking as early_ranking
 from .ranking import rank_correlation as rank_correlation
 from .runtimes import fastest_runtime as fastest_runtime
 from .runtimes import runtime_ranking as runtime_ranking
+from .searches import regret as regret
 from .smaller import drops as drops
 from .smaller import smallest_kept as smallest_kept
 from .validation import largest_budget as largest_budget

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..network.architecture import Architecture
@@ -35,7 +36,7 @@ def firebench(folder: str | Path | None = None) -> pd.DataFrame:
     Example:
         >>> sqz.firebench().sort_values("val_top1")[["net_id", "top1"]]  # doctest: +SKIP
     """
-    results = _folder(folder)
+    results = folder_of(folder)
     trials = results.table("trials")
     if trials is None:
         raise UserError(f"{results.path}: found no table trials, expected a sweep's folder")
@@ -75,7 +76,7 @@ def query(
             f"{_nearest(arch, table)}"
         )
     row = found.iloc[0]
-    results = _folder(folder)
+    results = folder_of(folder)
     runs, history = results.table("seeds"), results.table("history")
     assert runs is not None
     assert history is not None
@@ -104,7 +105,37 @@ def query(
     }
 
 
-def _folder(folder: str | Path | None) -> ResultFolder:
+def training_seconds(table: pd.DataFrame, folder: str | Path | None = None) -> NDArray[np.float64]:
+    """How long a training of each network took, the mean over its seeds.
+
+    Args:
+        table: as `firebench` gives it.
+        folder: the same.
+
+    Raises:
+        UserError: of some network it is not known.
+    """
+    results = folder_of(folder)
+    runs = results.table("seeds")
+    if runs is None:
+        raise UserError(f"{results.path}: found no table seeds, expected a sweep's folder")
+    keys = ["trial", "epochs"]
+    means = runs.groupby(keys)["duration_s"].mean()
+    seconds = means.reindex(pd.MultiIndex.from_frame(table[keys]))
+    if (unknown := seconds.isna().to_numpy()).any():
+        raise UserError(
+            f"{results.path}: found no duration_s of a training of network "
+            f"{table['net_id'].to_numpy()[unknown][0]}, expected one of each"
+        )
+    return seconds.to_numpy(dtype=np.float64)
+
+
+def folder_of(folder: str | Path | None) -> ResultFolder:
+    """The result folder that the functions here read; None: the checkout's.
+
+    Raises:
+        UserError: None, and this is no checkout.
+    """
     if folder is not None:
         return ResultFolder(folder)
     if not _FOLDER.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -65,6 +66,14 @@ def distribution(axis: Axis) -> BaseDistribution:
         return IntDistribution(axis.values[0], axis.values[-1], log=axis.log, step=step)
     # 0.11 - 0.1 is a little less than 0.01, by which Optuna finds the range not divisible.
     return FloatDistribution(axis.values[0], axis.values[-1], step=round(step, 12))
+
+
+def position(axis: Axis, param: Any) -> int:
+    """Which of the axis's values a parameter is, from 0."""
+    match distribution(axis):
+        case CategoricalDistribution() as d:
+            return int(d.to_internal_repr(param))
+    return int(np.abs(axis.codes() - param).argmin())  # Optuna steps floats with rounding errors
 
 
 def _suggest(axis: Axis, trial: Trial) -> Any:
