@@ -17,6 +17,7 @@ from helpers import truth
 from sqzexplore.census import suggest
 from sqzexplore.census.suggest import Steps
 from sqzexplore.cli.app import app
+from sqzexplore.errors import UserError
 from sqzexplore.predict import fit as fit_
 from sqzexplore.predict.models import MODELS
 from sqzexplore.spec.load import load_spec
@@ -85,7 +86,10 @@ def asked(folder: Path, to: Path, *more: str) -> str:
     done = CliRunner().invoke(
         app, ["census", str(spec), "--predict", str(folder), "--to", str(to), *more]
     )
-    return done.output if done.exit_code == 0 else f"{done.exit_code}: {done.output}"
+    if isinstance(done.exception, UserError):
+        return str(done.exception)
+    assert done.exit_code == 0, done.exception
+    return done.output
 
 
 def test_the_suggested_sweep(folder: Path, tmp_path: Path) -> None:
@@ -155,16 +159,14 @@ def test_what_cannot_be_suggested(
     options: list[str], message: str, folder: Path, tmp_path: Path
 ) -> None:
     to = tmp_path / "next.yaml"
-    said = asked(folder, to, *options)
-    assert said.startswith("2: ")
-    assert message in " ".join(said.split())
+    assert message in asked(folder, to, *options)
     assert not to.exists()
 
 
 def test_a_file_that_is_there_stays(folder: Path, tmp_path: Path) -> None:
     to = tmp_path / "next.yaml"
     to.write_text("mine")
-    assert "there is such a file" in " ".join(asked(folder, to, "--suggest", "2").split())
+    assert "there is such a file" in asked(folder, to, "--suggest", "2")
     assert to.read_text() == "mine"
 
 

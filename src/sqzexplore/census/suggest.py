@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..network.columns import architecture_at
+from ..network.columns import decode
 from ..network.frames import columns_of_frame
 from ..network.identity import network_keys
 from ..predict.fit import Model
@@ -211,8 +211,10 @@ def _changes(space: Space, chosen: Block) -> Sequence[dict[str, Any]]:
     """The axes' values of each network, as a spec writes them."""
     found = []
     for row in range(chosen.rows):
-        architecture = architecture_at(chosen.columns, row)
-        values = {axis.field: architecture.get(axis.field) for axis in space.axes}
+        own = {
+            a.field: np.broadcast_to(chosen.columns[a.field], chosen.rows)[row] for a in space.axes
+        }
+        values = {name: decode(name, code) for name, code in own.items()}
         found.append(
             {k: [*v] if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
         )
