@@ -1,4 +1,5 @@
 from . import analysis as analysis
+from .analysis.ending import replay_ending as replay_ending
 from .analysis.front import pareto_front as pareto_front
 from .analysis.searches import regret as regret
 from .compress.network import compress as compress

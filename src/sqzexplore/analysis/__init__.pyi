@@ -11,6 +11,7 @@ from .effects import importance as importance
 from .effects import interaction as interaction
 from .effects import main_effects as main_effects
 from .effects import partial_dependence as partial_dependence
+from .ending import replay_ending as replay_ending
 from .front import front_probability as front_probability
 from .front import hypervolume_curve as hypervolume_curve
 from .front import knee as knee

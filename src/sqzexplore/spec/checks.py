@@ -148,7 +148,9 @@ def check_search(spec: Spec) -> None:
                 f"found {search.stratify}, expected one of {', '.join(COST_COLUMNS)}"
                 f"{nearest(search.stratify, COST_COLUMNS)}",
             )
-    if search.pruner and list(spec.objectives) != ["top1"]:
+    if search.pruner == "front":
+        _check_front_pruner(spec)
+    elif search.pruner and list(spec.objectives) != ["top1"]:
         raise Problem(
             ("search", "pruner"),
             f"found {search.pruner} with the objectives {', '.join(spec.objectives)}, expected "
@@ -187,6 +189,23 @@ def check_figures(spec: Spec) -> None:
                     f"found {shown(name)}, expected a measured column: {', '.join(valid)}"
                     f"{nearest(name, known)}",
                 )
+
+
+def _check_front_pruner(spec: Spec) -> None:
+    """It knows the costs of a network beforehand, and bounds its accuracy; nothing else."""
+    others = [name for name in spec.objectives if name != "top1"]
+    if spec.objectives.get("top1") != "maximize" or not {*others} & {*COST_COLUMNS}:
+        raise Problem(
+            ("search", "pruner"),
+            f"found front with the objectives {', '.join(spec.objectives)}, expected top1: "
+            "maximize and at least one cost",
+        )
+    if unknown := [name for name in others if name not in COST_COLUMNS]:
+        raise Problem(
+            ("search", "pruner"),
+            f"found front with the objective {unknown[0]}, which is known once it is measured; "
+            "expected top1 and costs alone",
+        )
 
 
 def check_smaller(spec: Spec) -> None:

@@ -80,10 +80,18 @@ class Search(_Model):
     objectives: dict[str, Literal["minimize", "maximize"]] = Field(
         default_factory=dict, description="columns that the study optimises, with directions"
     )
-    pruner: Literal["halving", "hyperband"] | None = Field(
+    pruner: Literal["halving", "hyperband", "front"] | None = Field(
         None,
-        description="ends trainings that fall behind after a few epochs (Optuna's successive "
-        "halving or Hyperband, factor 3); for the one objective top1",
+        description="ends trainings: that fall behind after a few epochs (Optuna's successive "
+        "halving or Hyperband, factor 3), for the one objective top1; or, of top1 and costs, that "
+        "can no longer reach the front (front)",
+    )
+    risk: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="of the pruner front: that it ends a training which would have been on the "
+        "front; none is ended before 1 / risk - 1 are finished",
     )
 
 

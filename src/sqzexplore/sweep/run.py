@@ -58,7 +58,7 @@ from .preflight import (
     refuse_smaller,
 )
 from .reuse import Reuse
-from .samplers import pruner_of
+from .samplers import FrontPruner, pruner_of
 from .scheduler import Candidates
 from .storage.open import open_storage
 from .storage.retrying import PatientStorage
@@ -234,6 +234,7 @@ class _Sweep:
         self._total, self._done_units, self._shown, self._unwritten = 0, 0.0, False, False
         self._began = time.perf_counter()
         self._write_took = self._written_at = self._looked_at = 0.0
+        self._front_pruner = FrontPruner(spec) if spec.search.pruner == "front" else None
         self._reuse = Reuse(spec, study, device, data)
         self._candidates = Candidates(spec, study, leases, self.record, in_database, self._on_row)
         if self._speed_waits:
@@ -301,9 +302,11 @@ class _Sweep:
         self._progress.advance(share * running.units, self._named(task.trial, what))
 
     def prune(self, task: Task, epoch: Epoch) -> bool:
-        """Whether a training falls behind the others."""
+        """Whether a training falls behind the others, or cannot reach the front."""
         if (running := self._running.get(task.trial)) is None:
             return True
+        if self._front_pruner:
+            return self._front_pruner.ends(running.architecture, epoch.epoch, epoch.val_top1)
         try:
             running.trial.report(epoch.val_top1, epoch.epoch)
         except UpdateFinishedTrialError:  # by another process, just now
@@ -521,6 +524,8 @@ class _Sweep:
     def _on_row(self, trial: FrozenTrial, row: Mapping[str, Any]) -> None:
         """A trial of this process, or of another, has its row."""
         self._unwritten = True
+        if self._front_pruner:
+            self._front_pruner.add(row, trial.user_attrs["history"])
         if running := self._running.pop(trial.number, None):
             units = (1 - running.told) * running.units
         else:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler
 
+from ..analysis.ending import OutOfReach, first_epoch
+from ..network.architecture import Architecture
+from ..network.columns import columns_of
+from ..network.cost import cost_columns
 from ..spec.models import Spec
 
 #: Draws in a row of known architectures, after which one at random is drawn.
@@ -52,7 +58,7 @@ def sampler_of(spec: Spec, number: int, misses: int) -> BaseSampler:
 def pruner_of(spec: Spec) -> BasePruner:
     """Optuna's pruner over the epochs of a trial's first seed: a third goes on at each rung."""
     epochs = spec.measure.accuracy.budgets[-1] if spec.measure.accuracy else 1
-    first = max(1, epochs // 9)
+    first = first_epoch(epochs)
     match spec.search.pruner:
         case "halving":
             return SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
@@ -62,3 +68,34 @@ def pruner_of(spec: Spec) -> BasePruner:
                 return HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=3)
         case _:
             return NopPruner()
+
+
+class FrontPruner:
+    """Ends trainings that can no longer reach the front, by the search's exact costs; Optuna has no
+    pruning for several objectives.
+
+    Args:
+        spec: with the pruner `front`.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        assert spec.measure.accuracy is not None
+        self._size = spec.input_size
+        self._signs = {
+            name: 1.0 if goal == "minimize" else -1.0
+            for name, goal in spec.objectives.items()
+            if name != "top1"
+        }
+        self._ends = OutOfReach(spec.search.risk, first_epoch(spec.measure.accuracy.budgets[-1]))
+
+    def add(self, row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+        """Take a trial; of one that was trained to the end the first seed's accuracies."""
+        if row["state"] == "complete":
+            costs = [sign * row[name] for name, sign in self._signs.items()]
+            self._ends.add(costs, [each["val_top1"] for each in history if each["seed"] == 0])
+
+    def ends(self, architecture: Architecture, epoch: int, accuracy: float) -> bool:
+        """Whether to end the training of an architecture after an epoch."""
+        costs, _ = cost_columns(columns_of([architecture]), 1, self._size)
+        own = [sign * float(costs[name][0]) for name, sign in self._signs.items()]
+        return self._ends(own, epoch, accuracy)
