@@ -170,9 +170,34 @@ def has_examples(page: Path) -> bool:
     return any(token.info in RUN for token in MarkdownIt().parse(page.read_text()))
 
 
-@pytest.mark.parametrize("page", [*filter(has_examples, PAGES)], ids=name_of)
+#: Ten minutes as it stands; `test_the_way_from_images_to_a_device_runs` runs it with less.
+LONG = ROOT / "docs" / "choosing.md"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != LONG and has_examples(page)], ids=name_of
+)
 def test_what_a_page_shows_runs(page: Path, desk: Path) -> None:
     run_page(page)
+
+
+def test_the_way_from_images_to_a_device_runs(desk: Path) -> None:
+    """As few and as short trainings as a prediction takes, and two suggested networks."""
+    text = LONG.read_text()
+    for long, short in {
+        "trials: 40": "trials: 22",
+        "data: fashion, epochs: 6": "data: digits, epochs: 1, batch_size: 16",
+        "--suggest 5": "--suggest 2",
+        "epochs=18": "epochs=1",
+        " --seconds 0.5": " --seconds 0.02 --processes 1",
+    }.items():
+        assert text.count(long) == 1, long
+        text = text.replace(long, short)
+    (desk / "choosing.md").write_text(text)
+    run_page(desk / "choosing.md")
+    for table in ("mine/audit.csv", "mine-next/trials.csv"):
+        assert (desk / "results" / table).exists()
+    assert {file.suffix for file in (desk / "build" / "mine").iterdir()} >= {".onnx", ".md"}
 
 
 def test_output_that_is_not_what_the_block_above_prints_is_refused(tmp_path: Path) -> None:
@@ -324,7 +349,7 @@ def test_help_shows_the_defaults_that_it_describes() -> None:
 def test_the_specs_of_spaces_have_as_many_architectures_as_they_should() -> None:
     page = SYBIL.parse(ROOT / "docs" / "spaces.md")
     specs = [parse_spec(e.parsed) for e in page if e.region.evaluator is write_spec]
-    assert [spec.design_space.count() for spec in specs] == [9, 7, 12]
+    assert [spec.design_space.count() for spec in specs] == [9, 7, 3, 12]
     assert load_spec(ROOT / "sweeps" / "beyond.yaml").design_space.count() > 10
 
 

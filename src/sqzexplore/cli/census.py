@@ -235,6 +235,7 @@ class _Suggested:
         chosen = self.suggestions.chosen(self.count)
         text = suggested_spec(self.spec, self.trained, chosen, self.suggestions, str(self.source))
         parse_spec(text)
+        self.to.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.to, text.encode())
         return self.to
 

@@ -48,6 +48,7 @@ def refine(
         )
     text = narrowed(spec, ranges, evidence)
     parse_spec(text)
+    to.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(to, text.encode())
     for line in text.splitlines():
         if line.startswith(("#", "space:", "  ")) and "#" in line:
