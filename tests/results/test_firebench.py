@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import sqzexplore as sqz
+from helpers import ROOT
 from helpers.sweeps import run
 from sqzexplore.errors import UserError
 from sqzexplore.network.columns import architecture_at
@@ -74,10 +79,35 @@ def test_what_it_does_not_know_is_one_message(folder: Path, tmp_path: Path) -> N
 def test_the_checkouts_own_is_the_default(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert module._FOLDER.parent.name == "results"
-    assert (module._FOLDER.parent / "README.md").is_file()
-    monkeypatch.setattr(module, "_FOLDER", folder)
+    assert (module._FOLDERS[0].parent / "README.md").is_file()
+    monkeypatch.setattr(module, "_FOLDERS", (tmp_path / "none", folder))
     assert len(sqz.firebench()) == 3
-    monkeypatch.setattr(module, "_FOLDER", tmp_path / "none")
-    with pytest.raises(UserError, match="which a checkout has"):
+    monkeypatch.setattr(module, "_FOLDERS", (tmp_path / "none",))
+    with pytest.raises(UserError, match="expected a folder of sweeps"):
         sqz.firebench()
+
+
+def test_the_wheel_has_a_copy(tmp_path: Path) -> None:
+    """Unpacked where there is no checkout."""
+    hatchling = pytest.importorskip("hatchling.builders.wheel")
+    (wheel,) = hatchling.WheelBuilder(str(ROOT)).build(directory=str(tmp_path))
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "site")
+    asked = (
+        "import sqzexplore as sqz; table = sqz.firebench(); print(sqz.__file__, len(table)); "
+        "from sqzexplore.network.columns import architecture_at; "
+        "from sqzexplore.network.frames import columns_of_frame; "
+        "print(sqz.query(architecture_at(columns_of_frame(table), 0), epoch=1)['epoch'])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    place, count, epoch = done.stdout.split()
+    assert place.startswith(str(tmp_path))
+    assert (int(count), epoch) == (len(sqz.firebench()), "1")

@@ -14,8 +14,11 @@ from ..network.architecture import Architecture
 from ..network.cost import cost
 from .folder import ResultFolder
 
-#: Where a checkout has it, src/ beside it.
-_FOLDER = Path(__file__).parents[3] / "results" / "firebench"
+#: Where a checkout has it, src/ beside it, and where the package does.
+_FOLDERS = (
+    Path(__file__).parents[3] / "results" / "firebench",
+    Path(__file__).parents[1] / "published" / "firebench",
+)
 
 
 def firebench(folder: str | Path | None = None) -> pd.DataFrame:
@@ -131,19 +134,20 @@ def training_seconds(table: pd.DataFrame, folder: str | Path | None = None) -> N
 
 
 def folder_of(folder: str | Path | None) -> ResultFolder:
-    """The result folder that the functions here read; None: the checkout's.
+    """The result folder that the functions here read; None: the checkout's, else the package's.
 
     Raises:
-        UserError: None, and this is no checkout.
+        UserError: None, and there is neither.
     """
     if folder is not None:
         return ResultFolder(folder)
-    if not _FOLDER.is_dir():
+    held = next((each for each in _FOLDERS if (each / "trials.csv").is_file()), None)
+    if held is None:
         raise UserError(
-            f"firebench: found no {_FOLDER}, which a checkout has; expected a folder of "
+            f"firebench: found neither {' nor '.join(map(str, _FOLDERS))}, expected a folder of "
             "sweeps/firebench.yaml"
         )
-    return ResultFolder(_FOLDER)
+    return ResultFolder(held)
 
 
 def _nearest(arch: Architecture, table: pd.DataFrame) -> str:
