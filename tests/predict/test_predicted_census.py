@@ -16,6 +16,7 @@ from sqzexplore.census.census import take_census
 from sqzexplore.census.query import Query
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
+from sqzexplore.figures.census import predicted_density, write_census_figures
 from sqzexplore.predict.fit import Model, fit
 from sqzexplore.space.constraints import Expression
 from sqzexplore.spec.load import parse_spec
@@ -113,6 +114,20 @@ def test_what_may_be_on_the_front(objectives: tuple[str, ...], tmp_path: Path) -
     assert taken.front["may_be_front"].all()
     assert taken.possible is not None
     assert len(taken.possible) == sum(expected)
+
+
+def test_the_density_of_what_is_predicted(model: Model, tmp_path: Path) -> None:
+    query = Query(None, ("macs",), 1000, predictions=(model,))
+    taken = take_census(parse_spec(SPEC).design_space, query)
+    assert taken.predicted_density is not None
+    assert taken.predicted_density.sum() == pytest.approx(taken.top["top1"].sum(), rel=1e-5)
+    assert ((taken.predicted_density > 0) == (taken.density > 0)).all()
+    means = taken.top["top1"]
+    (mesh,) = [c for c in predicted_density(taken).collections if hasattr(c, "get_coordinates")]
+    shown = mesh.get_array().compressed()
+    assert means.min() - 1e-3 <= shown.min() <= shown.max() <= means.max() + 1e-3
+    files = write_census_figures(taken, "few", tmp_path)
+    assert {file.stem for file in files} == {"density", "density_predicted", "late_downsampling"}
 
 
 def test_too_many_to_hold_are_not_listed(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,11 +246,17 @@ def _sorted(numbers: NDArray[np.int64], keys: list[NDArray[np.float64]]) -> NDAr
 
 
 class Density:
-    """How many rows fall into each cell of params by MACs."""
+    """How many rows fall into each cell of params by MACs, and the sum of a prediction of them.
 
-    def __init__(self) -> None:
+    Args:
+        target: the predicted column; None: none.
+    """
+
+    def __init__(self, target: str | None = None) -> None:
         side = _DECADES * CELLS_PER_DECADE
         self.cells = np.zeros((side, side), np.int64)
+        self._target = target
+        self.sums = np.zeros((side, side)) if target else None
 
     def add(self, block: Block) -> None:
         """Take the next rows."""
@@ -259,7 +265,11 @@ class Density:
             for name in ("params", "macs")
         )
         flat = params * self.cells.shape[1] + macs
-        self.cells += np.bincount(flat, minlength=self.cells.size).reshape(self.cells.shape)
+        shape, size = self.cells.shape, self.cells.size
+        self.cells += np.bincount(flat, minlength=size).reshape(shape)
+        if self.sums is not None and self._target:
+            values = block.columns[self._target]
+            self.sums += np.bincount(flat, values, minlength=size).reshape(shape)
 
 
 class Pools:

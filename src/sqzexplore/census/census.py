@@ -56,7 +56,8 @@ def take_census(
         CostOverflow: a count reaches 2**53.
     """
     rows = architecture_rows(space, query)
-    counts, front, density, pools = Counts(space), Front(query), Density(), Pools(space)
+    counts, front, pools = Counts(space), Front(query), Pools(space)
+    density = Density(query.predictions[0].target if query.predictions else None)
     possible = PossibleFront(query) if query.front_is_predicted else None
     networks = None if query.spellings else Networks()
     best = Best(query.sort, query.top) if query.top is not None else None
@@ -103,6 +104,7 @@ def take_census(
         shares=counts.shares(),
         pools=pools.frame(),
         density=density.cells,
+        predicted_density=density.sums,
     )
 
 

@@ -95,7 +95,8 @@ class Census:
     and greatest of each cost column; `shares` how often each value of each listed axis stands in
     the rows kept; `pools` the cost of each `pool_after` (geometric mean, least, greatest of MACs
     and activations); `density` counts the rows kept in cells of params (axis 0) by MACs (axis 1),
-    both in `CELLS_PER_DECADE` steps of the logarithm from 1.
+    both in `CELLS_PER_DECADE` steps of the logarithm from 1; `predicted_density` sums in the same
+    cells what the first of the predictions says (None without).
     """
 
     space: Space
@@ -111,6 +112,7 @@ class Census:
     shares: dict[str, dict[Any, int]]
     pools: pd.DataFrame
     density: NDArray[np.int64]
+    predicted_density: NDArray[np.float64] | None
 
     @property
     def input_size(self) -> int:

@@ -33,7 +33,10 @@ def bench(
     form: Annotated[str, listed("form")] = "module",
     mode: Annotated[str, listed("mode")] = "eager",
     runtime: Annotated[str, listed("runtime")] = "torch",
-    input_size: Annotated[str, typer.Option(help="Sides of the input image, pixels.")] = "224",
+    input_size: Annotated[
+        str | None,
+        typer.Option(help="Sides of the input image, pixels [default: the spec's, else 224]."),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Time budget of a measurement, s.")] = 1.0,
     processes: Annotated[
         int | None,
@@ -78,9 +81,9 @@ def bench(
     options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
     if by_layer and out_dir:
         raise UserError("--out: expected no such option with --layers, which is for the eyes")
-    options |= {"mode": mode, "runtime": runtime, "input_size": input_size}
+    architectures, own_size = bench_.targets(target)
+    options |= {"mode": mode, "runtime": runtime, "input_size": input_size or str(own_size)}
     asked = bench_.parse(options, seconds, place, processes)
-    architectures = bench_.targets(target)
     if by_layer:
         with err.status("") as status:
             rows = bench_.run_layers(architectures, asked, place, None, status.update)

@@ -33,28 +33,32 @@ from ..spec.models import Spec, ThroughputSpec
 
 #: Architectures of a spec that are measured one after the other.
 MAX_TARGETS = 1000
+#: ImageNet's, which the presets are for.
+_INPUT_SIZE = 224
 _EXAMPLES = {"batch": "1,64, or auto", "input_size": "224"}
 #: Called with what is being measured.
 OnStart = Callable[[str], None]
 
 
-def targets(target: str) -> dict[str, Architecture]:
-    """The preset of that name, or the architectures of the spec in that file.
+def targets(target: str) -> tuple[dict[str, Architecture], int]:
+    """The preset of that name, or the architectures of the spec in that file; and the side of the
+    images that they are for, pixels.
 
     Raises:
         UserError: neither.
     """
     if target in PRESETS:
-        return {target: PRESETS[target]}
+        return {target: PRESETS[target]}, _INPUT_SIZE
     if not target.endswith((".yaml", ".yml")) and not Path(target).exists():
-        return {target: preset(target)}
-    space = load_spec(target).design_space
+        return {target: preset(target)}, _INPUT_SIZE
+    spec = load_spec(target)
+    space = spec.design_space
     if space.size > MAX_TARGETS:
         raise UserError(
             f"{target}: found {space.size:,} combinations, expected at most {MAX_TARGETS:,} to "
             "measure each"
         )
-    return {a.arch_id: a for a in map(space.architecture, space.indices())}
+    return {a.arch_id: a for a in map(space.architecture, space.indices())}, spec.input_size
 
 
 def drawn(spec: Spec, networks: int, seed: int) -> list[Architecture]:

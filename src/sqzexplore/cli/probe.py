@@ -18,8 +18,13 @@ def probe(
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1",
     dtype: Annotated[str, typer.Option(help="float32, int8.")] = "float32,int8",
     input_size: Annotated[
-        int, typer.Option(min=1, max=65536, help="Side of the input image, pixels.")
-    ] = 224,
+        int | None,
+        typer.Option(
+            min=1,
+            max=65536,
+            help="Side of the input image, pixels [default: the spec's, else 224].",
+        ),
+    ] = None,
     networks: Annotated[
         int | None,
         typer.Option(min=1, help="Draw so many of the spec's networks at random, not all."),
@@ -38,13 +43,14 @@ def probe(
     if len({*batches}) < len(batches) or len({*dtypes}) < len(dtypes):
         raise UserError("--batch, --dtype: expected each value once")
     if networks is None:
-        chosen, sampler = targets(target), "" if target in PRESETS else "grid"
+        (chosen, own_size), sampler = targets(target), "" if target in PRESETS else "grid"
     elif target in PRESETS:
         raise UserError(f"--networks: found the preset {target}, expected a spec to draw from")
     else:
-        some = drawn(load_spec(target), networks, seed)
-        chosen, sampler = {a.arch_id: a for a in some}, "random"
-    files = write_probe(chosen, to, batches, dtypes, input_size, sampler)
+        spec = load_spec(target)
+        chosen, sampler = {a.arch_id: a for a in drawn(spec, networks, seed)}, "random"
+        own_size = spec.input_size
+    files = write_probe(chosen, to, batches, dtypes, input_size or own_size, sampler)
     size = sum(file.stat().st_size for file in files) / 1e6
     out.print(f"written: {to}, {len(files)} files, {size:.1f} MB", highlight=False, soft_wrap=True)
     out.print(

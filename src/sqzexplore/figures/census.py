@@ -17,6 +17,7 @@ from ..network.cost import cost
 from ..network.presets import PRESETS
 from ..published import published
 from ..results.folder import ResultFolder
+from .labels import axis_label
 from .style import BLUE, GREEN, GREY, HEIGHT, ORANGE, PURPLE, STYLE, own_axes, panels, save
 
 _MOST_CELLS = 110  # along an axis of the density: finer ones cannot be told apart in print
@@ -31,9 +32,40 @@ def density(census: Census, axes: Axes | None = None) -> Axes:
         axes: where to draw; new ones if None.
     """
     axes = own_axes(axes)
-    counts, params, macs = _cropped(census.density)
+    (counts,), params, macs = _cropped(census.density)
     mesh = axes.pcolormesh(params, macs, counts.T, norm=LogNorm(), cmap="Blues", rasterized=True)
     axes.figure.colorbar(mesh, ax=axes, label=f"{census.query.counts} a cell", pad=0.02)
+    _front(census, axes)
+    data = {name: getattr(census.space.base, name) for name in ("in_channels", "num_classes")}
+    papers = [a.replace(**data) for a in _papers()]
+    _mark(axes, papers, census.input_size, "s", "the paper's figures 3a, 3b and table 3, our count")
+    named = {name: a for name, a in PRESETS.items() if a == a.replace(**data)}
+    if named:
+        _mark(axes, list(named.values()), census.input_size, "*", ", ".join(named))
+    return _labelled(census, axes)
+
+
+def predicted_density(census: Census, axes: Axes | None = None) -> Axes:
+    """What the first prediction of the census says of the architectures with these params and MACs,
+    in the mean of a cell, and the front.
+
+    Args:
+        census: what `take_census` gives, with a prediction.
+        axes: where to draw; new ones if None.
+    """
+    axes = own_axes(axes)
+    assert census.predicted_density is not None
+    (counts, sums), params, macs = _cropped(census.density, census.predicted_density)
+    mesh = axes.pcolormesh(params, macs, (sums / counts).T, cmap="viridis", rasterized=True)
+    target = census.query.predictions[0].target
+    label = f"predicted {axis_label(census.top, target)}, mean of a cell"
+    axes.figure.colorbar(mesh, ax=axes, label=label, pad=0.02)
+    _front(census, axes)
+    return _labelled(census, axes)
+
+
+def _front(census: Census, axes: Axes) -> None:
+    """The Pareto front, on a density."""
     axes.plot(
         census.front["params"],
         census.front["macs"],
@@ -42,12 +74,9 @@ def density(census: Census, axes: Axes | None = None) -> Axes:
         markersize=2.5,
         label=f"Pareto front: {_goals(census)}",
     )
-    data = {name: getattr(census.space.base, name) for name in ("in_channels", "num_classes")}
-    papers = [a.replace(**data) for a in _papers()]
-    _mark(axes, papers, census.input_size, "s", "the paper's figures 3a, 3b and table 3, our count")
-    named = {name: a for name, a in PRESETS.items() if a == a.replace(**data)}
-    if named:
-        _mark(axes, list(named.values()), census.input_size, "*", ", ".join(named))
+
+
+def _labelled(census: Census, axes: Axes) -> Axes:
     _log(axes)
     size = census.input_size
     axes.set_xlabel("parameters")
@@ -91,7 +120,7 @@ def late_downsampling(census: Census, column: str, axes: Axes | None = None) -> 
 
 
 def write_census_figures(census: Census, name: str, folder: Path) -> list[Path]:
-    """Both pictures as PDF and PNG under `folder`/figures; returns the files, none of no rows."""
+    """Every picture as PDF and PNG under `folder`/figures; returns the files, none of no rows."""
     if not census.kept:
         return []
     target = ResultFolder(folder).figures
@@ -103,6 +132,12 @@ def write_census_figures(census: Census, name: str, folder: Path) -> list[Path]:
         density(census, axes)
         axes.set_title(title, fontsize=7)
         files = save(figure, target / "density")
+        if census.predicted_density is not None:
+            figure, (axes,) = panels()
+            figure.set_size_inches(1.4 * figure.get_figwidth(), 1.2 * HEIGHT)
+            predicted_density(census, axes)
+            axes.set_title(title, fontsize=7)
+            files += save(figure, target / "density_predicted")
         figure, (left, right) = panels(2)
         late_downsampling(census, "macs", axes=left)
         late_downsampling(census, "activations", axes=right)
@@ -116,21 +151,29 @@ def _goals(census: Census) -> str:
     return ", ".join(parts + [f"most {name}" for name in query.maximize])
 
 
-def _cropped(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The occupied part of the density and the edges of its cells; empty cells are NaN."""
-    edges = []
+def _cropped(
+    cells: np.ndarray, *more: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The occupied part of the density, and of sums in the same cells, joined to fewer cells, and
+    their edges; empty cells are NaN."""
+    layers, edges = [cells, *more], []
     for axis in (0, 1):
         used = np.flatnonzero(cells.any(axis=1 - axis))
         low, high = (used[0], used[-1] + 1) if len(used) else (0, 1)
         step = -(-(high - low) // _MOST_CELLS)
         high = low + step * -(-(high - low) // step)
-        cells = cells[low:high] if axis == 0 else cells[:, low:high]
-        short = (high - low) - cells.shape[axis]
-        if short:
-            cells = np.pad(cells, [(0, short * (i == axis)) for i in (0, 1)])
-        cells = np.add.reduceat(cells, np.arange(0, cells.shape[axis], step), axis=axis)
+        layers = [_joined(layer, axis, low, high, step) for layer in layers]
         edges.append(10 ** (np.arange(low, high + 1, step) / CELLS_PER_DECADE))
-    return np.where(cells > 0, cells, np.nan), edges[0], edges[1]
+    empty = layers[0] == 0
+    return [np.where(empty, np.nan, layer) for layer in layers], edges[0], edges[1]
+
+
+def _joined(cells: np.ndarray, axis: int, low: int, high: int, step: int) -> np.ndarray:
+    """The cells from `low` to `high` of an axis, each `step` of them summed."""
+    cells = cells[low:high] if axis == 0 else cells[:, low:high]
+    if short := (high - low) - cells.shape[axis]:
+        cells = np.pad(cells, [(0, short * (i == axis)) for i in (0, 1)])
+    return np.add.reduceat(cells, np.arange(0, cells.shape[axis], step), axis=axis)
 
 
 def _papers() -> list[Architecture]:
