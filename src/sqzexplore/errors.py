@@ -11,6 +11,10 @@ from typing import Any
 class UserError(ValueError):
     """The user's input is wrong. The command line prints the message alone and exits with 2."""
 
+    def at(self, place: object) -> UserError:
+        """The same error, with the option, key or file that it is about in front."""
+        return UserError(f"{place}: {self}")
+
 
 class FeatureMapVanishes(UserError):
     """An architecture downsamples its input to nothing; the message names the layer."""

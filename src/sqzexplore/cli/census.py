@@ -35,7 +35,10 @@ def census(
     ] = None,
     minimize: Annotated[
         str | None,
-        typer.Option(help="Columns of the Pareto front [default: the spec's, or params,macs]."),
+        typer.Option(
+            help="Columns of the Pareto front [default: the spec's, or params against macs, "
+            "with --predict against what is predicted]."
+        ),
     ] = None,
     maximize: Annotated[str | None, typer.Option(help="The same, the other way round.")] = None,
     sample: Annotated[
@@ -130,7 +133,7 @@ def _query(
         named = tuple(name for model in predictions for name in model.names)
         condition = Expression(where, predicted=named) if where is not None else None
     except UserError as error:
-        raise UserError(f"--where: {error}") from None
+        raise error.at("--where") from None
     least, most = _names(minimize), _names(maximize)
     if not least and not most:
         goals = _goals(spec, [model.target for model in predictions])

@@ -105,7 +105,7 @@ def _retrained(
     try:
         source = open_data(data)
     except UserError as error:
-        raise UserError(f"--data: {error}") from None
+        raise error.at("--data") from None
     recipe, size = recipe_of_notes(notes), int(str(notes.get("image_size", 224)))
     images = normalised_for(load(source, size, recipe.augmentation).to(place), notes)
     check_fits(net.architecture, images)

@@ -49,7 +49,7 @@ def evaluate_(
     try:
         source = open_data(data)
     except UserError as error:
-        raise UserError(f"--data: {error}") from None
+        raise error.at("--data") from None
     size = image_size or int(str(notes.get("image_size", 224)))
     images = normalised_for(load(source, size, "none").to(place), notes)
     found = evaluate(net.to(place), images, split)

@@ -73,7 +73,7 @@ def train_(
     try:
         source = open_data(data)
     except UserError as error:
-        raise UserError(f"--data: {error}") from None
+        raise error.at("--data") from None
     given = any(change.startswith("num_classes=") for change in set_ or [])
     architecture = for_images(architecture, source, architecture.num_classes if given else None)
     name = f"{preset_name}-{architecture.arch_id}-{source.name}-{epochs}epochs-seed{seed}"

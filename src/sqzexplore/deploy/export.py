@@ -177,8 +177,8 @@ def train_picked(
         trained = spec.trained(own, source.channels, len(source.classes))
         plan = TrainingPlan(trained, recipe_of(accuracy), 0, into, accuracy.threads)
         return train_one(plan, source, accuracy.image_size, device, watch)
-    except UserError as error:  # `train` has another name for the folder
-        raise UserError(f"--train: {str(error).replace('--out', '--checkpoint')}") from None
+    except UserError as error:
+        raise error.at("--train") from None
 
 
 def check_ready(to: Path) -> None:

@@ -72,4 +72,4 @@ def open_asked(accuracy: AccuracySpec) -> Source:
     try:
         return open_data(accuracy.data)
     except UserError as error:
-        raise UserError(f"measure.accuracy.data: {error}") from None
+        raise error.at("measure.accuracy.data") from None

@@ -186,7 +186,7 @@ def cost_table(
         except ValidationError as error:
             raise UserError(f"row {where}: {field_problem(error.errors()[0])}") from None
         except UserError as error:
-            raise UserError(f"row {where}: {error}") from None
+            raise error.at(f"row {where}") from None
     return pd.DataFrame(table, index=index, copy=False)
 
 

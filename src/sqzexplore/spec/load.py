@@ -49,7 +49,7 @@ def load_spec(path: str | Path, changes: Sequence[str] = ()) -> Spec:
         for keys, value in asked:
             if problem.path[: len(keys)] == keys:
                 raise UserError(f"--set {dotted(keys)}={shown(value)}: {problem}") from None
-        raise problem.at(path, text) from None
+        raise problem.in_file(path, text) from None
 
 
 def parse_spec(text: str) -> Spec:

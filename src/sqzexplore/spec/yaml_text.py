@@ -58,7 +58,7 @@ class Problem(UserError):
         super().__init__(f"{dotted(path)}{': ' if path else ''}{message}")
         self.path, self.message, self.line = path, message, line
 
-    def at(self, file: Path, text: str) -> UserError:
+    def in_file(self, file: Path, text: str) -> UserError:
         """The same problem as a user reads it: file, line, key."""
         line = self.line
         if line is None and self.path:

@@ -211,7 +211,7 @@ def _meets(networks: pd.DataFrame, space: Space, under: str) -> NDArray[np.bool_
     try:
         held = Expression(under)({**columns, **space.costs(columns, rows)[0]})
     except UserError as error:
-        raise UserError(f"simulate: under: {error}") from None
+        raise error.at("simulate: under") from None
     kept = np.broadcast_to(held, rows)
     if not kept.any():
         raise UserError(

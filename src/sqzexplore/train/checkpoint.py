@@ -134,7 +134,7 @@ class Unfinished:
                 raise UserError(
                     f"{self.path}: holds another training: {key} "
                     f"{shown(before.get(key, 'absent'))} there, {shown(value)} here. "
-                    "Take the change back, or choose another folder with --out."
+                    "Take the change back, or choose another folder."
                 )
         net.load_state_dict(_with_prefix(tensors, _WEIGHTS))
         weights = [p for group in optimizer.param_groups for p in group["params"]]

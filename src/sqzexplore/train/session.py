@@ -103,7 +103,7 @@ def train_one(
     plan.architecture.check_input_size(image_size)
     check_precision(plan.recipe, device)
     if plan.folder.exists() and not plan.folder.is_dir():
-        raise UserError(f"--out {plan.folder}: found a file, expected a folder")
+        raise UserError(f"{plan.folder}: found a file, expected a folder")
     torch.set_num_threads(plan.threads)
     with distributed.group(device) as place:
         data = load(source, image_size, plan.recipe.augmentation).to(place)
@@ -163,6 +163,6 @@ def _finished(plan: TrainingPlan, asked: dict[str, Any]) -> dict[str, Any] | Non
         if held.get(key) != value:
             raise UserError(
                 f"{file}: holds another training: {key} {shown(held.get(key))} there, "
-                f"{shown(value)} here; choose another folder with --out"
+                f"{shown(value)} here; choose another folder"
             )
     return notes
