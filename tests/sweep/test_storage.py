@@ -236,8 +236,11 @@ def test_without_a_callback_an_outage_is_logged(
     assert hides(caplog.text)
 
 
-def test_a_locked_sqlite_file_is_waited_for(tmp_path: Path) -> None:
+def test_a_locked_sqlite_file_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Longer than SQLite itself waits, here by the URL: a twentieth of a second."""
+    monkeypatch.setattr(retrying, "_SILENT_S", 0.0)
     path = tmp_path / "study.db"
     said: list[str] = []
     storage = open_database(f"sqlite:///{path}?timeout=0.05", said.append)

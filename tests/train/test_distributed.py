@@ -87,8 +87,8 @@ def test_two_processes_do_the_steps_of_one(tmp_path: Path) -> None:
     """The same images a step give the same gradients, so the same weights but for rounding.
 
     Without dropout or augmentation; digits, because their batches do not depend on the processes.
-    After one epoch rounding makes a difference of some 1e-5, and one image less in every batch
-    one of 1e-2; after two, rounding can have grown to 4e-3.
+    After one epoch rounding makes a difference of some 1e-5, with AVX2 of 3e-3, and one image less
+    in every batch one of 1e-2.
     """
     options = ["--data", "digits", "--epochs", "1", "--augmentation", "none", "--device", "cpu"]
     options += ["--set", "width_multiplier=0.1", "--set", "dropout=0.0", "--batch-size", "64"]
@@ -101,7 +101,7 @@ def test_two_processes_do_the_steps_of_one(tmp_path: Path) -> None:
         weights.append(torch.cat([p.flatten() for p in sqz.load(folder).parameters()]))
     assert not torch.equal(*weights), "two processes add in another order"
     difference = (weights[0] - weights[1]).norm() / weights[0].norm()
-    assert difference < 1e-3
+    assert difference < 6e-3
 
 
 def test_a_sweep_of_two_processes(photographs: Path, tmp_path: Path) -> None:
