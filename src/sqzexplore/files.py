@@ -109,3 +109,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+def check_new(path: Path, option: str) -> None:
+    """Raise `UserError` where a file is there already, or cannot be written."""
+    if path.exists():
+        raise UserError(f"{option} {path}: there is such a file, expected a new one")
+    check_writable(path.parent, option)

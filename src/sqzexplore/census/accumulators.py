@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..analysis.front import nondominated
+from ..analysis.validation import signs
 from ..errors import UserError
 from ..network.columns import decode, encode
 from ..network.cost import COST_COLUMNS
@@ -93,7 +94,7 @@ class Front:
 
     def __init__(self, query: Query) -> None:
         self._names = (*query.minimize, *query.maximize)
-        self._sign = front_signs(query)
+        self._sign = signs(query.minimize, query.maximize)
         self._rows: Block | None = None
 
     def add(self, block: Block) -> None:
@@ -127,17 +128,18 @@ class PossibleFront:
     """
 
     def __init__(self, query: Query) -> None:
-        names, signs = (*query.minimize, *query.maximize), front_signs(query)
+        names = (*query.minimize, *query.maximize)
+        self._signs = signs(query.minimize, query.maximize)
         targets = {model.target for model in query.predictions}
 
         def ends(worse: bool) -> tuple[str, ...]:
-            each = zip(names, signs, strict=True)
+            each = zip(names, self._signs, strict=True)
             return tuple(
                 f"{name}_{'high' if (sign > 0) == worse else 'low'}" if name in targets else name
                 for name, sign in each
             )
 
-        self._worse, self._better, self._signs = ends(worse=True), ends(worse=False), signs
+        self._worse, self._better = ends(worse=True), ends(worse=False)
         self._sure = np.empty((0, len(names)))
         self._held: list[Block] = []
         self._too_many = False
@@ -179,11 +181,6 @@ class PossibleFront:
     def _sifted(self) -> Block:
         rows = joined(self._held)
         return rows.take(self.may_be(rows))
-
-
-def front_signs(query: Query) -> NDArray[np.float64]:
-    """By which each objective of the front is multiplied, so that less is better."""
-    return np.array([1.0] * len(query.minimize) + [-1.0] * len(query.maximize))
 
 
 class Best:

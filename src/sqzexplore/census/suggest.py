@@ -7,7 +7,7 @@ by how much a network's accuracy is expected to exceed it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..network.columns import decode
 from ..network.frames import columns_of_frame
-from ..network.identity import network_keys
 from ..predict.fit import Model
+from ..schema import EXTRAPOLATED
 from ..space.space import Space
 from ..spec.models import Spec
 from ..spec.yaml_text import flow
@@ -109,14 +109,16 @@ class Suggestions:
         costs, values = (known[n].to_numpy(dtype=float) for n in (self.cost, self.model.target))
         self._steps = Steps.of(costs, values)
         columns = columns_of_frame(known)
-        self._trained = self._keys(columns, len(known))
+        self._trained = self.model.view.networks(columns, len(known))
 
     def add(self, block: Block) -> None:
         """Take the next rows."""
         said = self.model.columns(block.columns, block.rows)
         block = Block(block.numbers, block.columns | said)
-        block = block.take(~(said["extrapolated"] | np.isnan(said[self.model.target])))
-        block = block.take(~np.isin(self._keys(block.columns, block.rows), self._trained))
+        block = block.take(~(said[EXTRAPOLATED] | np.isnan(said[self.model.target])))
+        block = block.take(
+            ~np.isin(self.model.view.networks(block.columns, block.rows), self._trained)
+        )
         block = self._with_gain(block, self._steps)
         block = block.take(block.columns[GAIN] > 0)
         cells = (np.log10(block.values((self.cost,))[:, 0]) * _CELLS_PER_DECADE).astype(int)
@@ -145,7 +147,8 @@ class Suggestions:
             picked.append(one)
             mean = float(one.columns[self.model.target][0])
             steps = steps.with_one(float(one.values((self.cost,))[0, 0]), mean)
-            same = self._keys(left.columns, left.rows) == self._keys(one.columns, 1)
+            view = self.model.view
+            same = view.networks(left.columns, left.rows) == view.networks(one.columns, 1)
             left = left.take(~same)
         if len(picked) < count:
             raise UserError(
@@ -157,23 +160,13 @@ class Suggestions:
     def _with_gain(self, block: Block, steps: Steps) -> Block:
         from scipy.stats import norm
 
-        low, mean, high, dead = (
-            np.asarray(block.columns[name], dtype=float)
-            for name in (*_ends(self.model.target), "dead_probability")
+        mean, low, high, dead = (
+            np.asarray(block.columns[name], dtype=float) for name in self.model.names[:4]
         )
         # The interval as that of a normal law: between its ends lies the level's share.
         spread = (high - low) / (2 * norm.ppf((1 + self.model.level) / 2))
         gain = steps.expected_gain(block.values((self.cost,))[:, 0], mean, np.maximum(spread, 1e-6))
         return Block(block.numbers, block.columns | {GAIN: gain * (1 - dead)})
-
-    def _keys(self, columns: Mapping[str, Any], rows: int) -> NDArray[np.uint64]:
-        """The networks that would be trained."""
-        seen = self.model.view.columns(columns)
-        return network_keys({k: np.broadcast_to(v, rows) for k, v in seen.items()}, rows)
-
-
-def _ends(target: str) -> tuple[str, str, str]:
-    return f"{target}_low", target, f"{target}_high"
 
 
 def suggested_spec(
@@ -199,7 +192,8 @@ def suggested_spec(
     content |= {key: own[key] for key in ("base", "input_size") if key in own}
     lines = [*head, *(_dumped({key: value}) for key, value in content.items()), "space:"]
     for row, changes in enumerate(_changes(spec.design_space, chosen)):
-        low, mean, high = (float(chosen.columns[name][row]) for name in _ends(target))
+        names = suggestions.model.names[:3]
+        mean, low, high = (float(chosen.columns[name][row]) for name in names)
         cost = float(chosen.values((suggestions.cost,))[row, 0])
         why = f"{cost:,.0f} {suggestions.cost}, {target} {mean:.1f} ({low:.1f} to {high:.1f})"
         lines.append(f"  - {{{flow(changes)}}}  # {why}")

@@ -203,7 +203,7 @@ class _Suggested:
     ) -> _Suggested | None:
         """What the options ask for; raises `UserError` before anything is counted."""
         from ..census.suggest import TARGET, Suggestions
-        from ..files import check_writable
+        from ..files import check_new
         from ..predict.fit import fit
         from ..predict.trained import load_trained
         from ..results.folder import ResultFolder
@@ -213,9 +213,7 @@ class _Suggested:
                 raise UserError("--suggest N and --to FILE.yaml: found one, expected both or none")
             return None
         to = to.expanduser()
-        if to.exists():
-            raise UserError(f"--to {to}: there is such a file, expected a new one")
-        check_writable(to.parent, "--to")
+        check_new(to, "--to")
         folders = [source for source in sources if source.is_dir()]
         if not folders:
             raise UserError("--suggest: found no --predict DIR, expected the folder of a sweep")

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..errors import UserError
 from .app import Folder, app, out
 
 
@@ -19,7 +18,7 @@ def refine(
 ) -> None:
     """Write a sweep of a narrower space: the ranges that likely hold the best architecture."""
     from ..analysis.ranges import best_ranges
-    from ..files import check_writable, write_atomically
+    from ..files import check_new, write_atomically
     from ..results.folder import ResultFolder, load_results
     from ..results.selection import goals
     from ..results.tables import meeting_constraints
@@ -28,9 +27,7 @@ def refine(
     from ..spec.narrowed import narrowed
 
     to = to.expanduser()
-    if to.exists():
-        raise UserError(f"--to {to}: there is such a file, expected a new one")
-    check_writable(to.parent, "--to")
+    check_new(to, "--to")
     spec, trials = ResultFolder(folder).spec(), load_results(folder)
     least, most = goals(spec, trials)
     column, maximize = (most[0], True) if most else (least[0], False)

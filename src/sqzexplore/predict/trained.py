@@ -67,6 +67,10 @@ class View:
         """Their features, rows x names; NaN where the measured network cannot be built."""
         return features(self.columns(columns), rows, self.input_size, self.machine)
 
+    def networks(self, columns: Mapping[str, Any], rows: int) -> NDArray[np.uint64]:
+        """Which network each is, as it was measured: a number that equal ones share."""
+        return network_keys(_rowwise(self.columns(columns), rows), rows)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -159,7 +163,7 @@ def trained_of(
         one=_one_training(frame, values[kept], target, trainings, seed),
         dead=np.minimum(dead, trainings),
         trainings=trainings,
-        networks=network_keys(_rowwise(view.columns(columns), len(frame)), len(frame)),
+        networks=view.networks(columns, len(frame)),
         sampler=_sampler(frame, sampler),
         rows=kept,
     )

@@ -95,8 +95,9 @@ def axes_of(listed: Sequence[Architecture], rows: list[dict[str, Any]]) -> tuple
 
 def check_listed(space: Space) -> None:
     """Refuse architectures of a list that no image of the sweep's sizes fits."""
+    unconstrained = replace(space, constraints=())
     for number, architecture in enumerate(space.listed):
-        if not replace(space, constraints=(), listed=()).accepts(architecture):
+        if not unconstrained.accepts(architecture):
             raise Problem(("space", number), _why_infeasible(space, architecture))
     if not space.count():
         raise Problem(("constraints",), f"found that they exclude all {space.size} architectures")

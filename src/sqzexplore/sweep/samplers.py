@@ -12,8 +12,7 @@ from optuna.samplers import BaseSampler
 
 from ..analysis.ending import OutOfReach, first_epoch
 from ..network.architecture import Architecture
-from ..network.columns import columns_of
-from ..network.cost import cost_columns
+from ..network.cost import cost
 from ..spec.models import Spec
 
 #: Draws in a row of known architectures, after which one at random is drawn.
@@ -96,6 +95,6 @@ class FrontPruner:
 
     def ends(self, architecture: Architecture, epoch: int, accuracy: float) -> bool:
         """Whether to end the training of an architecture after an epoch."""
-        costs, _ = cost_columns(columns_of([architecture]), 1, self._size)
-        own = [sign * float(costs[name][0]) for name, sign in self._signs.items()]
+        costs = cost(architecture, self._size).totals()
+        own = [sign * costs[name] for name, sign in self._signs.items()]
         return self._ends(own, epoch, accuracy)
