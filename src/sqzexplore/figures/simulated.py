@@ -63,7 +63,7 @@ def regret_curves(searches: pd.DataFrame, by: By = "training", axes: Axes | None
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=by == "training"))
     axes.set_xlabel("trainings" if by == "training" else "simulated time (h)")
-    axes.set_ylabel("regret in validation top-1, 95% band (points)")
+    axes.set_ylabel("regret in validation top-1 (points)")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.legend(title="mean, 95% band")
     return axes
