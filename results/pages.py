@@ -160,6 +160,8 @@ def compute() -> str:
         later = [ResultFolder(folder).table(name) for name in ("compression", "int8")]
         spent = [seeds, *(table for table in later if table is not None)]
         hours = sum(table["duration_s"].sum() for table in spent) / 3600
+        if trials["device"].astype(str).str.startswith("cuda").any():
+            hours = _hours_of_any(trials)  # by turns on one device: its time is spent once
         machine = [
             ", ".join(map(str, trials[name].dropna().unique())) or "not kept"
             for name in ("device_name", "cpu_capability", "torch_version")
@@ -168,8 +170,20 @@ def compute() -> str:
         counts = [str(len(seeds)), f"{hours:.1f}"]
         link = f"[{folder.name}](../results/{folder.name})"
         rows.append([link, *counts, *machine[:2], str(threads), machine[2]])
-    head = ["sweep", "trainings", "hours of them, summed", "processor", "instructions"]
+    head = ["sweep", "trainings", "hours of them, summed; on a GPU, of the device", "processor", "instructions"]
     return _table([*head, "threads a training", "torch"], rows)
+
+
+def _hours_of_any(trials: pd.DataFrame) -> float:
+    """The hours in which some training ran."""
+    begun = pd.to_datetime(trials["started_at"])
+    ends = begun + pd.to_timedelta(trials["duration_s"], unit="s")
+    spans = sorted(zip(begun, ends, strict=True))
+    total, until = pd.Timedelta(0), spans[0][0]
+    for start, end in spans:
+        total += max(end - max(start, until), pd.Timedelta(0))
+        until = max(until, end)
+    return total / pd.Timedelta(hours=1)
 
 
 def on_cpu() -> str:
