@@ -128,8 +128,9 @@ def test_the_first_suggestion_is_the_best_of_all(folder: Path, tmp_path: Path) -
     assert chosen.net_id == rows[int(gain.argmax())].net_id
 
 
-def test_what_is_trained_is_not_suggested_again(folder: Path, tmp_path: Path) -> None:
-    """The best candidate, put among the trained ones with a value of no consequence."""
+@pytest.mark.parametrize("state", ["complete", "dead"])
+def test_what_is_trained_is_not_suggested_again(state: str, folder: Path, tmp_path: Path) -> None:
+    """The best candidate, put among the trained ones: with a value of no consequence, or dead."""
     first = tmp_path / "first.yaml"
     asked(folder, first, "--suggest", "1")
     (chosen,) = load_spec(first).design_space.listed
@@ -139,7 +140,10 @@ def test_what_is_trained_is_not_suggested_again(folder: Path, tmp_path: Path) ->
     own["pool_after"] = ",".join(map(str, chosen.pool_after))
     costs = sqz.cost(chosen, 32)
     row = trials.iloc[[0]].assign(**own, params=costs.params, macs=costs.macs, trial=60)
-    row = row.assign(state="complete", top1=5.0, val_top1=4.0, dead_seeds=0)
+    if state == "complete":
+        row = row.assign(state=state, top1=5.0, val_top1=4.0, dead_seeds=0)
+    else:
+        row = row.assign(state=state, top1=np.nan, val_top1=np.nan, dead_seeds=1)
     shutil.rmtree(folder)
     truth.write_folder(folder, pd.concat([trials, row], ignore_index=True))
     asked(folder, tmp_path / "second.yaml", "--suggest", "3")

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..network.columns import decode
 from ..network.frames import columns_of_frame
 from ..predict.fit import Model
+from ..predict.trained import failed_to_learn
 from ..schema import EXTRAPOLATED
 from ..space.space import Space
 from ..spec.models import Spec
@@ -91,7 +92,8 @@ class Steps:
 class Suggestions:
     """Sees the rows of a census, and keeps those whose training is expected to gain most.
 
-    Not what was trained already, nor what is extrapolated: its interval means little.
+    Not what was trained already, dead networks too, nor what is extrapolated: its interval means
+    little.
 
     Args:
         model: of the validation accuracy, which decides.
@@ -105,11 +107,12 @@ class Suggestions:
     _held: dict[int, Block] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = self.measured.dropna(subset=[self.model.target, self.cost])
+        failed = failed_to_learn(self.measured)
+        known = self.measured[~failed].dropna(subset=[self.model.target, self.cost])
         costs, values = (known[n].to_numpy(dtype=float) for n in (self.cost, self.model.target))
         self._steps = Steps.of(costs, values)
-        columns = columns_of_frame(known)
-        self._trained = self.model.view.networks(columns, len(known))
+        trained = self.measured[failed | self.measured[self.model.target].notna()]
+        self._trained = self.model.view.networks(columns_of_frame(trained), len(trained))
 
     def add(self, block: Block) -> None:
         """Take the next rows."""

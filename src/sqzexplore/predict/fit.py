@@ -159,6 +159,15 @@ def fit(
 
 def fit_trained(trained: Trained, level: float) -> Model:
     """`fit` of a table that was looked at already."""
+    from threadpoolctl import threadpool_limits
+
+    # On tables this small threads gain nothing, and beside a busy process they wait for each other:
+    # sixty times as long was seen.
+    with threadpool_limits(limits=1):
+        return _fitted(trained, level)
+
+
+def _fitted(trained: Trained, level: float) -> Model:
     learned = trained.learned
     folds = folds_of(learned.networks, FOLDS, seed=0)
     aims = transformed(trained.view.target, learned.values)

@@ -141,9 +141,9 @@ def trained_of(
         )
     require_columns("fit", trials, [target])
     of_accuracy = kinds[target] == "accuracy"
-    failed_to_learn = _failed_to_learn(trials) if of_accuracy else np.zeros(len(trials), bool)
-    values = np.where(failed_to_learn, np.nan, numbers("fit", trials, target))
-    kept = np.flatnonzero(~np.isnan(values) | failed_to_learn)
+    failed = failed_to_learn(trials) if of_accuracy else np.zeros(len(trials), bool)
+    values = np.where(failed, np.nan, numbers("fit", trials, target))
+    kept = np.flatnonzero(~np.isnan(values) | failed)
     require_rows("fit", len(kept), LEAST, f"rows with {target}")
     frame = trials.iloc[kept]
     require_alike("fit", frame, [target])
@@ -155,7 +155,7 @@ def trained_of(
         raise UserError(f"fit: row {row}: this network has no feature map at {view.input_size}")
     trainings = np.maximum(_counts(frame, "seeds", 1.0), 1.0)
     dead = _counts(frame, "dead_seeds", 0.0) + _counts(frame, "diverged_seeds", 0.0)
-    dead = np.where(failed_to_learn[kept], np.maximum(dead, 1.0), dead if of_accuracy else 0.0)
+    dead = np.where(failed[kept], np.maximum(dead, 1.0), dead if of_accuracy else 0.0)
     return Trained(
         view=view,
         features=made,
@@ -169,7 +169,7 @@ def trained_of(
     )
 
 
-def _failed_to_learn(trials: pd.DataFrame) -> NDArray[np.bool_]:
+def failed_to_learn(trials: pd.DataFrame) -> NDArray[np.bool_]:
     """Rows whose accuracy says that there was none: dead, or diverged."""
     if "state" not in trials:
         return np.zeros(len(trials), bool)
