@@ -170,7 +170,13 @@ def compute() -> str:
         counts = [str(len(seeds)), f"{hours:.1f}"]
         link = f"[{folder.name}](../results/{folder.name})"
         rows.append([link, *counts, *machine[:2], str(threads), machine[2]])
-    head = ["sweep", "trainings", "hours of them, summed; on a GPU, of the device", "processor", "instructions"]
+    head = [
+        "sweep",
+        "trainings",
+        "hours of them, summed; on a GPU, of the device",
+        "processor",
+        "instructions",
+    ]
     return _table([*head, "threads a training", "torch"], rows)
 
 

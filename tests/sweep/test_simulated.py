@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +173,23 @@ def test_seconds_end_a_search_as_a_timeout_does(folder: Path, took: dict[str, fl
         assert set(rows["repetition"]) == set(range(50))
     whole = sqz.simulate("random", 1e9, repetitions=1, folder=folder)
     assert whole["spent_s"].iloc[-1] == pytest.approx(sum(12 + trial for trial in range(40)))
+
+
+def test_seconds_of_several_devices_do_not_add_up(folder: Path, tmp_path: Path) -> None:
+    """They are no budget; a number of trainings is one, whose searches go the same way."""
+    other = tmp_path / "two_devices"
+    shutil.copytree(folder, other)
+    trials = ResultFolder(other).table("trials")
+    assert trials is not None
+    devices = ["a CPU", "a GPU"] * len(trials)
+    trials["device_name"] = devices[: len(trials)]
+    ResultFolder(other).write({"trials": trials.to_dict("records")})
+    with pytest.raises(UserError, match=r"on several devices \(a CPU, a GPU\), .*say trainings="):
+        sqz.simulate("random", 100.0, folder=other)
+    rows = sqz.simulate("random", trainings=5, repetitions=3, folder=other)
+    alone = sqz.simulate("random", trainings=5, repetitions=3, folder=folder)
+    assert rows["spent_s"].isna().all()
+    assert rows["net_id"].equals(alone["net_id"])
 
 
 def test_a_condition_leaves_a_smaller_table(folder: Path) -> None:

@@ -73,13 +73,15 @@ def simulate(
     Returns:
         A row a training: `sampler`; `repetition`, from 0; `training` of this search, from 1;
         `spent_s` at its end, the sum of the trainings so far, each the mean `duration_s` over the
-        network's seeds; `net_id`; its `val_top1` in percent; `regret`, the best `val_top1` of the
-        table minus the best so far, points; `top1`, on test, of the best so far by `val_top1`. A
-        search that has trained the whole table ends.
+        network's seeds, missing where the table's trainings ran on several devices; `net_id`; its
+        `val_top1` in percent; `regret`, the best `val_top1` of the table minus the best so far,
+        points; `top1`, on test, of the best so far by `val_top1`. A search that has trained the
+        whole table ends.
 
     Raises:
         UserError: an unknown sampler; no budget, or both, or one below the cheapest training; a
-            condition that no network meets; a folder without results, or of a continuous axis.
+            condition that no network meets; a folder without results, or of a continuous axis; a
+            budget in seconds of trainings on several devices.
 
     Example:
         >>> sqz.simulate(["random", "tpe"], trainings=50)  # doctest: +SKIP
@@ -89,6 +91,12 @@ def simulate(
     _check_numbers(budget_s, trainings, repetitions, seed)
     spec = folder_of(folder).spec()
     pool = _pool(spec.design_space, folder, under)
+    if budget_s is not None and np.isnan(pool.seconds).any():
+        devices = ", ".join(map(str, pool.networks["device_name"].dropna().unique()))
+        raise UserError(
+            f"simulate: budget_s: found trainings on several devices ({devices}), whose seconds do "
+            "not add up, expected those of one: say trainings=, or under= for fewer networks"
+        )
     if budget_s is not None and budget_s < (least := pool.seconds.min()):
         raise UserError(
             f"simulate: budget_s: found {budget_s:g}, expected at least {math.ceil(least)}: "
@@ -139,7 +147,7 @@ class _Pool:
     Args:
         space: what samplers propose from.
         networks: their table.
-        seconds: of a training of each.
+        seconds: of a training of each; NaN where they are of several devices.
         templates: each as a finished trial.
         apart: of each axis, how far each of its values is from each network: (values + 1) x
             networks; the last row is of proposals in which the axis does not exist.
@@ -202,7 +210,10 @@ def _pool(space: Space, folder: str | Path | None, under: str | None) -> _Pool:
         for row, value in enumerate(networks["val_top1"])
     ]
     apart = {axis.field: _apart(axis, templates) for axis in space.axes}
-    return _Pool(space, networks, training_seconds(networks, folder), templates, apart)
+    seconds = training_seconds(networks, folder)
+    if "device_name" in networks and networks["device_name"].nunique() > 1:
+        seconds[:] = np.nan
+    return _Pool(space, networks, seconds, templates, apart)
 
 
 def _meets(networks: pd.DataFrame, space: Space, under: str) -> NDArray[np.bool_]:
