@@ -13,8 +13,9 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -22,6 +23,7 @@ from scipy import stats
 import sqzexplore as sqz
 from sqzexplore import analysis
 from sqzexplore.analysis.verdicts import ALPHA
+from sqzexplore.predict.verdict import against_baselines, coverage
 from sqzexplore.published import published
 from sqzexplore.results.folder import ResultFolder
 from sqzexplore.results.smaller import drops_of, setting_text
@@ -354,7 +356,70 @@ def repeats() -> str:
     return _table([*head, "pairs of intervals that touch"], rows)
 
 
+def audited() -> str:
+    """How often the intervals of what is predicted from FireBench held networks held out."""
+    rows = []
+    for region in coverage(sqz.load_results(HERE / "firebench", "audit")).to_dict("records"):
+        rows.append([str(region["region"]), f"{region['held']} of {region['networks']}"])
+        ends = f"{region['coverage_low']:.0%} to {region['coverage_high']:.0%}"
+        rows[-1] += [f"{region['coverage']:.0%} ({ends})", f"{region['width']:.1f}"]
+        rows[-1] += [f"{region['error']:.1f}", f"{region['kendall']:.2f}"]
+    head = ["networks held out", "in their 90% intervals", "share", "mean width, points"]
+    return _table([*head, "mean error, points", "Kendall's tau"], rows)
+
+
+def beside_simpler() -> str:
+    """What is predicted from FireBench beside simpler predictions."""
+    rows = []
+    table = against_baselines(sqz.load_results(HERE / "firebench", "audit"))
+    for row in table.to_dict("records"):
+        rows.append([str(row["predictor"]), _within(row, "error", ".1f")])
+        rows[-1].append(_within(row, "kendall", ".2f") if pd.notna(row["kendall"]) else "-")
+    return _table(["predictor", "mean error, points", "Kendall's tau"], rows)
+
+
+def searched() -> str:
+    """Regret of the searches replayed against FireBench."""
+    rows = []
+    for row in pd.read_csv(HERE / "benchmarks" / "searches.csv").to_dict("records"):
+        rows.append([row["sampler"], str(row["training"]), _within(row, "regret", ".2f")])
+        beside = _within(row, "vs_random", "+.2f") if pd.notna(row["vs_random"]) else "-"
+        rows[-1].append(beside)
+    return _table(["sampler", "trainings", "regret, points", "less that of random"], rows)
+
+
+def predicted_best() -> str:
+    """The networks that were predicted to be the best under three pairs of bounds, trained."""
+    said = pd.read_csv(HERE / "benchmarks" / "firebench_top-predicted.csv")
+    trained = sqz.load_results(HERE / "firebench_top")
+    both = said.merge(trained[["net_id", "top1", "val_top1"]], on="net_id", suffixes=("_said", ""))
+    known = sqz.firebench(HERE / "firebench")
+    known = known[known["trial"] < 72]  # those that the prediction rests on
+    rows = []
+    for (macs, params), group in both.groupby(["max_macs", "max_params"]):
+        held = group["top1"].between(group["top1_low"], group["top1_high"]).sum()
+        within = known[(known["macs"] <= macs) & (known["params"] <= params)]
+        before, best = (f.loc[f["val_top1"].astype(float).idxmax()] for f in (within, group))
+        rows.append([f"{macs:,} MACs, {params:,} parameters", f"{held} of {len(group)}"])
+        rows[-1] += [f"{group['top1_said'].mean():.1f}", f"{group['top1'].mean():.1f}"]
+        rows[-1] += [f"{before['top1']:.1f} (of {len(within)})", f"{best['top1']:.1f}"]
+        rows[-1].append(f"{best['top1'] - before['top1']:+.1f}")
+    head = ["at most", "in their 90% intervals", "predicted, mean", "measured, mean"]
+    head += ["FireBench's best there", "the best of these", "points more"]
+    return _table(head, rows)
+
+
+def _within(row: Mapping[str, Any], name: str, form: str) -> str:
+    """A number with the ends of its interval."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{row[name]:{form}} ({low:{form}} to {high:{form}})"
+
+
 TABLES = {
+    "FireBench predicted": audited,
+    "FireBench predicted, beside simpler": beside_simpler,
+    "searches": searched,
+    "the best predicted": predicted_best,
     "smaller": smaller,
     "smaller by value": smaller_by_value,
     "runtimes": runtimes,
