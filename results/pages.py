@@ -23,6 +23,7 @@ from scipy import stats
 import sqzexplore as sqz
 from sqzexplore import analysis
 from sqzexplore.analysis.verdicts import ALPHA
+from sqzexplore.network.architecture import Architecture
 from sqzexplore.predict.verdict import against_baselines, coverage
 from sqzexplore.published import published
 from sqzexplore.results.folder import ResultFolder
@@ -356,6 +357,81 @@ def repeats() -> str:
     return _table([*head, "pairs of intervals that touch"], rows)
 
 
+def macs_and_throughput() -> str:
+    """How MACs rank throughput over the distinct networks of the paper's four questions."""
+    table = _speeds()
+    rows = []
+    for batch, group in table.drop_duplicates(["net_id", "batch"]).groupby("batch"):
+        rows.append([str(batch), str(len(group))])
+        for name in ("images_per_s", "relative_to_reference"):
+            rows[-1].append(f"{stats.spearmanr(group['macs'], group[name]).statistic:.2f}")
+        early, late = (
+            group[group["arch_id"] == Architecture(pool_after=pools).arch_id].iloc[0]
+            for pools in ((1, 4, 8), (6, 8, 9))
+        )
+        rows[-1].append(f"{late['macs'] / early['macs']:.1f}x")
+        slower = early["relative_to_reference"] / late["relative_to_reference"]
+        rows[-1].append(f"{slower:.1f}x")
+    head = ["batch", "networks", "Spearman of MACs and images/s", "and relative_to_reference"]
+    head += ["MACs of pools 6,8,9 against 1,4,8", "time (by relative_to_reference)"]
+    return _table(head, rows)
+
+
+def of_the_reference() -> str:
+    """v1.0 in several sweeps on one machine: images a second, and relative to the reference."""
+    table = _speeds()
+    table = table[table["arch_id"] == Architecture().arch_id]
+    rows = []
+    for batch, group in table.groupby("batch"):
+        rows.append([str(batch)])
+        for name, form in (("images_per_s", ".1f"), ("relative_to_reference", ".3f")):
+            values = group[name].astype(float)
+            rows[-1].append(", ".join(f"{value:{form}}" for value in values))
+            rows[-1].append(f"{values.max() / values.min() - 1:.0%}")
+    return _table(["batch", "images/s", "apart", "relative_to_reference", "apart"], rows)
+
+
+def _speeds() -> pd.DataFrame:
+    """The throughput of the paper's four questions, with `net_id`."""
+    frames = []
+    for sweep in ("sr", "fraction_3x3", "pooling", "bypass"):
+        speeds = pd.read_csv(HERE / "throughput-cpu" / sweep / "throughput.csv")
+        names = sqz.load_results(HERE / sweep)[["arch_id", "net_id"]]
+        frames.append(speeds.merge(names, on="arch_id"))
+    return pd.concat(frames, ignore_index=True)
+
+
+def training_speed() -> str:
+    """Images a second of each way to train, the median of its rounds, beside a plain loop."""
+    rows = []
+    table = pd.read_csv(HERE / "benchmarks" / "training.csv")
+    for network, group in table.groupby("network", sort=False):
+        rates = group.pivot(index="round", columns="way", values="images_per_s")
+        plain = rates.columns[rates.columns.str.startswith("plain loop")][0]
+        for way in group["way"].unique():
+            ratio = rates[way] / rates[plain]
+            ends = f"{ratio.median():.1f}x ({ratio.min():.1f} to {ratio.max():.1f})"
+            rows.append([network.split(" (")[0], way, f"{rates[way].median():,.0f}"])
+            rows[-1].append("1" if way == plain else ends)
+    head = ["network", "way", "images/s", "against the plain loop (least to greatest)"]
+    return _table(head, rows)
+
+
+def trainings_an_hour() -> str:
+    """Trials an hour by how the machine is used, the mean of its rounds, alone and beside a busy
+    process."""
+    rows = []
+    table = pd.read_csv(HERE / "benchmarks" / "workers.csv")
+    rates = table.pivot_table(index="way", columns="neighbour", values="trials_per_h", sort=False)
+    for way, row in rates.iterrows():
+        rows.append([str(way), f"{row[False]:,.0f}", f"{row[False] / rates[False].iloc[0]:.2f}x"])
+        beside = row[True]
+        share = f"{beside:,.0f} ({beside / row[False]:.0%})" if pd.notna(beside) else "not done"
+        rows[-1].append(share)
+    head = ["way", "alone", "against the first", "beside a busy process (share kept)"]
+    return _table(head, rows)
+
+
 def audited() -> str:
     """How often the intervals of what is predicted from FireBench held networks held out."""
     rows = []
@@ -416,6 +492,10 @@ def _within(row: Mapping[str, Any], name: str, form: str) -> str:
 
 
 TABLES = {
+    "MACs and throughput": macs_and_throughput,
+    "the reference": of_the_reference,
+    "training speed": training_speed,
+    "trainings an hour": trainings_an_hour,
     "FireBench predicted": audited,
     "FireBench predicted, beside simpler": beside_simpler,
     "searches": searched,
