@@ -454,6 +454,12 @@ def beside_simpler() -> str:
     return _table(["predictor", "mean error, points", "Kendall's tau"], rows)
 
 
+def profiled() -> str:
+    """What the audit of the committed profile found."""
+    lines = json.loads((HERE / "profiles" / "xeon-onnxruntime.json").read_text())["audit"]
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def searched() -> str:
     """Regret of the searches replayed against FireBench."""
     rows = []
@@ -498,6 +504,7 @@ TABLES = {
     "trainings an hour": trainings_an_hour,
     "FireBench predicted": audited,
     "FireBench predicted, beside simpler": beside_simpler,
+    "a profile": profiled,
     "searches": searched,
     "the best predicted": predicted_best,
     "smaller": smaller,

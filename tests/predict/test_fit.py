@@ -218,7 +218,7 @@ def test_latency_is_predicted_at_the_deployed_size() -> None:
     ]
     inside = new["latency_ms_p50"].between(said["latency_ms_p50_low"], said["latency_ms_p50_high"])
     assert 0.8 < inside.mean() < 0.99
-    assert (said["latency_ms_p50"] / new["latency_ms_p50"] - 1).abs().mean() < 0.06
+    assert (said["latency_ms_p50"] / new["latency_ms_p50"] - 1).abs().mean() < 0.09
 
 
 def test_the_machine_of_a_speed_is_the_table_s() -> None:

@@ -12,7 +12,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
 from sqzexplore.predict.dead import fit_dying
-from sqzexplore.predict.models import MODELS, folds_of, gaussian_process
+from sqzexplore.predict.models import MODELS, around, folds_of, gaussian_process
 
 
 def data(rows: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -46,6 +46,32 @@ def test_each_gaussian_process_is_that_of_the_rows_without_its_fold() -> None:
         )
         expected = (said + centre) * values.std() + values.mean()
         assert got[:, fold] == pytest.approx(expected, abs=2e-3 * values.std())
+
+
+def test_around_a_line_each_has_not_seen_its_fold() -> None:
+    """What is changed in a fold moves its model by the hyperparameters alone, the others a lot."""
+    features, values, folds = data()
+    changed = np.where(folds == 2, values + 5, values)
+    first, second = (around(0)(features, each, folds).each(features) for each in (values, changed))
+    moved = np.abs(second - first).mean(axis=0)
+    assert moved[2] < 0.3 * min(moved[[0, 1, 3, 4]])
+
+
+def test_around_a_line_few_rows_are_enough_where_the_line_is_right() -> None:
+    """Thirty rows of one law, a tenth of noise, twenty features of no consequence: nearer to the
+    law, also beyond the rows, than a Gaussian process that has to learn it."""
+    draw = np.random.default_rng(1)
+    features = draw.normal(size=(30, 21))
+    new = draw.normal(size=(500, 21)) * 1.5
+    values = 1 + 2 * features[:, 4] + 0.1 * draw.normal(size=30)
+    folds = np.arange(30) % 10
+    law = 1 + 2 * new[:, 4]
+    error, plain = (
+        np.abs(model(features, values, folds).each(new).mean(1) - law).mean()
+        for model in (around(4), gaussian_process)
+    )
+    assert error < 0.1
+    assert error < plain / 2
 
 
 @pytest.mark.parametrize("name", ["gradient boosting", "forest"])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..results.tables import AUDIT_CURVE
 from ..schema import TRIAL
-from .features import NAMES
+from .features import FLOOR, NAMES
 from .fit import Model, fit_trained, natural, transformed
 from .models import folds_of, scaler
 from .trained import LEAST, Trained, trained_of
@@ -170,5 +170,5 @@ def _baselines(fitted: Trained, features: Array) -> dict[str, Array]:
         "by_params": of("log_params"),
         "by_macs": of("log_macs"),
         "by_neighbour": fitted.values[nearest],
-        "by_roofline": of("log_floor"),
+        "by_roofline": of(FLOOR),
     }

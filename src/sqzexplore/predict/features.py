@@ -41,7 +41,8 @@ NAMES = (
     "dropout",
 )
 #: What speed is predicted from besides.
-SPEED_NAMES = ("log_floor", "log_bytes", "operations")
+FLOOR = "log_floor"  # the roofline's least time
+SPEED_NAMES = (FLOOR, "log_bytes", "operations")
 
 _BLOCK = 8192  # rows at a time: the working set stays in the processor's cache
 
@@ -229,7 +230,7 @@ class _Speed:
     def found(self) -> dict[str, Any]:
         """The features."""
         return {
-            "log_floor": np.log2(self._seconds),
+            FLOOR: np.log2(self._seconds),
             "log_bytes": np.log2(self._bytes),
             "operations": self._operations,
         }

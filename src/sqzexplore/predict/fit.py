@@ -15,13 +15,16 @@ from ..network.columns import take_rows
 from ..network.frames import columns_of_frame
 from ..schema import FLAGS, MEASURED_COLUMNS, predicted_names
 from .dead import Dying, fit_dying
+from .features import FLOOR
 from .intervals import Conformal, Scale, fit_scale
-from .models import MODELS, Ensemble, folds_of
+from .models import MODELS, Ensemble, around, folds_of
 from .trained import Trained, View, coverage_text, trained_of
 
 Array = NDArray[Any]
 #: Models that share the rows; each is fitted on all but a tenth.
 FOLDS = 10
+#: Of a speed: a Gaussian process around a line through the roofline's least time.
+ROOFLINE = "gaussian process around the roofline"
 _BLOCK = 8192  # rows predicted at a time: CV+ compares each with every measured row
 #: How far beyond the measured rows, in shares of their range, a feature still counts as within.
 _BEYOND = 0.05
@@ -130,9 +133,10 @@ def fit(
 ) -> Model:
     """A prediction of `target` for any architecture, from measured ones.
 
-    Gaussian process, gradient boosting and forest are compared by ten-fold cross-validation, in
-    which rows that are one network share a fold. Another than the Gaussian process, the fastest, is
-    taken if its error is lower by more than the standard error of the difference. Intervals are
+    Gaussian process (of a speed: around the roofline's least time, and without), gradient boosting
+    and forest are compared by ten-fold cross-validation, in which rows that are one network share a
+    fold. Another than the first is taken if its error (of a speed, as a share of it) is lower by
+    more than the standard error of the difference. Intervals are
     CV+ with scaled residuals (`predict.intervals`), for the next training: of a network of several
     seeds one training is drawn. Dead networks have no accuracy; how likely they are is a prediction
     of its own.
@@ -171,7 +175,10 @@ def _fitted(trained: Trained, level: float) -> Model:
     learned = trained.learned
     folds = folds_of(learned.networks, FOLDS, seed=0)
     aims = transformed(trained.view.target, learned.values)
-    ensembles = {name: model(learned.features, aims, folds) for name, model in MODELS.items()}
+    models = MODELS
+    if FLOOR in learned.view.names:
+        models = {ROOFLINE: around(learned.view.names.index(FLOOR))} | MODELS
+    ensembles = {name: model(learned.features, aims, folds) for name, model in models.items()}
     unseen = {
         name: ensemble.each(learned.features)[np.arange(len(folds)), folds]
         for name, ensemble in ensembles.items()
@@ -209,12 +216,14 @@ def _compared(
     errors, rows = {}, []
     for name, aims in unseen.items():
         said = natural(target, aims)
-        errors[name] = np.abs(said - learned.values)
+        apart = np.abs(said - learned.values)
+        # Of a speed shares of it count: else the slowest networks alone would decide.
+        errors[name] = apart if learned.view.of_accuracy else apart / learned.values
         rows.append(
             {
                 "model": name,
-                "mae": errors[name].mean(),
-                "mae_se": _standard_error(errors[name]),
+                "mae": apart.mean(),
+                "mae_se": _standard_error(apart),
                 "kendall": stats.kendalltau(said, learned.values).statistic,
             }
         )

@@ -80,17 +80,28 @@ class _Gaussians:
         return product
 
 
-def gaussian_process(features: Array, values: Array, folds: NDArray[np.intp]) -> Ensemble:
+def gaussian_process(
+    features: Array, values: Array, folds: NDArray[np.intp], trend: Array | None = None
+) -> Ensemble:
     """Gaussian processes (Rasmussen and Williams, 2006): four hyperparameters by the marginal
-    likelihood of all rows, so that the K differ in the rows alone."""
+    likelihood of all rows, so that the K differ in the rows alone.
+
+    Args:
+        features: rows x names.
+        values: of the rows.
+        folds: of the rows.
+        trend: what each of the K is around (rows x K); None: nothing.
+    """
     from scipy.linalg import cho_factor, cho_solve
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
     mean, spread = scaler(features)
     inputs = (features - mean) / spread
-    centre, unit = values.mean(), values.std() or 1.0
-    scaled = (values - centre) / unit
+    apart = values[:, None] - (0.0 if trend is None else trend)
+    middle = apart.mean(axis=1)
+    centre, unit = middle.mean(), middle.std() or 1.0
+    scaled = np.broadcast_to((apart - centre) / unit, (len(values), int(folds.max()) + 1))
     wide = (1e-6, 1e3)
     kernel = (
         ConstantKernel(0.01, wide) * DotProduct(0.0, "fixed")
@@ -98,16 +109,16 @@ def gaussian_process(features: Array, values: Array, folds: NDArray[np.intp]) ->
         + WhiteKernel(0.1, (1e-4, 10.0))
     )
     process = GaussianProcessRegressor(kernel, alpha=0.0, random_state=0)
-    found = _quietly(lambda: process.fit(inputs, scaled)).kernel_
+    found = _quietly(lambda: process.fit(inputs, (middle - centre) / unit)).kernel_
     parts = found.get_params()
     gram = found(inputs)
-    weights = np.zeros((len(values), int(folds.max()) + 1))
-    offsets = np.empty(weights.shape[1])
-    for fold in range(weights.shape[1]):
+    weights = np.zeros(scaled.shape)
+    offsets = np.empty(scaled.shape[1])
+    for fold, own in enumerate(scaled.T):
         seen = np.flatnonzero(folds != fold)
-        offsets[fold] = scaled[seen].mean()
+        offsets[fold] = own[seen].mean()
         factor = cho_factor(gram[np.ix_(seen, seen)])
-        weights[seen, fold] = cho_solve(factor, scaled[seen] - offsets[fold])
+        weights[seen, fold] = cho_solve(factor, own[seen] - offsets[fold])
     length = parts["k1__k2__k2__length_scale"]
     return _Gaussians(
         mean=mean,
@@ -118,6 +129,37 @@ def gaussian_process(features: Array, values: Array, folds: NDArray[np.intp]) ->
         weights=(weights * unit).astype(np.float32),
         offsets=(offsets * unit + centre).astype(np.float32),
     )
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Gaussian processes around K lines through one feature."""
+
+    column: int
+    slopes: Array  # K
+    offsets: Array  # K
+    rest: Ensemble
+
+    def each(self, features: Array) -> Array:
+        """What each says of some rows: rows x K."""
+        line: Array = features[:, [self.column]] * self.slopes + self.offsets
+        return line + self.rest.each(features)
+
+
+def around(column: int) -> Model:
+    """Gaussian processes around a line through one feature: what is known beforehand, which a few
+    dozen rows do not have to teach, and what it misses."""
+
+    def fit(features: Array, values: Array, folds: NDArray[np.intp]) -> Ensemble:
+        from scipy import stats
+
+        seen = [folds != fold for fold in range(int(folds.max()) + 1)]
+        lines = [stats.linregress(features[s, column], values[s]) for s in seen]
+        slopes, offsets = np.array([[line.slope, line.intercept] for line in lines]).T
+        trend = features[:, [column]] * slopes + offsets
+        return _Around(column, slopes, offsets, gaussian_process(features, values, folds, trend))
+
+    return fit
 
 
 def _quietly(work: Callable[[], Any]) -> Any:
