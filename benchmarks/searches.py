@@ -4,7 +4,7 @@
 
 Replays every sampler against the trained networks (docs/firebench.md): nothing is trained, the
 Gaussian process takes some seconds a search. Writes `results/benchmarks/searches.csv`, a row a
-sampler and number of trainings, and the picture `searches.png` beside it.
+sampler and number of trainings, and the figure `searches` beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pandas as pd
 from rich.progress import track
 
@@ -22,6 +21,7 @@ import sqzexplore as sqz
 from sqzexplore import provenance
 from sqzexplore.errors import UserError
 from sqzexplore.figures.simulated import regret_curves
+from sqzexplore.figures.style import STYLE, panels, save
 from sqzexplore.sweep.simulated import SAMPLERS
 
 OUT = Path(__file__).parents[1] / "results" / "benchmarks" / "searches.csv"
@@ -54,12 +54,12 @@ def main() -> int:
         return 2
     known = {"networks": len(sqz.firebench()), "git_commit": provenance.git_commit()}
     rows.assign(**known).to_csv(options.out, index=False)
-    mpl.use("agg")
-    picture = options.out.with_suffix(".png")
-    regret_curves(searches).figure.savefig(picture)
-    plt.close("all")
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = panels()
+        regret_curves(searches, axes=axes)
+        pictures = save(figure, options.out.with_suffix(""))
     print(rows.to_string(index=False))
-    print(f"written: {options.out}, {picture}")
+    print("written:", *(str(file) for file in (options.out, *pictures)))
     return 0
 
 
