@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from .errors import UserError
+from .errors import UserError, shown
 
 _LOCK = ".lock"
 
@@ -30,6 +30,29 @@ def write_json(path: Path, value: Any) -> None:
     have, are null."""
     text = json.dumps(without_nan(value), indent=2, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
+
+
+def read_json(path: Path, number: int, what: str) -> dict[str, Any]:
+    """The object in a JSON file that says its own format.
+
+    Args:
+        path: of the file.
+        number: what its `format` has to be.
+        what: the file should be, for messages.
+
+    Raises:
+        UserError: it cannot be read, is something else, or of another format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = content["format"]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: expected {what}") from None
+    if found != number:
+        raise UserError(f"{path}: found format {shown(found)}, expected {number}")
+    return dict(content)
 
 
 def without_nan(value: Any) -> Any:

@@ -88,6 +88,14 @@ InputSize = Annotated[int, typer.Option(help="Side of the input image, pixels.")
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
+ByTurns = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=100, help="Processes that measure each by turns [default: 5, on a GPU 1]."
+    ),
+]
+
+
 def listed(key: str) -> Any:
     """An option whose help lists what a measurement may be made with."""
     return typer.Option(help=f"{key}: {', '.join(CHOICES[key])}.")

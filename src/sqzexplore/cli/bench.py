@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UserError
-from .app import Device, Json, app, err, fail, listed, out, resumable
+from .app import ByTurns, Device, Json, app, err, fail, listed, out, resumable
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +38,7 @@ def bench(
         typer.Option(help="Sides of the input image, pixels [default: the spec's, else 224]."),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Time budget of a measurement, s.")] = 1.0,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=100, help="Processes that measure each row [default: 5, on a GPU 1]."
-        ),
-    ] = None,
+    processes: ByTurns = None,
     out_dir: Annotated[
         Path | None,
         typer.Option(

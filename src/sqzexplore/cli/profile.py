@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UserError
-from .app import Device, app, err, fail, listed, out, resumable
+from .app import ByTurns, Device, app, err, fail, listed, out, resumable
 
 if TYPE_CHECKING:
     import torch
@@ -45,12 +45,7 @@ def profile(
     batch: Annotated[int, typer.Option(min=1, max=65536, help="Images in one pass.")] = 1,
     networks: Annotated[int, typer.Option(help="Networks to draw and measure, 20 or more.")] = 60,
     seconds: Annotated[float, typer.Option(help="Time budget of a network, s.")] = 1.0,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=100, help="Processes that measure each network [default: 5, on a GPU 1]."
-        ),
-    ] = None,
+    processes: ByTurns = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the drawing.")] = 0,
 ) -> None:
     """Measure random networks on a device, and audit the latencies predicted from them.

@@ -17,8 +17,8 @@ from typing import Any, cast
 import torch
 
 from .. import provenance
-from ..errors import UserError, shown
-from ..files import check_writable, replacing_folder
+from ..errors import UserError
+from ..files import check_writable, read_json, replacing_folder
 from ..measure.reference import REFERENCE
 from ..measure.runner import built
 from ..measure.runtimes import graph
@@ -147,14 +147,9 @@ def read_probe(path: Path) -> Probed:
         UserError: it is no such file, of another format, or incomplete.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = content["format"]
-    except OSError as error:
-        raise UserError(f"--import {path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"--import {path}: expected the {RESULT} that a probe wrote") from None
-    if found != board.FORMAT:
-        raise UserError(f"--import {path}: found format {shown(found)}, expected {board.FORMAT}")
+        content = read_json(path, board.FORMAT, f"the {RESULT} that a probe wrote")
+    except UserError as error:
+        raise error.at("--import") from None
     try:
         rows, models = _rows(content), content["models"]
         board_ = {name: str(content[name]) for name in _OF_BOARD}
@@ -163,7 +158,7 @@ def read_probe(path: Path) -> Probed:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--import {path}: is not whole ({type(error).__name__}: {reason})"
+            f"--import: {path}: is not whole ({type(error).__name__}: {reason})"
         ) from None
 
 

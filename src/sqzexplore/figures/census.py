@@ -126,18 +126,17 @@ def write_census_figures(census: Census, name: str, folder: Path) -> list[Path]:
     target = ResultFolder(folder).figures
     target.mkdir(parents=True, exist_ok=True)
     title = f"{name}: {census.kept:,} {census.query.counts}, exact costs"
+    densities = {"density": density}
+    if census.predicted_density is not None:
+        densities["density_predicted"] = predicted_density
     with plt.rc_context(STYLE):
-        figure, (axes,) = panels()
-        figure.set_size_inches(1.4 * figure.get_figwidth(), 1.2 * HEIGHT)
-        density(census, axes)
-        axes.set_title(title, fontsize=7)
-        files = save(figure, target / "density")
-        if census.predicted_density is not None:
+        files = []
+        for stem, draw in densities.items():
             figure, (axes,) = panels()
             figure.set_size_inches(1.4 * figure.get_figwidth(), 1.2 * HEIGHT)
-            predicted_density(census, axes)
+            draw(census, axes)
             axes.set_title(title, fontsize=7)
-            files += save(figure, target / "density_predicted")
+            files += save(figure, target / stem)
         figure, (left, right) = panels(2)
         late_downsampling(census, "macs", axes=left)
         late_downsampling(census, "activations", axes=right)

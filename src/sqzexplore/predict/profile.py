@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError, shown
-from ..files import check_writable, write_json
+from ..files import check_writable, read_json, write_json
 from ..network.architecture import Architecture
 from ..network.frames import columns_of_frame, with_overrides
 from ..provenance import version
@@ -115,24 +114,14 @@ def load_profile(path: str | Path) -> pd.DataFrame:
 
 def _content(path: Path) -> dict[str, Any]:
     """What the file holds, checked."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = content["format"]
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path}: expected the profile of a device, as `sqzexplore profile` writes it"
-        ) from None
-    if found != FORMAT:
-        raise UserError(f"{path}: found format {shown(found)}, expected {FORMAT}")
+    content = read_json(path, FORMAT, "the profile of a device, as `sqzexplore profile` writes it")
     try:
         dict(content["settings"])
         columns_of_frame(_frame(content["rows"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: is damaged ({type(error).__name__}: {reason})") from None
-    return dict(content)
+    return content
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
