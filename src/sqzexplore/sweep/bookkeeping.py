@@ -52,7 +52,7 @@ class Books:
     ) -> None:
         self.record = Record(spec.name)
         self._spec, self._folder, self._data, self._device = spec, folder, data, device
-        self._mirror, self._account, self._front = mirror, account, front
+        self.mirror, self.account, self.front = mirror, account, front
         self._workers, self._unwritten = 1, False
         self._write_took = self._written_at = 0.0
 
@@ -66,17 +66,17 @@ class Books:
         self._workers = workers
         self.sync()
         if speeds_wait(self._spec):
-            self.record.take_speeds(self._mirror.study.user_attrs)
-        self._account.open(workers, every)
+            self.record.take_speeds(self.mirror.study.user_attrs)
+        self.account.open(workers, every)
 
     def sync(self) -> None:
         """Take the trials that finished since the last time."""
-        for trial in self._mirror.sync():
+        for trial in self.mirror.sync():
             self._unwritten = True
             row = self.record.take(trial)
-            if self._front:
-                self._front.add(row, trial.user_attrs["history"])
-            self._account.finish(trial, row)
+            if self.front:
+                self.front.add(row, trial.user_attrs["history"])
+            self.account.finish(trial, row)
 
     def take_speeds(self, attributes: Mapping[str, Any]) -> None:
         """Complete rows by the throughput that stands in the attributes of the study."""
@@ -85,7 +85,7 @@ class Books:
 
     def awaits_speed(self, architecture: Architecture) -> bool:
         """Whether an architecture's throughput is still to be measured, its trial having ended."""
-        known = self._mirror.known.get(architecture.arch_id)
+        known = self.mirror.known.get(architecture.arch_id)
         waits = known is not None and known.number in self.record.unmeasured
         return waits and speeds_wait(self._spec)
 

@@ -17,7 +17,6 @@ from ..evaluation.rows import describe_row
 from ..evaluation.tasks import Evaluation
 from ..network.architecture import Architecture
 from ..spec.models import Spec
-from .account import Account
 from .bookkeeping import Books
 from .proposals import Proposals
 from .stored import objective_values, store
@@ -44,7 +43,6 @@ class CostGrid:
         device: named in the rows.
         proposals: of the grid.
         books: which take the rows.
-        account: of the work.
     """
 
     def __init__(
@@ -54,10 +52,9 @@ class CostGrid:
         device: torch.device,
         proposals: Proposals,
         books: Books,
-        account: Account,
     ) -> None:
         self._spec, self._folder, self._device = spec, folder, str(device)
-        self._proposals, self._books, self._account = proposals, books, account
+        self._proposals, self._books, self._account = proposals, books, books.account
         self._mirror = proposals.mirror
 
     def run(self) -> None:

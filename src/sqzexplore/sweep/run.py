@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -36,7 +37,7 @@ from ..spec.models import Spec
 from ..train import distributed
 from ..train.loop import check_precision
 from .account import Account, Progress
-from .bookkeeping import Books, speeds_wait
+from .bookkeeping import Books
 from .cost_grid import CostGrid, costs_only
 from .forwarding import Forwarding
 from .going_on import CLAIMS, carry_over, news, put_away
@@ -111,26 +112,14 @@ def run_sweep(
         books = Books(spec, folder, mirror, account, front, data, device)
         proposals, scratch = Proposals(spec, mirror), Scratch(ResultFolder(folder).scratch)
         if costs_only(spec):
-            grid = CostGrid(spec, folder, device, proposals, books, account)
             with _written_in_any_case(books, storage):
-                grid.run()
+                CostGrid(spec, folder, device, proposals, books).run()
         else:
             reuse = Reuse(spec, study, device, data)
-            trials = RunningTrials(spec, data, proposals, reuse, books, account, scratch, front)
-            speeds = Speeds(spec, folder, study, books, account, scratch)
-            listener = Forwarding(trials)
-            job = Job(
-                spec.source, ResultFolder(folder.absolute()).scratch, spec.search.trial_timeout
-            )
-            with (
-                closing(make_engine(job, listener)) as engine,
-                _written_in_any_case(books, storage),
-            ):
-                books.open(workers=engine.slots)
-                _evaluate(engine, trials, mirror, books, account)
-                if speeds_wait(spec) and not mirror.others:
-                    listener.phase = speeds
-                    speeds.measure(engine)
+            trials = RunningTrials(spec, data, proposals, reuse, books, scratch)
+            speeds = Speeds(spec, folder, books, scratch)
+            job = Job(spec.source, scratch.folder.absolute(), spec.search.trial_timeout)
+            _evaluate(partial(make_engine, job), trials, speeds, books, storage)
         if not mirror.others:
             scratch.tidy(mirror.known)
             leases.nothing_left()
@@ -139,16 +128,26 @@ def run_sweep(
 
 
 def _evaluate(
-    engine: Engine, trials: RunningTrials, mirror: Mirror, books: Books, account: Account
+    make_engine: Callable[[Listener], Engine],
+    trials: RunningTrials,
+    speeds: Speeds,
+    books: Books,
+    storage: BaseStorage,
 ) -> None:
     """Evaluate until nothing is left, here and in the processes that share the study."""
-    while True:
-        trials.hand_out(engine)
-        if not trials and (not mirror.others or account.late()):
-            break
-        engine.wait(_POLL_S)
-        books.write_if_due()
-    books.write()
+    listener = Forwarding(trials)
+    with closing(make_engine(listener)) as engine, _written_in_any_case(books, storage):
+        books.open(workers=engine.slots)
+        while True:
+            trials.hand_out(engine)
+            if not trials and (not books.mirror.others or books.account.late()):
+                break
+            engine.wait(_POLL_S)
+            books.write_if_due()
+        books.write()
+        if speeds.due():
+            listener.phase = speeds
+            speeds.measure(engine)
 
 
 @contextmanager

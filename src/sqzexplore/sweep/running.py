@@ -18,11 +18,9 @@ from ..executors.base import Engine
 from ..network.architecture import Architecture
 from ..spec.models import Spec
 from ..train.loop import Epoch
-from .account import Account
 from .bookkeeping import Books
 from .proposals import Candidate, Proposals
 from .reuse import Reuse
-from .samplers import FrontPruner
 from .scratch import Scratch
 from .stored import store
 
@@ -58,9 +56,7 @@ class RunningTrials:
         proposals: what to evaluate next.
         reuse: what need not be evaluated.
         books: of the sweep.
-        account: of its work.
         scratch: what trials leave on disk.
-        front: the pruner, if it is `front`.
     """
 
     def __init__(
@@ -70,13 +66,11 @@ class RunningTrials:
         proposals: Proposals,
         reuse: Reuse,
         books: Books,
-        account: Account,
         scratch: Scratch,
-        front: FrontPruner | None,
     ) -> None:
-        self._spec, self._data, self._front = spec, data, front
+        self._spec, self._data, self._front = spec, data, books.front
         self._proposals, self._mirror, self._reuse = proposals, proposals.mirror, reuse
-        self._books, self._account, self._scratch = books, account, scratch
+        self._books, self._account, self._scratch = books, books.account, scratch
         self._running: dict[int, _Running] = {}
         #: A measurement of throughput that is being done, beside which nothing may run.
         self._alone: Task | None = None

@@ -17,7 +17,7 @@ class Scratch:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def clean(self, architecture: Architecture, but_throughput: bool) -> None:
         """Remove what a trial left, and what a killed process was writing of it.
@@ -27,7 +27,7 @@ class Scratch:
             but_throughput: its throughput is still to be measured, and what was measured stays.
         """
         for pattern in (f"{architecture.arch_id}-*", f".{architecture.arch_id}-*"):
-            for file in self._folder.glob(pattern):
+            for file in self.folder.glob(pattern):
                 if not (but_throughput and file.stem.endswith("-throughput")):
                     file.unlink(missing_ok=True)
 
@@ -38,8 +38,8 @@ class Scratch:
         Args:
             known: every `arch_id` that has its row.
         """
-        for file in self._folder.glob("*"):
+        for file in self.folder.glob("*"):
             if file.name.lstrip(".").partition("-")[0] in known:
                 file.unlink(missing_ok=True)
         with suppress(OSError):
-            self._folder.rmdir()
+            self.folder.rmdir()

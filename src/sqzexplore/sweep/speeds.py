@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import optuna
-
 from ..evaluation.rows import of_trial
 from ..evaluation.tasks import Measured, Task
 from ..executors.base import Engine
@@ -14,8 +12,7 @@ from ..files import without_nan
 from ..network.architecture import Architecture
 from ..spec.models import Spec
 from ..train.loop import Epoch
-from .account import Account
-from .bookkeeping import Books
+from .bookkeeping import Books, speeds_wait
 from .optuna_params import from_params
 from .preflight import measures_alone
 from .scratch import Scratch
@@ -31,25 +28,19 @@ class Speeds:
     Args:
         spec: of the sweep.
         folder: its result folder.
-        study: which stores what was measured.
         books: of the sweep.
-        account: of its work.
         scratch: what measurements leave on disk.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        folder: Path,
-        study: optuna.Study,
-        books: Books,
-        account: Account,
-        scratch: Scratch,
-    ) -> None:
-        self._spec, self._folder, self._study = spec, folder, study
-        self._books, self._account, self._scratch = books, account, scratch
+    def __init__(self, spec: Spec, folder: Path, books: Books, scratch: Scratch) -> None:
+        self._spec, self._folder, self._study = spec, folder, books.mirror.study
+        self._books, self._account, self._scratch = books, books.account, scratch
         self._task: Task | None = None
         self._deaths = 0
+
+    def due(self) -> bool:
+        """Whether there may be some to measure, and no process evaluates a trial."""
+        return speeds_wait(self._spec) and not self._books.mirror.others
 
     def measure(self, engine: Engine) -> None:
         """Measure what no process has measured, one process of a machine at a time."""
