@@ -267,7 +267,7 @@ def test_a_grid_of_costs_is_whole_resumable_and_open_to_optuna(
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("sqzexplore.sweep.run._BLOCK", 50)
+    monkeypatch.setattr("sqzexplore.sweep.cost_grid._BLOCK", 50)
     monkeypatch.setattr(optuna.Study, "add_trials", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(spec, tmp_path / "out", torch.device("cpu"), Quiet(), storage)

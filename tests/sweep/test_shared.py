@@ -22,10 +22,10 @@ from sqzexplore.spec.load import parse_spec
 from sqzexplore.spec.models import Spec
 from sqzexplore.sweep import leases
 from sqzexplore.sweep.leases import OWNER, Leases, alive
+from sqzexplore.sweep.mirror import Mirror
+from sqzexplore.sweep.proposals import Candidate, Proposals
 from sqzexplore.sweep.run import run_sweep
-from sqzexplore.sweep.scheduler import Candidates
 from sqzexplore.sweep.storage.open import open_storage
-from sqzexplore.sweep.trial_tables import Record
 
 TRAINED = """\
 name: NAME
@@ -128,19 +128,24 @@ class Process:
         )
         self.leases = Leases(folder, self.study._storage, "cpu")
         self.leases.__enter__()
-        self.record = Record("s")
         self.spec = spec
-        self.candidates = Candidates(
-            spec, self.study, self.leases, self.record, True, lambda trial, row: None
-        )
+        self.mirror = Mirror(self.study, self.leases, in_database=True)
+        self.proposals = Proposals(spec, self.mirror)
+        self.mirror.sync()
 
-    def tell(self, candidate) -> None:
+    def next(self) -> Candidate | None:
+        """A trial that it holds from now on, or None while there is none."""
+        self.mirror.sync()
+        return self.proposals.next()
+
+    def tell(self, candidate: Candidate) -> None:
         """Finish a trial with its costs."""
         row = describe_row(candidate.architecture, self.spec, None) | {"state": "complete"}
         for name, value in vars(Evaluation(row)).items():
             candidate.trial.set_user_attr(name, value)
         self.study.tell(candidate.trial, row["params"])
-        self.candidates.done(candidate.trial)
+        self.mirror.let_go(candidate.trial)
+        self.mirror.sync()
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random"])
@@ -154,7 +159,7 @@ def test_processes_by_turns(sampler: str, tmp_path: Path) -> None:
     taken: list[str] = []
     held: list[tuple[Process, object]] = []
     while True:
-        found = [(process, process.candidates.next()) for process in everyone]
+        found = [(process, process.next()) for process in everyone]
         held += [(process, candidate) for process, candidate in found if candidate]
         if not held:
             break
@@ -163,8 +168,8 @@ def test_processes_by_turns(sampler: str, tmp_path: Path) -> None:
         process.tell(candidate)
     assert len(taken) == len(set(taken)) == 20
     for process in everyone:
-        process.candidates.sync()
-        assert set(process.record.known) == set(taken)
+        process.mirror.sync()
+        assert set(process.mirror.known) == set(taken)
         process.leases.__exit__()
 
 
@@ -179,7 +184,7 @@ def test_many_at_once_draw_what_one_draws(sampler: str, tmp_path: Path) -> None:
     for at_once in (1, 4):
         process = Process(tmp_path / str(at_once), f"sqlite:///{tmp_path / str(at_once)}.db", spec)
         held, taken = [], set()
-        while (candidate := process.candidates.next()) or held:
+        while (candidate := process.next()) or held:
             if candidate:
                 held.append(candidate)
                 taken.add(candidate.architecture.arch_id)
@@ -197,22 +202,22 @@ def test_an_owner_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyP
     url = f"sqlite:///{tmp_path / 'study.db'}"
     far, near = (Process(tmp_path / name, url, spec) for name in ("far", "near"))
     far.leases._who |= {"machine": "another"}
-    candidate = far.candidates.next()
+    candidate = far.next()
     assert candidate is not None
     trial = near.study.get_trials()[0]
     assert alive(trial)
-    assert near.candidates.next() is None
+    assert near.next() is None
     old = datetime.now(UTC) - leases.STALE - timedelta(seconds=1)
     owner = trial.user_attrs[OWNER] | {"at": old.isoformat()}
     near.study._storage.set_trial_user_attr(trial._trial_id, OWNER, owner)
-    taken = near.candidates.next()
+    taken = near.next()
     assert taken is not None
     assert taken.trial.number == candidate.trial.number
     assert taken.deaths == 1
-    far.candidates.sync()
+    far.mirror.sync()
     assert not far.leases.owns(far.study.get_trials()[0]), "it wakes, and sees that it lost it"
     near.tell(taken)
-    assert far.candidates.next() is None
+    assert far.next() is None
     for process in (far, near):
         process.leases.__exit__()
 
@@ -221,7 +226,7 @@ def test_a_heartbeat_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(leases, "HEARTBEAT_S", 0.05)
     spec = parse_spec("name: s\nspace: {squeeze_ratio: [0.5]}\n")
     process = Process(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", spec)
-    assert process.candidates.next() is not None
+    assert process.next() is not None
     before = process.study.get_trials()[0].user_attrs[OWNER]["at"]
     until(lambda: process.study.get_trials()[0].user_attrs[OWNER]["at"] > before, 10)
     process.leases.__exit__()

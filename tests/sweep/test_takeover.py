@@ -24,10 +24,10 @@ from helpers.sweeps import Quiet
 from sqzexplore.files import write_atomically
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
-from sqzexplore.sweep import scheduler
+from sqzexplore.sweep import proposals
 from sqzexplore.sweep.leases import Leases
+from sqzexplore.sweep.proposals import Proposals
 from sqzexplore.sweep.run import run_sweep
-from sqzexplore.sweep.scheduler import Candidates
 from sqzexplore.sweep.status import status
 from sqzexplore.sweep.storage.open import open_database, open_storage
 
@@ -205,7 +205,7 @@ def test_ended_while_it_is_asked_for(
 ) -> None:
     """A database that was away for long leaves a trial without an owner, that another process ends
     as that of a dead one. Every architecture is drawn all the same."""
-    place, name = (scheduler, "ask") if when == "drawn" else (Leases, "mark")
+    place, name = (proposals, "ask") if when == "drawn" else (Leases, "mark")
     real, ended = getattr(place, name), list[int]()
 
     def interrupted(self: object, *arguments: object) -> object:
@@ -233,7 +233,7 @@ def test_interrupted_between_a_claim_and_its_trial(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Candidates, "_held", interrupted)
+        patched.setattr(Proposals, "_held", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(parse_spec(QUICK), tmp_path, torch.device("cpu"), Quiet())
     assert [one.running for one in status(tmp_path).unfinished] == [False]

@@ -98,3 +98,8 @@ class FrontPruner:
         costs = cost(architecture, self._size).totals()
         own = [sign * costs[name] for name, sign in self._signs.items()]
         return self._ends(own, epoch, accuracy)
+
+
+def front_pruner_of(spec: Spec) -> FrontPruner | None:
+    """The pruner `front`, where the spec has it."""
+    return FrontPruner(spec) if spec.search.pruner == "front" else None

@@ -43,37 +43,24 @@ class Outcome:
             setattr(self, row["state"], getattr(self, row["state"]) + 1)
 
 
-@dataclass(frozen=True)
-class Known:
-    """An architecture that has its trial: its number, and what Optuna was told, if complete."""
-
-    number: int
-    values: list[float] | None
-    constraints: Mapping[str, float]
-
-
 class Record:
     """The rows of a sweep, one an architecture."""
 
     def __init__(self, sweep: str) -> None:
-        self.known: dict[str, Known] = {}
         self.outcome = Outcome()
         #: Numbers of the trials that have no throughput.
         self.unmeasured: set[int] = set()
         self._sweep = sweep
         self._tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
 
-    def take(self, trial: FrozenTrial) -> Mapping[str, Any] | None:
-        """Take a finished trial into the tables, unless its architecture has a row already.
+    def take(self, trial: FrozenTrial) -> Mapping[str, Any]:
+        """Take a finished trial with a row into the tables, the only one of its architecture.
 
         Returns:
             Its new row of `trials`.
         """
         attributes = trial.user_attrs
-        if "row" not in attributes or attributes["row"]["arch_id"] in self.known:
-            return None
         row = attributes["row"]
-        self.known[row["arch_id"]] = Known(trial.number, trial.values, trial.constraints)
         identity = {
             "sweep": self._sweep,
             "trial": trial.number,
