@@ -18,14 +18,13 @@ from ..evaluation.tasks import Evaluation
 from ..network.architecture import Architecture
 from ..spec.models import Spec
 from .bookkeeping import Books
+from .mirror import POLL_S
 from .proposals import Proposals
 from .stored import objective_values, store
 
 _COUNTING = ".counting.lock"
 #: Architectures whose costs are counted and stored at a time.
 _BLOCK = 1000
-#: Seconds after which the sweep looks what other processes did.
-_POLL_S = 1.0
 
 
 def costs_only(spec: Spec) -> bool:
@@ -65,7 +64,7 @@ class CostGrid:
             self._end_open_trials()
             if not self._mirror.others or self._account.late():
                 break
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
             self._books.write_if_due()
         self._books.write()
 

@@ -18,6 +18,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from .leases import OWNER, Leases, alive
 from .optuna_private import storage_of, trial_id
 
+#: Seconds after which a process looks what was done meanwhile, by its executor and elsewhere.
+POLL_S = 1.0
+
 
 @dataclass(frozen=True)
 class Known:

@@ -42,7 +42,7 @@ from .cost_grid import CostGrid, costs_only
 from .forwarding import Forwarding
 from .going_on import CLAIMS, carry_over, news, put_away
 from .leases import Leases
-from .mirror import Mirror
+from .mirror import POLL_S, Mirror
 from .preflight import (
     measuring_alone,
     refuse_endless,
@@ -59,9 +59,6 @@ from .speeds import Speeds
 from .storage.open import open_storage
 from .storage.retrying import PatientStorage
 from .trial_tables import Outcome, drop_unfinished
-
-#: Seconds after which a sweep looks what other processes did.
-_POLL_S = 1.0
 
 #: Makes the engine that a sweep evaluates with.
 MakeEngine = Callable[[Job, Listener], Engine]
@@ -142,7 +139,7 @@ def _evaluate(
             trials.hand_out(engine)
             if not trials and (not books.mirror.others or books.account.late()):
                 break
-            engine.wait(_POLL_S)
+            engine.wait(POLL_S)
             books.write_if_due()
         books.write()
         if speeds.due():

@@ -19,13 +19,11 @@ from ..network.architecture import Architecture
 from ..spec.models import Spec
 from ..train.loop import Epoch
 from .bookkeeping import Books
+from .mirror import POLL_S
 from .proposals import Candidate, Proposals
 from .reuse import Reuse
 from .scratch import Scratch
 from .stored import store
-
-#: Seconds before the study is asked again where nothing was left.
-_POLL_S = 1.0
 
 
 @dataclass
@@ -174,7 +172,7 @@ class RunningTrials:
 
     def _begin_next(self) -> bool:
         """Hold a trial more from now on; whether there was one."""
-        just_looked = time.perf_counter() - self._looked_at < _POLL_S
+        just_looked = time.perf_counter() - self._looked_at < POLL_S
         if self._account.late() or (just_looked and self._running):
             return False  # time is over, or nothing was left a moment ago
         self._books.sync()

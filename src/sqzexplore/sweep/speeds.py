@@ -13,13 +13,11 @@ from ..network.architecture import Architecture
 from ..spec.models import Spec
 from ..train.loop import Epoch
 from .bookkeeping import Books, speeds_wait
+from .mirror import POLL_S
 from .optuna_params import from_params
 from .preflight import measures_alone
 from .scratch import Scratch
 from .trial_tables import speed_key
-
-#: Seconds after which the executor is asked again.
-_POLL_S = 1.0
 
 
 class Speeds:
@@ -52,7 +50,7 @@ class Speeds:
                     self._task = Task(number, architecture, "throughput")
                     engine.submit(self._task)
                     while self._task is not None:
-                        engine.wait(_POLL_S)
+                        engine.wait(POLL_S)
                 self._scratch.clean(architecture, self._books.awaits_speed(architecture))
                 self._books.write_if_due()
             self._books.write()
