@@ -26,13 +26,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Of `-n auto`: more than cores, since tests of several processes wait half of their time."""
-    cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
-    return (cores or 1) + min(cores or 1, 2)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is marked `gpu` needs a CUDA device."""
     if not torch.cuda.is_available():
