@@ -37,7 +37,7 @@ def test_committed_tables_load_as_they_are_and_name_their_networks(folder: Path)
         types = {name: column.type for name, column in TABLES[table].items()}
         same = pd.read_csv(folder / f"{table}.csv", dtype=types)
         pd.testing.assert_frame_equal(loaded[[*same]], same)
-        if table != "claims":
+        if "arch_id" in loaded:
             assert loaded["net_id"].tolist() == [networks[name] for name in loaded["arch_id"]]
 
 
