@@ -148,6 +148,18 @@ class Process:
         self.mirror.sync()
 
 
+def test_a_trial_that_was_only_asked_for_is_no_company(tmp_path: Path) -> None:
+    """Its process may have been killed: a search that goes on draws what it would have drawn."""
+    search = "{sampler: random, trials: 12}"
+    spec = parse_spec(f"name: s\nspace: {{squeeze_ratio: [0.25, 0.5]}}\nsearch: {search}\n")
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    optuna.create_study(study_name="s", storage=url, directions=["minimize"]).ask()
+    process = Process(tmp_path / "a", url, spec)
+    assert process.mirror.others.keys() == {0}
+    assert not process.mirror.company
+    process.leases.__exit__()
+
+
 @pytest.mark.parametrize("sampler", ["grid", "random"])
 def test_processes_by_turns(sampler: str, tmp_path: Path) -> None:
     """Three processes that take and finish by turns get each architecture once."""

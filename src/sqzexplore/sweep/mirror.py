@@ -88,7 +88,11 @@ class Mirror:
                 self.lost = True
         if self._left_behind is None:
             self._left_behind = {n for n, trial in self.others.items() if not self.lives(trial)}
-            self.company = not self.leases.alone() or len(self._left_behind) < len(self.others)
+            # A trial without an owner may be that of a process that died while it asked for it.
+            self.company = not self.leases.alone() or any(
+                OWNER in trial.user_attrs and number not in self._left_behind
+                for number, trial in self.others.items()
+            )
 
     def _take(self, trial: FrozenTrial) -> None:
         """Take a finished trial; if it was held, another process may have finished it."""
