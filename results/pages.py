@@ -162,9 +162,10 @@ def compute() -> str:
         trials, seeds = sqz.load_results(folder), sqz.load_results(folder, "seeds")
         later = [ResultFolder(folder).table(name) for name in ("compression", "int8")]
         spent = [seeds, *(table for table in later if table is not None)]
-        hours = sum(table["duration_s"].sum() for table in spent) / 3600
-        if trials["device"].astype(str).str.startswith("cuda").any():
-            hours = _hours_of_any(trials)  # by turns on one device: its time is spent once
+        on_gpu = trials[trials["device"].str.startswith("cuda").fillna(False)]
+        one_by_one = [table[~table["trial"].isin(on_gpu["trial"])] for table in spent]
+        hours = sum(table["duration_s"].sum() for table in one_by_one) / 3600
+        hours += _hours_of_any(on_gpu)  # by turns on one device: its time is spent once
         machine = [
             ", ".join(map(str, trials[name].dropna().unique())) or "not kept"
             for name in ("device_name", "cpu_capability", "torch_version")
@@ -187,9 +188,8 @@ def _hours_of_any(trials: pd.DataFrame) -> float:
     """The hours in which some training ran."""
     begun = pd.to_datetime(trials["started_at"])
     ends = begun + pd.to_timedelta(trials["duration_s"], unit="s")
-    spans = sorted(zip(begun, ends, strict=True))
-    total, until = pd.Timedelta(0), spans[0][0]
-    for start, end in spans:
+    total, until = pd.Timedelta(0), pd.Timestamp.min.tz_localize("UTC")
+    for start, end in sorted(zip(begun, ends, strict=True)):
         total += max(end - max(start, until), pd.Timedelta(0))
         until = max(until, end)
     return total / pd.Timedelta(hours=1)
@@ -230,7 +230,7 @@ def on_gpu() -> str:
 
 
 def _ratio(row: pd.Series, name: str) -> str:
-    return f"{row[name]:.2f}x ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+    return _within(row, name, ".2f", "x")
 
 
 def genuine() -> str:
@@ -491,10 +491,10 @@ def predicted_best() -> str:
     return _table(head, rows)
 
 
-def _within(row: Mapping[str, Any], name: str, form: str) -> str:
+def _within(row: Mapping[str, Any] | pd.Series, name: str, form: str, unit: str = "") -> str:
     """A number with the ends of its interval."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:{form}} ({low:{form}} to {high:{form}})"
+    return f"{row[name]:{form}}{unit} ({low:{form}} to {high:{form}})"
 
 
 TABLES = {
