@@ -29,6 +29,7 @@ from ..train.int8 import int8_runs
 from ..train.loop import Epoch, identity, lead
 from ..train.recipe import Recipe
 from .cache import Kept
+from .rows import all_of
 from .smaller import holds_all
 from .tasks import (
     Measured,
@@ -126,11 +127,11 @@ class Bench:
         torch.set_num_threads(accuracy.threads)
         recipe = recipe_of(accuracy, task.epochs)
         trained = trained_of(task.architecture, spec, data)
-        stem = f"{task.architecture.arch_id}-{self.device.type}-epochs{task.epochs}"
-        kept = self.scratch / f"{stem}-seed{task.seed}.json"
+        stem = f"{task.architecture.arch_id}-epochs{task.epochs}-seed{task.seed}"
+        kept = self.scratch / f"{stem}.json"
         if kept.exists():
             stored = json.loads(kept.read_text())
-            same = stored["identity"] == identity(recipe, data, task.seed)
+            same = identity(recipe, data, task.seed).items() <= stored["identity"].items()
             if same and holds_all(stored["run"], task, spec):
                 on_progress(1.0, str(task))
                 yield Measured(stored["origin"], stored["run"])
@@ -157,7 +158,7 @@ class Bench:
             done += epochs - task.epochs
         made = [*run.get("compression", ()), *run.get("int8", ())]
         spent = run["duration_s"] + sum(each["duration_s"] for each in made)
-        origin = self._origin(started_at, spent)
+        origin = self._origin(started_at, spent) | {"device_name": all_of(training.devices)}
         stored = {"identity": identity(recipe, data, task.seed), "origin": origin, "run": run}
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, stored)
