@@ -62,7 +62,7 @@ def require_alike(caller: str, rows: pd.DataFrame, names: Iterable[str]) -> None
             settings["input_size"] = None
         elif (of := name.removeprefix("train_")) in COST and of not in SIZELESS:
             settings["train_input_size"] = None
-    sums = rows["data_sha256"].unique() if "data_sha256" in rows else ()
+    sums = rows["data_sha256"].unique().tolist() if "data_sha256" in rows else []
     if len(sums) == 1 and pd.notna(sums[0]):
         settings.pop("data", None)  # the same images in a folder of another name
     for setting in settings:
