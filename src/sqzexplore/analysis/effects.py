@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import UserError, shown
+from .fanova import main_shares
 from .validation import numbers, require_columns, require_rows, varying
 
 #: Fewer trials than this say nothing of which axis matters.
@@ -80,11 +81,11 @@ def importance(
     seed: int = 0,
     resamples: int = 0,
 ) -> pd.DataFrame:
-    """Each metaparameter's share of the importance for a column, by Optuna's evaluators.
+    """Each metaparameter's share of the importance for a column.
 
     fanova: the share of the variance over the whole space that the axis explains by itself, in a
     random forest (Hutter et al., ICML 2014). ped_anova: what decides whether a trial is among the
-    best tenth (Watanabe et al., IJCAI 2023), for which Optuna wants 5 trials there. Shares of all
+    best tenth (Watanabe et al., IJCAI 2023), by Optuna, which wants 5 trials there. Shares of all
     axes sum to 1, however little they explain together: what no axis explains is not shown.
 
     Args:
@@ -130,6 +131,16 @@ def _shares(
     rows: pd.DataFrame, axes: list[str], values: Any, method: str, seed: int
 ) -> dict[str, float]:
     """The share of each axis, the most important first; less of `values` is better."""
+    alone = (
+        main_shares(rows[axes], values, seed) if method == "fanova" else _ped(rows[axes], values)
+    )
+    total = sum(alone.values()) or 1.0
+    in_order = sorted(alone.items(), key=lambda entry: -entry[1])
+    return {axis: share / total for axis, share in in_order}
+
+
+def _ped(rows: pd.DataFrame, values: Any) -> dict[str, float]:
+    """PED-ANOVA by Optuna."""
     # Slow to import, and nothing else of the analysis needs it.
     import optuna
     from optuna import importance as evaluators
@@ -138,19 +149,15 @@ def _shares(
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # that it is created is no news to users
     study = optuna.create_study()
     optuna.logging.set_verbosity(verbosity)
-    distributions = {axis: _distribution(rows[axis]) for axis in axes}
-    plain: list[Any] = rows[axes].astype(object).to_dict("records")
+    distributions = {str(axis): _distribution(rows[axis]) for axis in rows}
+    plain: list[Any] = rows.astype(object).to_dict("records")
     for params, value in zip(plain, values, strict=True):
         study.add_trial(
             optuna.trial.create_trial(
                 params=params, distributions=distributions, value=float(value)
             )
         )
-    evaluator: Any = (
-        evaluators.PedAnovaImportanceEvaluator()
-        if method == "ped_anova"
-        else evaluators.FanovaImportanceEvaluator(seed=seed)
-    )
+    evaluator = evaluators.PedAnovaImportanceEvaluator()
     return dict(evaluators.get_param_importances(study, evaluator=evaluator))
 
 
