@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +70,11 @@ def device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     return str(processor()["name"])
+
+
+def together(names: Iterable[str]) -> str:
+    """One `device_name` of all devices that had a part in something, in their order."""
+    return " + ".join(dict.fromkeys(one for name in names for one in name.split(" + ")))
 
 
 def processor() -> dict[str, str | int | None]:

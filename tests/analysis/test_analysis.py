@@ -200,6 +200,15 @@ def test_like_is_compared_with_like(column: str, values: list[object]) -> None:
         analysis.pareto_front(mixed, ["params"], ["top1"], by=["datta"])
 
 
+def test_the_same_images_in_a_folder_of_another_name_are_alike() -> None:
+    table = trials([1.0, 2.0, 3.0, 4.0], [50.0, 49.0, 60.0, 55.0])
+    moved = table.assign(data=["cifar", "cifar10"] * 2, data_sha256="x")
+    assert analysis.pareto_front(moved, ["params"], ["top1"])["params"].tolist() == [1, 3]
+    for sums in (["x", None] * 2, None):
+        with pytest.raises(UserError, match="rows of different data "):
+            analysis.pareto_front(moved.assign(data_sha256=sums), ["params"], ["top1"])
+
+
 def test_speeds_of_two_devices_are_not_ranked_together() -> None:
     table = trials([1.0, 2.0], [50.0, 49.0]).assign(images_per_s=[10.0, 9.0], batch=[1, 16])
     with pytest.raises(UserError, match=r"rows of different batch \(1, 16\)"):

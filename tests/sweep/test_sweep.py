@@ -523,7 +523,7 @@ def test_the_sampler_is_told_the_validation_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class MadeUp:
-        net = None  # there is nothing to make smaller
+        net, device_name = None, "made up"  # there is nothing to make smaller
 
         def __init__(self, architecture, data, recipe, seed, *rest):
             self.seed, self.validation = seed, 40 + 10 * architecture.squeeze_ratio
@@ -577,7 +577,7 @@ measure:
     epochs_run: dict[float, int] = {}
 
     class MadeUp:
-        net = None  # there is nothing to make smaller
+        net, device_name = None, "made up"  # there is nothing to make smaller
 
         def __init__(self, architecture, data, recipe, seed, on_epoch, unfinished):
             self.ratio, self.seed, self.on_epoch = architecture.squeeze_ratio, seed, on_epoch

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ from typer.testing import CliRunner
 
 import sqzexplore as sqz
 from helpers import independent
+from sqzexplore import provenance
 from sqzexplore.cli.app import app
 from sqzexplore.data.images import load
 from sqzexplore.data.open import open_data
 from sqzexplore.errors import UserError
 from sqzexplore.train import checkpoint
-from sqzexplore.train.loop import Epoch, fit
+from sqzexplore.train.loop import Epoch, Training, fit
 from sqzexplore.train.recipe import Recipe
 
 TINY = sqz.Architecture(width_multiplier=0.1, in_channels=1, num_classes=10, bypass="complex")
@@ -157,3 +159,29 @@ def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
         fit(TINY, data, recipe, 0, stop, tmp_path / "state")
     with pytest.raises(UserError, match="another training: seed 0 there, 1 here"):
         fit(TINY, data, recipe, 1, unfinished=tmp_path / "state")
+
+
+def test_a_training_goes_on_on_another_device_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with the images in a folder of another name: they are known by their checksum."""
+    recipe, data = Recipe(epochs=2), load(open_data("digits"), 32)
+    whole, _ = fit(TINY, data, recipe, 0)
+
+    def stop(epoch: Epoch) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "device_name", lambda device: "a rented GPU")
+        with pytest.raises(Stop):
+            fit(TINY, data, recipe, 0, stop, tmp_path / "state")
+    training = Training(TINY, replace(data, name="moved"), recipe, 0, unfinished=tmp_path / "state")
+    assert len(training.history) == 1
+    while training.turn():
+        pass
+    here = provenance.device_name("cpu")
+    assert training.device_name == f"a rented GPU + {here}"
+    ours, theirs = training.net.state_dict(), whole.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    again = Training(TINY, data, recipe, 0, unfinished=tmp_path / "state")
+    assert again.device_name == f"a rented GPU + {here}", "each once"

@@ -29,7 +29,6 @@ from ..train.int8 import int8_runs
 from ..train.loop import Epoch, identity, lead
 from ..train.recipe import Recipe
 from .cache import Kept
-from .rows import all_of
 from .smaller import holds_all
 from .tasks import (
     Measured,
@@ -158,7 +157,7 @@ class Bench:
             done += epochs - task.epochs
         made = [*run.get("compression", ()), *run.get("int8", ())]
         spent = run["duration_s"] + sum(each["duration_s"] for each in made)
-        origin = self._origin(started_at, spent) | {"device_name": all_of(training.devices)}
+        origin = self._origin(started_at, spent) | {"device_name": training.device_name}
         stored = {"identity": identity(recipe, data, task.seed), "origin": origin, "run": run}
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, stored)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from .. import provenance
 from ..analysis.accuracy import Trainings, accuracy_interval
 from ..data.images import ImageData
 from ..network.architecture import Architecture
@@ -22,17 +23,12 @@ from .tasks import Evaluation, Task
 from .workload import trained_of
 
 
-def all_of(devices: Iterable[str]) -> str:
-    """What had a part in a training or a trial, as `device_name` says it."""
-    return " + ".join(dict.fromkeys(devices))
-
-
 def origin_of_trainings(origins: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Of a trial: where and when its first task began, all devices, and the time of all."""
     in_order = sorted(origins, key=lambda origin: origin["started_at"])
-    devices = [one for each in in_order for one in str(each["device_name"]).split(" + ")]
+    devices = provenance.together(each["device_name"] for each in in_order)
     spent = sum(origin["duration_s"] for origin in origins)
-    return {**in_order[0], "device_name": all_of(devices), "duration_s": round(spent, 3)}
+    return {**in_order[0], "device_name": devices, "duration_s": round(spent, 3)}
 
 
 def take_run(evaluation: Evaluation, task: Task, run: Mapping[str, Any]) -> None:

@@ -107,7 +107,7 @@ class Training:
         seed: initial weights, order of the images, augmentation and dropout follow from it.
         on_epoch: called after every epoch; the training ends when it returns True.
         unfinished: file that keeps the state between epochs, and that the training goes on from if
-            it is there, on whatever device: `devices` names all that had a part.
+            it is there, on whatever device: `device_name` names all that had a part.
         on_batch: called after every step with the number of images it took.
         net: to go on from, on the device of the images; it is trained itself.
         limits: what stays as it is in `net`.
@@ -140,8 +140,8 @@ class Training:
             keep_freed_memory()
         self.history: list[Epoch] = []
         self._stopped, self._spent_before = False, 0.0
-        #: The names of the processors and GPUs that it has run on, the first first.
-        self.devices = [provenance.device_name(str(self.device))]
+        #: The processor or GPU; all of them, where it went on on another.
+        self.device_name = provenance.device_name(str(self.device))
         with self._settings():
             self.net = net or self._initial(architecture)
             self._limits = limits
@@ -151,7 +151,8 @@ class Training:
             if self._unfinished and (notes := self._unfinished.restore(self.net, self._optimizer)):
                 self.history = [Epoch(**entry) for entry in notes["history"]]
                 self._spent_before = notes["duration_s"]
-                self.devices = list(dict.fromkeys([*notes.get("devices", ()), *self.devices]))
+                before = notes.get("device_name", self.device_name)
+                self.device_name = provenance.together([before, self.device_name])
             self._prepare()
         self._turns = self._epochs()
 
@@ -357,7 +358,7 @@ class Training:
         if self._stream and not last and time.perf_counter() - self._kept_at < _KEEP_S:
             return
         history = [asdict(epoch) for epoch in self.history]
-        notes = {"history": history, "duration_s": self._spent(), "devices": self.devices}
+        notes = {"history": history, "duration_s": self._spent(), "device_name": self.device_name}
         self._unfinished.keep(self.net, self._optimizer, notes)
         self._kept_at = time.perf_counter()
 

@@ -19,7 +19,7 @@ from ..data.source import Source
 from ..errors import UserError, shown
 from ..network.architecture import Architecture
 from . import checkpoint, distributed
-from .loop import Epoch, Run, check_precision, fit, identity
+from .loop import Epoch, Run, Training, check_precision, identity
 from .recipe import Recipe
 
 _UNFINISHED = "unfinished.safetensors"
@@ -115,7 +115,7 @@ def train_one(
         started_at = datetime.now(UTC)
         watched = nullcontext(_Nobody()) if distributed.rank() else watch(plan, data)
         with watched as watcher:
-            net, run = fit(
+            training = Training(
                 plan.architecture,
                 data,
                 plan.recipe,
@@ -124,11 +124,15 @@ def train_one(
                 unfinished,
                 watcher.batch,
             )
+            while training.turn():
+                pass
+            run = training.run()
         notes = asked | _outcome(run, data, str(place), started_at)
+        notes["provenance"]["device_name"] = training.device_name
         if distributed.rank() == 0:
             plan.folder.mkdir(parents=True, exist_ok=True)
             if not run.diverged:
-                checkpoint.save(net, plan.folder / checkpoint.MODEL_FILE, notes)
+                checkpoint.save(training.net, plan.folder / checkpoint.MODEL_FILE, notes)
                 unfinished.unlink(missing_ok=True)
     return notes
 
@@ -136,6 +140,7 @@ def train_one(
 def _outcome(run: Run, data: ImageData, device: str, started_at: datetime) -> dict[str, Any]:
     history = [{k: _plain(v) for k, v in asdict(epoch).items()} for epoch in run.history]
     return {
+        "data": data.name,
         "classes": list(data.classes),
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
