@@ -326,7 +326,9 @@ PROVENANCE: dict[str, Column] = {
         "string", "", "commit of its checkout; without one what SQZEXPLORE_COMMIT says, or nothing"
     ),
     "torch_version": Column("string", "", "version of PyTorch"),
-    "device_name": Column("string", "", "the processor's or GPU's own name"),
+    "device_name": Column(
+        "string", "", "the processor's or GPU's own name; A + B: begun on A, ended on B"
+    ),
     "cpu_capability": Column(
         "string", "", "vector instructions of the processor that torch uses: AVX2, AVX512, ..."
     ),
