@@ -28,6 +28,7 @@ from sqzexplore.predict.verdict import against_baselines, coverage
 from sqzexplore.published import published
 from sqzexplore.results.folder import ResultFolder
 from sqzexplore.results.smaller import drops_of, setting_text
+from sqzexplore.spec.load import load_spec
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -114,6 +115,47 @@ def budgets(sweep: str, field: str) -> str:
     ]
     epochs = [f"{epochs} epochs (%)" for epochs in means]
     return _table([field, "trained params", "MACs", *epochs, "still learning"], rows)
+
+
+def what_stays() -> str:
+    """What each change of the sweep on budgets gains after as many epochs, also while it runs."""
+    folder = HERE / "cifar10-budget"
+    names = ["arch_id", "epochs", "seed", "top1"]
+    kept = [
+        (file.name.partition("-")[0], *(run[name] for name in names[1:]))
+        for file in (folder / "partial").glob("*-seed*.json")
+        for run in [json.loads(file.read_text())["run"]]
+    ]
+    whole = sqz.load_results(folder, "seeds")[names]
+    runs = pd.concat([whole, pd.DataFrame(kept, columns=names)]).astype({"top1": float})
+    space = load_spec(folder / "spec.yaml").design_space
+    base, *others = sorted(
+        (space.architecture(index) for index in space.indices()),
+        key=lambda arch: (arch.squeeze_ratio, arch.bypass != "none", arch.pool_after),
+    )
+    budgets = sorted(runs["epochs"].unique())
+    of = {key: group["top1"] for key, group in runs.groupby(["arch_id", "epochs"])}
+    count = runs["seed"].nunique()
+    rows = []
+    for arch in others:
+        changed = [
+            n
+            for n in ("bypass", "squeeze_ratio", "pool_after")
+            if getattr(arch, n) != getattr(base, n)
+        ]
+        rows.append([", ".join(f"{name} {getattr(arch, name)}" for name in changed)])
+        for epochs in budgets:
+            one, two = (of.get((each.arch_id, epochs), ()) for each in (arch, base))
+            if min(len(one), len(two)) < count:
+                rows[-1].append("-")
+                continue
+            low, high = stats.ttest_ind(one, two, equal_var=False).confidence_interval()
+            rows[-1].append(f"{one.mean() - two.mean():+.1f} ({low:+.1f} to {high:+.1f})")
+    first = ["the base, top-1 (%)"]
+    for epochs in budgets:
+        level = of.get((base.arch_id, epochs), ())
+        first.append(f"{level.mean():.1f}" if len(level) == count else "-")
+    return _table(["change", *(f"{epochs} epochs" for epochs in budgets)], [first, *rows])
 
 
 def verdicts(of_paper: bool) -> str:
@@ -523,6 +565,7 @@ TABLES = {
     "the paper's claims": lambda: verdicts(of_paper=True),
     "other claims": lambda: verdicts(of_paper=False),
     "at equal MACs": at_equal_macs,
+    "what stays": what_stays,
     "compute": compute,
 }
 
