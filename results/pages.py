@@ -138,12 +138,9 @@ def what_stays() -> str:
     count = runs["seed"].nunique()
     rows = []
     for arch in others:
-        changed = [
-            n
-            for n in ("bypass", "squeeze_ratio", "pool_after")
-            if getattr(arch, n) != getattr(base, n)
-        ]
-        rows.append([", ".join(f"{name} {getattr(arch, name)}" for name in changed)])
+        changes = {name: getattr(arch, name) for name in ("bypass", "squeeze_ratio", "pool_after")}
+        changed = [f"{n} {value}" for n, value in changes.items() if getattr(base, n) != value]
+        rows.append([", ".join(changed)])
         for epochs in budgets:
             one, two = (of.get((each.arch_id, epochs), ()) for each in (arch, base))
             if min(len(one), len(two)) < count:
