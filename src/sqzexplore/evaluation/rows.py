@@ -26,7 +26,7 @@ from .workload import trained_of
 def origin_of_trainings(origins: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Of a trial: where and when its first task began, all devices, and the time of all."""
     in_order = sorted(origins, key=lambda origin: origin["started_at"])
-    devices = provenance.together(each["device_name"] for each in in_order)
+    devices = provenance.together(each["device_name"] or "unknown" for each in in_order)
     spent = sum(origin["duration_s"] for origin in origins)
     return {**in_order[0], "device_name": devices, "duration_s": round(spent, 3)}
 
