@@ -503,7 +503,10 @@ def searched() -> str:
     """Regret of the searches replayed against FireBench."""
     rows = []
     for row in pd.read_csv(HERE / "benchmarks" / "searches.csv").to_dict("records"):
-        rows.append([row["sampler"], str(row["training"]), _within(row, "regret", ".2f")])
+        regret = _within(row, "regret", ".2f")
+        if row["regret"] == 0:  # a mean of equal numbers has no interval
+            regret = f"0, in all {row['repetitions']}"
+        rows.append([row["sampler"], str(row["training"]), regret])
         beside = _within(row, "vs_random", "+.2f") if pd.notna(row["vs_random"]) else "-"
         rows[-1].append(beside)
     return _table(["sampler", "trainings", "regret, points", "less that of random"], rows)
