@@ -46,8 +46,9 @@ def test_a_row_that_plain_pandas_read_is_an_architecture(folder: Path) -> None:
     """Our own CSV, without any word on its types: as a table, and row by row."""
     plain, typed = pd.read_csv(folder / "trials.csv"), sqz.load_results(folder)
     assert plain["arch_id"].tolist() == typed["arch_id"].tolist()
+    (size,) = typed["input_size"].unique()
     for rows in (plain, typed):
-        assert sqz.cost_table(rows)["macs"].tolist() == typed["macs"].tolist()
+        assert sqz.cost_table(rows, int(size))["macs"].tolist() == typed["macs"].tolist()
         for _, row in rows.iterrows():
             fields = row[[name for name in (*FIELDS, "overrides") if name in row]].to_dict()
             assert sqz.Architecture(**fields).arch_id == row["arch_id"]
