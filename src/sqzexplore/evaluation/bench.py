@@ -28,7 +28,7 @@ from ..train.finetune import deep_compression
 from ..train.int8 import int8_runs
 from ..train.loop import Epoch, identity, lead
 from ..train.recipe import Recipe
-from .cache import Kept
+from .cache import Kept, throughput_file, training_file
 from .smaller import holds_all
 from .tasks import (
     Measured,
@@ -126,8 +126,8 @@ class Bench:
         torch.set_num_threads(accuracy.threads)
         recipe = recipe_of(accuracy, task.epochs)
         trained = trained_of(task.architecture, spec, data)
-        stem = f"{task.architecture.arch_id}-epochs{task.epochs}-seed{task.seed}"
-        kept = self.scratch / f"{stem}.json"
+        arch_id = task.architecture.arch_id
+        kept = training_file(self.scratch, arch_id, task.epochs, task.seed)
         if kept.exists():
             stored = json.loads(kept.read_text())
             same = identity(recipe, data, task.seed).items() <= stored["identity"].items()
@@ -184,7 +184,7 @@ class Bench:
         assert asked is not None
         torch.set_num_threads(self._threads)
         architecture, device = task.architecture, str(self.device)
-        kept = Kept(self.scratch / f"{architecture.arch_id}-{self.device.type}-throughput.json")
+        kept = Kept(throughput_file(self.scratch, architecture.arch_id, self.device.type))
         started_at, started = datetime.now(UTC), time.perf_counter()
         rows: list[Mapping[str, Any]] = []
         for settings in asked.settings(device, self.spec.input_size):

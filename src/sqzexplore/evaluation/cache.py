@@ -12,6 +12,16 @@ from typing import Any
 from ..files import write_json
 
 
+def training_file(scratch: Path, arch_id: str, epochs: int, seed: int) -> Path:
+    """Where a training is kept once it is done, on whatever device."""
+    return scratch / f"{arch_id}-epochs{epochs}-seed{seed}.json"
+
+
+def throughput_file(scratch: Path, arch_id: str, device_type: str) -> Path:
+    """Where the speeds of an architecture on a kind of device are kept."""
+    return scratch / f"{arch_id}-{device_type}-throughput.json"
+
+
 class Kept:
     """The measurements of an unfinished trial's throughput, on disk."""
 

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..data.images import ImageData
 from ..errors import UserError, shown
+from ..evaluation.cache import throughput_file, training_file
 from ..evaluation.workload import recipe_of
 from ..files import write_json
 from ..measure.settings import Settings
@@ -204,15 +205,16 @@ def _put_back(
         late = of_study.get(speed_key(trial.number))
         if late:
             content["throughput"] = late["throughput"]
-        stem = f"{row['arch_id']}-{row['device'].partition(':')[0]}"
+        arch_id = row["arch_id"]
         if after.measure.accuracy is not None and data is not None:
             for seed in content.get("seeds", ()):
-                path = scratch / f"{stem}-epochs{seed['epochs']}-seed{seed['seed']}.json"
+                path = training_file(scratch, arch_id, seed["epochs"], seed["seed"])
                 write_json(path, _training(seed, content, row, after, data))
         if after.measure.throughput is not None and content.get("throughput"):
             rows = {_settings_of(each): _measurement(each) for each in content["throughput"]}
             kept = {"rows": rows, "duration_s": 0.0}
-            write_json(scratch / f"{stem}-throughput.json", kept)
+            device_type = row["device"].partition(":")[0]
+            write_json(throughput_file(scratch, arch_id, device_type), kept)
 
 
 def _training(
