@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import UserError, shown
-from .fanova import main_shares
+from .fanova import is_number, main_shares
 from .validation import numbers, require_columns, require_rows, varying
 
 #: Fewer trials than this say nothing of which axis matters.
@@ -211,7 +211,7 @@ def _distribution(values: pd.Series) -> Any:
     """Numbers as an interval from the least to the greatest, all else as a choice."""
     from optuna import distributions
 
-    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
+    if not is_number(values):
         return distributions.CategoricalDistribution(sorted(values.unique()))
     if pd.api.types.is_integer_dtype(values):
         return distributions.IntDistribution(int(values.min()), int(values.max()))

@@ -15,12 +15,17 @@ _TREES = 64
 _HALF = 0.5
 
 
+def is_number(values: pd.Series) -> bool:
+    """Whether a metaparameter is an interval of numbers; all else is a choice."""
+    types = pd.api.types
+    return types.is_numeric_dtype(values) and not types.is_bool_dtype(values)
+
+
 class _Axis:
     """One metaparameter as columns of the forest: a number is one, a choice one a value."""
 
     def __init__(self, values: pd.Series, first: int) -> None:
-        self.is_number = pd.api.types.is_numeric_dtype(values)
-        self.is_number &= not pd.api.types.is_bool_dtype(values)
+        self.is_number = is_number(values)
         if self.is_number:
             self.matrix = values.to_numpy(dtype=float)[:, None]
             # Of whole numbers each stands for as much of the axis.

@@ -161,6 +161,12 @@ class Training:
         with self._settings():
             return next(self._turns, None) is not None
 
+    def to_the_end(self) -> Run:
+        """All turns that are left; how it went."""
+        while self.turn():
+            pass
+        return self.run()
+
     def run(self) -> Run:
         """How it went, once it has ended."""
         as_convolutions(self.net)
@@ -412,9 +418,8 @@ def fit(
 ) -> tuple[SqueezeNet, Run]:
     """A `Training` from its first turn to its last: the network, and how it went."""
     training = Training(architecture, data, recipe, seed, on_epoch, unfinished, on_batch)
-    while training.turn():
-        pass
-    return training.net, training.run()
+    run = training.to_the_end()
+    return training.net, run
 
 
 def follow(data: ImageData) -> None:

@@ -124,9 +124,7 @@ def train_one(
                 unfinished,
                 watcher.batch,
             )
-            while training.turn():
-                pass
-            run = training.run()
+            run = training.to_the_end()
         notes = asked | _outcome(run, data, str(place), started_at)
         notes["provenance"]["device_name"] = training.device_name
         if distributed.rank() == 0:
