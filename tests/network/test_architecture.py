@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import subprocess
 import sys
 import warnings
@@ -74,6 +75,26 @@ def test_frozen_and_hashable() -> None:
         a.fires = 9
     assert {a: 1}[sqz.Architecture(pool_after=[8, 4, 1])] == 1
     assert a != sqz.Architecture(dropout=0.0)
+
+
+def test_overrides_are_a_mapping_of_fires_that_nobody_can_change() -> None:
+    keys = {"fire9.bypass": "simple", "fire5.squeeze_ratio": 0.5, "fire3.bypass": None}
+    one = sqz.Architecture(**keys)
+    assert [*one.overrides] == [5, 9]
+    assert (one.fire(5).squeeze_ratio, one.fire(5).bypass) == (0.5, None)
+    assert one.fire(9).bypass == "simple"
+    assert one.fire(3) == one.fire(2) == sqz.Architecture().fire(5)
+    same = sqz.Architecture(overrides={9: {"bypass": "simple"}, 5: one.fire(5)})
+    assert (same, hash(same)) == (one, hash(one))
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert one.model_dump()["overrides"] == {"fire5.squeeze_ratio": 0.5, "fire9.bypass": "simple"}
+    assert one.replace(**{"fire5.squeeze_ratio": None, "fire9.bypass": None}) == sqz.Architecture()
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        one.overrides[5] = one.fire(9)  # type: ignore[index]
+    with pytest.raises(ValidationError, match=r"fire12\.bypass: there is no fire12"):
+        sqz.Architecture(overrides={12: {"bypass": "simple"}})
+    with pytest.raises(ValidationError, match=r"(?s)fire5\.squeeze_ratio.*less than or equal to 1"):
+        sqz.Architecture(overrides={5: {"squeeze_ratio": 7}})
 
 
 def test_ids_are_the_same_in_every_process_and_release() -> None:

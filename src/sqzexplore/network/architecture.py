@@ -20,6 +20,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    WithJsonSchema,
     field_serializer,
     field_validator,
     model_validator,
@@ -31,6 +32,8 @@ from .overrides import (
     OVERRIDABLE,
     OVERRIDES,
     Bypass,
+    FireOverride,
+    FireOverrides,
     Width,
     checked_overrides,
     layer_name,
@@ -56,16 +59,22 @@ class Architecture(BaseModel):
     neither) and values out of range raise `pydantic.ValidationError`, a `ValueError`.
 
     A single Fire is set apart by keys such as `fire5.squeeze_ratio` (see `OVERRIDES`), given like
-    fields; None takes an override back.
+    fields; None takes an override back. `overrides` holds them by layer.
 
     Example:
         >>> Architecture(squeeze_ratio=0.5, bypass="simple").fires
         8
-        >>> Architecture(**{"fire5.squeeze_ratio": 0.5}).overrides
-        (('fire5.squeeze_ratio', 0.5),)
+        >>> Architecture(**{"fire5.squeeze_ratio": 0.5}).fire(5).squeeze_ratio
+        0.5
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+    )
 
     squeeze_ratio: float = Field(
         0.125, gt=0, le=1, description="SR: squeeze filters / expand filters of a Fire"
@@ -99,8 +108,8 @@ class Architecture(BaseModel):
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout before the last convolution")
     in_channels: Width = Field(3, description="channels of the input image")
     num_classes: Width = Field(1000, description="classes, filters of the last convolution")
-    overrides: tuple[tuple[str, float | int | str], ...] = Field(
-        (), description="what single Fires have instead, such as fire5.squeeze_ratio=0.5"
+    overrides: Annotated[FireOverrides, WithJsonSchema({"type": "object"})] = Field(
+        default_factory=FireOverrides, description="what single Fires have instead, by layer"
     )
 
     @model_validator(mode="before")
@@ -131,7 +140,7 @@ class Architecture(BaseModel):
                 f"pool_after {list(self.pool_after)}: there is no layer {wrong[0]}; "
                 f"with {self.fires} Fires the layers are 1 (conv1) to {self.fires + 1}"
             )
-        for key, _ in self.overrides:
+        for key in self.overrides.flat():
             if (layer := OVERRIDES[key][0]) > self.fires + 1:
                 raise ValueError(
                     f"{key}: there is no fire{layer}; with {self.fires} Fires they are fire2 "
@@ -140,8 +149,8 @@ class Architecture(BaseModel):
         return self
 
     @field_serializer("overrides")
-    def _overrides_as_mapping(self, overrides: Any) -> dict[str, float | int | str]:
-        return dict(overrides)
+    def _overrides_as_text_has_them(self, overrides: Any) -> dict[str, float | int | str]:
+        return overrides.flat()
 
     @property
     def arch_id(self) -> str:
@@ -182,29 +191,35 @@ class Architecture(BaseModel):
 
     def changes(self, since: Architecture) -> dict[str, Any]:
         """What differs from `since`, with the values here: `since.replace(**changes)` is this."""
-        keys = [*FIELDS, *(key for key, _ in (*since.overrides, *self.overrides))]
+        keys = [*FIELDS, *since.overrides.flat(), *self.overrides.flat()]
         return {key: self.get(key) for key in keys if self.get(key) != since.get(key)}
 
     def get(self, key: str) -> Any:
         """The value of a field, or of a key such as `fire5.squeeze_ratio`; None where this Fire
         is as the metaparameters say."""
-        return dict(self.overrides).get(key) if key in OVERRIDES else getattr(self, key)
+        if key not in OVERRIDES:
+            return getattr(self, key)
+        layer, name = OVERRIDES[key]
+        return getattr(self.fire(layer), name)
+
+    def fire(self, layer: int) -> FireOverride:
+        """What Fire `layer` (2 for the first) has in the place of what the metaparameters say;
+        each field is None where it is as they say."""
+        return self.overrides.get(layer, FireOverride())
 
     def fire_stages(self) -> list[FireStage]:
         """The Fires in order, with the filter counts that the metaparameters give them."""
-        overrides = dict(self.overrides)
         stages = []
         in_channels = int(scaled_width(self.stem_width, self.width_multiplier))
         for index in range(self.fires):
-            fire = f"fire{index + 2}"
+            own = self.fire(index + 2)
             formula = expand_filters(
                 index, self.base_expand, self.expand_increment, self.increment_every
             )
-            widest = overrides.get(f"{fire}.expand_filters", formula)
+            widest = _or(own.expand_filters, formula)
             expand = scaled_width(widest, self.width_multiplier)
-            fraction = overrides.get(f"{fire}.fraction_3x3", self.fraction_3x3)
-            ratio = overrides.get(f"{fire}.squeeze_ratio", self.squeeze_ratio)
-            bypass = overrides.get(f"{fire}.bypass", self.bypass)
+            fraction = _or(own.fraction_3x3, self.fraction_3x3)
+            ratio = _or(own.squeeze_ratio, self.squeeze_ratio)
             expand3x3 = int(expand3x3_filters(expand, fraction))
             stage = FireStage(
                 layer=index + 2,
@@ -212,7 +227,7 @@ class Architecture(BaseModel):
                 squeeze=int(squeeze_filters(expand, ratio)),
                 expand1x1=int(expand) - expand3x3,
                 expand3x3=expand3x3,
-                bypass=_bypass_of(bypass, in_channels, int(expand)),
+                bypass=_bypass_of(own.bypass or self.bypass, in_channels, int(expand)),
             )
             stages.append(stage)
             in_channels = stage.out_channels
@@ -262,6 +277,11 @@ def _digest(text: str) -> str:
     while re.fullmatch(r"\d+(e\d+)?", digits):
         digits = hashlib.sha256(digits.encode()).hexdigest()[:12]
     return digits
+
+
+def _or(own: Any, otherwise: Any) -> Any:
+    """What a Fire overrides, if it does."""
+    return otherwise if own is None else own
 
 
 def _bypass_of(

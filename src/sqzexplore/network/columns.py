@@ -43,7 +43,7 @@ def decode(key: str, value: Any) -> Any:
 
 def columns_of(architectures: list[Architecture]) -> dict[str, NDArray[Any]]:
     """Architectures as columns."""
-    given = {key for a in architectures for key, _ in a.overrides}
+    given = {key for a in architectures for key in a.overrides.flat()}
     keys = [*FIELDS, *(key for key in OVERRIDES if key in given)] if given else FIELDS
     return {key: encode(key, [a.get(key) for a in architectures]) for key in keys}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -35,6 +35,45 @@ class FireOverride(BaseModel):
         None, description="e_i of this Fire, before the width multiplier"
     )
     bypass: Bypass | None = Field(None, description="bypass around this Fire")
+
+
+class FireOverrides(Mapping[int, FireOverride]):
+    """What single Fires have in the place of what the metaparameters give them: by their layer,
+    2 for the first Fire, in order. Immutable and hashable.
+
+    Example:
+        >>> FireOverrides({5: FireOverride(squeeze_ratio=0.5)}).flat()
+        {'fire5.squeeze_ratio': 0.5}
+    """
+
+    def __init__(self, overrides: Mapping[int, FireOverride] | None = None) -> None:
+        """Keep those of the Fires that override anything."""
+        given = sorted((overrides or {}).items())
+        self._fires = {layer: own for layer, own in given if own != FireOverride()}
+
+    def __getitem__(self, layer: int) -> FireOverride:
+        return self._fires[layer]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._fires)
+
+    def __len__(self) -> int:
+        return len(self._fires)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._fires.items()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._fires})"
+
+    def flat(self) -> dict[str, float | int | str]:
+        """The same as text has it, a key each of `OVERRIDES`: `{"fire5.squeeze_ratio": 0.5}`."""
+        return {
+            f"fire{layer}.{name}": value
+            for layer, own in self.items()
+            for name, value in own
+            if value is not None
+        }
 
 
 #: What a single Fire may override, with the type of its plain value.
@@ -95,8 +134,9 @@ def parse_layers(value: Any) -> Any:
 
 
 def parse_overrides(value: Any) -> dict[str, Any]:
-    """Overrides as a mapping, from one, from pairs, or from text (`format_overrides`); a missing
-    value of a table is none.
+    """Overrides by their keys (`fire5.squeeze_ratio`): from a mapping of these or of layers
+    (`{5: {"squeeze_ratio": 0.5}}`), from pairs, or from text (`format_overrides`); a missing value
+    of a table is none.
 
     Raises:
         ValueError: it is no such thing, or names no Fire's key.
@@ -108,7 +148,9 @@ def parse_overrides(value: Any) -> dict[str, Any]:
         overrides = {key.strip(): _scalar(text.strip()) for key, _, text in pairs}
     else:
         try:
-            overrides = dict(value)
+            overrides = {}
+            for key, held in dict(value).items():
+                overrides |= {key: held} if isinstance(key, str) else _of_layer(key, held)
         except (TypeError, ValueError):
             raise ValueError(
                 f"found {shown(value)}, expected overrides such as fire5.squeeze_ratio=0.5"
@@ -122,9 +164,14 @@ def parse_overrides(value: Any) -> dict[str, Any]:
     return overrides
 
 
-def format_overrides(overrides: Iterable[tuple[str, Any]]) -> str | None:
+def _of_layer(layer: int, held: Any) -> dict[str, Any]:
+    """What one Fire overrides, by the keys of text."""
+    return {f"fire{layer}.{name}": value for name, value in dict(held).items()}
+
+
+def format_overrides(overrides: FireOverrides) -> str | None:
     """Overrides as tables show them: `fire5.squeeze_ratio=0.5,fire7.bypass=none`; None if none."""
-    return ",".join(f"{key}={value}" for key, value in overrides) or None
+    return ",".join(f"{key}={value}" for key, value in overrides.flat().items()) or None
 
 
 def _scalar(text: str) -> Any:
@@ -136,20 +183,23 @@ def _scalar(text: str) -> Any:
     return text
 
 
-def checked_overrides(given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Overrides in order of the layers, each as its field holds it; None is none."""
-    checked = []
-    for key in sorted(given, key=[*OVERRIDES].index):
-        value = given[key].item() if isinstance(given[key], np.generic) else given[key]
-        name = OVERRIDES[key][1]
+def checked_overrides(given: Mapping[str, Any]) -> FireOverrides:
+    """Overrides from values by key, each as its field holds it; None is none.
+
+    Raises:
+        ValidationError: a value that the field does not take; its location is the key.
+    """
+    fires: dict[int, dict[str, Any]] = {}
+    for key, value in given.items():
+        layer, name = OVERRIDES[key]
+        plain = value.item() if isinstance(value, np.generic) else value
         try:
-            held = getattr(FireOverride(**{name: value}), name)
+            held = getattr(FireOverride(**{name: plain}), name)
         except ValidationError as error:
             first = error.errors()[0]
             details = InitErrorDetails(
-                type=first["type"], loc=(key,), input=value, ctx=first.get("ctx", {})
+                type=first["type"], loc=(key,), input=plain, ctx=first.get("ctx", {})
             )
             raise ValidationError.from_exception_data("Architecture", [details]) from None
-        if held is not None:
-            checked.append((key, held))
-    return tuple(checked)
+        fires.setdefault(layer, {})[name] = held
+    return FireOverrides({layer: FireOverride(**own) for layer, own in fires.items()})

@@ -278,7 +278,7 @@ class Space:
         return active
 
     def _fixed_columns(self) -> dict[str, Any]:
-        keys = [*FIELDS, *(key for key, _ in self.base.overrides), *(a.field for a in self.axes)]
+        keys = [*FIELDS, *self.base.overrides.flat(), *(axis.field for axis in self.axes)]
         return {key: encode(key, [self.base.get(key)])[0] for key in dict.fromkeys(keys)}
 
 
