@@ -15,8 +15,9 @@ import sqzexplore as sqz
 from helpers.strategies import architectures, fits
 from sqzexplore.measure.runner import network_for
 from sqzexplore.measure.settings import Settings
-from sqzexplore.network import inference
-from sqzexplore.network.inference import EXPANDS, InferenceForm, can_fuse, fastest_form
+from sqzexplore.network import kernels
+from sqzexplore.network.inference import EXPANDS, InferenceForm, fastest_form
+from sqzexplore.network.kernels import kernels_for, onednn, plain
 
 CPU = torch.device("cpu")
 LAYOUTS = [torch.channels_last, torch.contiguous_format]
@@ -58,7 +59,8 @@ def test_the_inference_form_computes_what_the_module_does(
     kept = images.clone(), {name: value.clone() for name, value in net.state_dict().items()}
     with torch.inference_mode():
         expected = net(images)
-        form = InferenceForm(net, expand, fused and can_fuse(CPU, torch.float32), layout)
+        kernel = kernels_for(CPU, torch.float32)[0] if fused else plain
+        form = InferenceForm(net, expand, kernel, layout)
         logits = form(images)
         assert torch.equal(form(images), logits)  # nothing is kept from one pass to the next
     scale = max(1.0, expected.abs().max().item())
@@ -75,9 +77,9 @@ def test_the_presets_in_half_precision(name: str, bypass: str) -> None:
     images = torch.randn(2, 3, 96, 96).to(torch.bfloat16, memory_format=torch.channels_last)
     with torch.inference_mode():
         expected = net(images).float()
-        fused = can_fuse(CPU, torch.bfloat16)
+        kernel = kernels_for(CPU, torch.bfloat16)[0]
         for expand in EXPANDS:
-            logits = InferenceForm(net, expand, fused)(images).float()
+            logits = InferenceForm(net, expand, kernel)(images).float()
             assert (logits - expected).abs().max() < 0.02 * expected.abs().max()
 
 
@@ -97,12 +99,12 @@ def test_a_processor_without_instructions_for_a_type(
     def refused(*arguments: object) -> None:
         raise AssertionError(f"a fused convolution of {arguments[0].dtype}")
 
-    onednn = torch.ops.mkldnn
-    monkeypatch.setattr(onednn, question, lambda: False)
-    monkeypatch.setattr(onednn, "_convolution_pointwise", refused)
-    monkeypatch.setattr(onednn, "_convolution_pointwise_", SimpleNamespace(binary=refused))
-    assert not can_fuse(CPU, dtype)
-    assert can_fuse(CPU, torch.float32) == torch.backends.mkldnn.is_available()
+    operations = torch.ops.mkldnn
+    monkeypatch.setattr(operations, question, lambda: False)
+    monkeypatch.setattr(operations, "_convolution_pointwise", refused)
+    monkeypatch.setattr(operations, "_convolution_pointwise_", SimpleNamespace(binary=refused))
+    assert kernels_for(CPU, dtype) == (plain,)
+    assert (onednn in kernels_for(CPU, torch.float32)) == torch.backends.mkldnn.is_available()
 
     architecture = sqz.Architecture(width_multiplier=0.25, bypass=bypass, batch_norm=True)
     net = trained(architecture).to(dtype)
@@ -111,11 +113,11 @@ def test_a_processor_without_instructions_for_a_type(
     at = Settings("cpu", 2, str(dtype).removeprefix("torch."), 64, form="inference", mode="compile")
     with torch.inference_mode():
         expected = in_float32(images.float())
-        forms = [InferenceForm(net, expand, can_fuse(CPU, dtype)) for expand in EXPANDS]
+        forms = [InferenceForm(net, expand, kernels_for(CPU, dtype)[0]) for expand in EXPANDS]
         forms.append(fastest_form(net, images, torch.channels_last, lambda form: 1.0))
         forms.append(network_for(net, at, images))
         for form in forms:
-            assert not form.fused
+            assert form.kernel is plain
             logits = form(images)
             assert logits.dtype == dtype
             assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
@@ -195,11 +197,11 @@ def test_a_fused_convolution_that_reads_its_output_is_refused(
         (lambda *a: reading(*a).nan_to_num(0.0), False),  # ReLU may make 0 of NaN
         (refusing, True),
     ):
-        inference._ignores_old_output.cache_clear()
+        kernels._ignores_old_output.cache_clear()
         monkeypatch.setattr(torch, "cudnn_convolution_relu", fused)
         for dtype in (torch.float32, torch.bfloat16):
-            assert inference._ignores_old_output(CPU, dtype, False) == expected
-    inference._ignores_old_output.cache_clear()
+            assert kernels._ignores_old_output(CPU, dtype, False) == expected
+    kernels._ignores_old_output.cache_clear()
 
 
 @pytest.mark.gpu
@@ -213,7 +215,7 @@ def test_what_is_fused_on_a_gpu_ignores_what_its_memory_held(dtype: torch.dtype)
     with torch.inference_mode():
         expected = net(images).float()
         for expand in EXPANDS:
-            form = InferenceForm(net, expand, can_fuse(device, dtype))
+            form = InferenceForm(net, expand, kernels_for(device, dtype)[0])
             for _ in range(5):
                 torch.cuda.empty_cache()
                 nans = [torch.full((2**n,), float("nan"), device=device) for n in range(10, 24)]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..network.architecture import Architecture
-from ..network.inference import InferenceForm, can_fuse, fastest_form
+from ..network.inference import InferenceForm, fastest_form
+from ..network.kernels import kernels_for, plain
 from ..network.module import SqueezeNet, build
 from . import statistics
 from .clock import timer
@@ -173,8 +174,9 @@ def network_for(net: nn.Module, settings: Settings, images: Tensor) -> nn.Module
         # faster one, with the compiler's copy; on a GPU the compiler writes both itself.
         if not net.architecture.batch_norm:
             return net
-        fused = images.device.type == "cpu" and can_fuse(images.device, images.dtype)
-        return InferenceForm(net, "concatenated", fused, memory_format)
+        kernels = kernels_for(images.device, images.dtype)
+        kernel = kernels[0] if images.device.type == "cpu" else plain
+        return InferenceForm(net, "concatenated", kernel, memory_format)
     form = fastest_form(net, images, memory_format, partial(_quick, settings.mode, images))
     passes = [_latency(settings.mode, images, each) for each in (net, form)]
     gain = statistics.ratio(*alternate(passes, _COMPARED_S).medians).value

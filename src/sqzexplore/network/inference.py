@@ -1,8 +1,8 @@
 """The inference form of a SqueezeNet: the same outputs, fewer passes over memory.
 
 BatchNorm is folded into its convolution (Jacob et al., arXiv:1712.05877, section 3.2), ReLU and
-additions are part of the convolution where the device's library has such an operation (oneDNN,
-cuDNN), dropout is gone, and a Fire's expand branches are written in one of three ways:
+additions are part of the convolution where the device's library has such an operation (`kernels`),
+dropout is gone, and a Fire's expand branches are written in one of three ways:
 
 - **concatenated** - two convolutions, and the concatenation's copy, as the module does;
 - **embedded** - one 3x3 convolution, whose 1x1 filters stand at the centre of a zero kernel: no
@@ -19,10 +19,9 @@ whole space), in bfloat16 and float16 by a few units of their last place.
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import itemgetter
 from typing import Literal, get_args
 
 import torch
@@ -30,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..device_errors import is_out_of_memory
+from .kernels import Kernel, agrees, kernels_for, plain
 from .module import Fire, SqueezeNet
 
 Expand = Literal["concatenated", "embedded", "split"]
@@ -48,6 +48,7 @@ class InferenceForm(nn.Module):
     Args:
         net: the network, which stays as it is; its BatchNorms' running statistics are used.
         expand: how the expand branches are written.
+        kernel: what computes a convolution, its addition and its ReLU.
         memory_format: of the weights; the images should have the same.
     """
 
@@ -55,30 +56,29 @@ class InferenceForm(nn.Module):
         self,
         net: SqueezeNet,
         expand: Expand = "concatenated",
-        fused: bool = False,
+        kernel: Kernel = plain,
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         super().__init__()
-        self.expand, self.fused = expand, fused
+        self.expand, self.kernel = expand, kernel
+        conv = partial(_Conv, kernel, memory_format)
         self.steps = nn.ModuleList()
         widths = [net.architecture.in_channels]
         modules = list(net.features)
         for index, module in enumerate(modules):
             if isinstance(module, nn.Conv2d):
                 norm = modules[index + 1] if index + 1 < len(modules) else None
-                self.steps.append(
-                    _Conv(*_folded(module, norm), module, widths, memory_format, fused)
-                )
+                self.steps.append(conv(*_folded(module, norm), module, widths))
                 widths = [module.out_channels]
             elif isinstance(module, Fire):
-                fire = _Fire(module, expand, widths, memory_format, fused)
+                fire = _Fire(module, expand, widths, conv)
                 self.steps.append(fire)
                 widths = fire.widths
             elif isinstance(module, nn.MaxPool2d):
                 self.steps.append(_Pool())
         last = net.classifier[1]
         assert isinstance(last, nn.Conv2d)
-        self.steps.append(_Conv(*_folded(last, None), last, widths, memory_format, fused))
+        self.steps.append(conv(*_folded(last, None), last, widths))
 
     def forward(self, images: Tensor) -> Tensor:
         """N x in_channels x H x W -> N x num_classes logits."""
@@ -93,16 +93,16 @@ class _Conv(nn.Module):
 
     def __init__(
         self,
+        kernel: Kernel,
+        memory_format: torch.memory_format,
         weight: Tensor,
         bias: Tensor,
         like: nn.Conv2d,
         widths: list[int],
-        memory_format: torch.memory_format,
-        fused: bool,
         relu: bool = True,
     ) -> None:
         super().__init__()
-        self.fused = fused
+        self.kernel = kernel
         self.stride, self.padding = [*like.stride], [int(side) for side in like.padding]
         self.relu = relu
         self.weights = nn.ParameterList(
@@ -116,38 +116,30 @@ class _Conv(nn.Module):
         last = len(features) - 1
         for index, (x, weight) in enumerate(zip(features, self.weights, strict=True)):
             bias, relu = (self.bias, self.relu) if index == last else (None, False)
-            sum_ = convolve(x, weight, bias, self.stride, self.padding, sum_, relu, self.fused)
+            sum_ = self.kernel(x, weight, bias, self.stride, self.padding, sum_, relu)
         assert sum_ is not None
         return [sum_]
 
 
 class _Fire(nn.Module):
     def __init__(
-        self,
-        fire: Fire,
-        expand: Expand,
-        widths: list[int],
-        memory_format: torch.memory_format,
-        fused: bool,
+        self, fire: Fire, expand: Expand, widths: list[int], conv: Callable[..., _Conv]
     ) -> None:
         super().__init__()
         squeeze = fire.squeeze
-        self.squeeze = _Conv(
-            *_folded(squeeze, fire.squeeze_norm), squeeze, widths, memory_format, fused
-        )
+        self.squeeze = conv(*_folded(squeeze, fire.squeeze_norm), squeeze, widths)
         branches: list[tuple[Tensor, Tensor, nn.Conv2d]] = []
         for name in ("expand1x1", "expand3x3"):
-            conv = getattr(fire, name)
-            if conv is not None:
-                branches.append((*_folded(conv, getattr(fire, f"{name}_norm")), conv))
+            branch = getattr(fire, name)
+            if branch is not None:
+                branches.append((*_folded(branch, getattr(fire, f"{name}_norm")), branch))
         if len(branches) == 2 and expand == "embedded":
             (one, bias1, _), (three, bias3, like) = branches
             branches = [
                 (torch.cat([F.pad(one, (1, 1, 1, 1)), three]), torch.cat([bias1, bias3]), like)
             ]
         self.branches = nn.ModuleList(
-            _Conv(weight, bias, like, [squeeze.out_channels], memory_format, fused)
-            for weight, bias, like in branches
+            conv(weight, bias, like, [squeeze.out_channels]) for weight, bias, like in branches
         )
         self.concatenated = len(branches) == 2 and expand == "concatenated"
         self.widths = [len(bias) for _, bias, _ in branches]
@@ -158,9 +150,7 @@ class _Fire(nn.Module):
         if isinstance(fire.bypass, nn.Conv2d):
             weight, bias = _folded(fire.bypass, fire.bypass_norm)
             parts = zip(weight.split(self.widths), bias.split(self.widths), strict=True)
-            self.bypass.extend(
-                _Conv(w, b, fire.bypass, widths, memory_format, fused, relu=False) for w, b in parts
-            )
+            self.bypass.extend(conv(w, b, fire.bypass, widths, relu=False) for w, b in parts)
 
     def forward(self, features: Features) -> Features:
         squeezed = self.squeeze(features)
@@ -187,38 +177,6 @@ class _Pool(nn.Module):
         return [F.max_pool2d(x, 3, stride=2, ceil_mode=True) for x in features]
 
 
-def convolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    sum_: Tensor | None,
-    relu: bool,
-    fused: bool,
-) -> Tensor:
-    """ReLU(`sum_` + convolution of `x`), in one operation if `fused`; `sum_` may be overwritten."""
-    if sum_ is not None and torch.compiler.is_compiling():
-        fused = False  # torch cannot trace the operation that adds in place
-    if fused and x.device.type == "cpu":
-        shape, end = (padding, stride, [1, 1], 1), "relu" if relu else "none"
-        if sum_ is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *shape, end, [], "")
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            sum_, x, weight, bias, *shape, "add", 1.0, end if relu else None, [], ""
-        )
-    if fused and relu:
-        if sum_ is None:
-            return torch.cudnn_convolution_relu(x, weight, bias, stride, padding, [1, 1], 1)
-        return torch.cudnn_convolution_add_relu(
-            x, weight, sum_, 1.0, bias, stride, padding, [1, 1], 1
-        )
-    out = F.conv2d(x, weight, bias, stride, padding)
-    if sum_ is not None:
-        out = sum_.add_(out)
-    return out.relu_() if relu else out
-
-
 def _folded(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     """Weight and bias of `conv` followed by `norm`, if that is a BatchNorm; in float32 inside."""
     weight = conv.weight.detach().float()
@@ -230,63 +188,6 @@ def _folded(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
         weight = weight * scale.reshape(-1, 1, 1, 1)
         bias = (bias - norm.running_mean.float()) * scale + norm.bias.detach().float()
     return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
-
-
-def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch has fused operations for numbers of this type on this device.
-
-    On a CPU they are oneDNN's. Of bfloat16 and float16 they need a processor that has the right
-    instructions; this is the question that torch asks before it raises.
-    """
-    if device.type == "cuda":
-        cudnn = torch.backends.cudnn
-        return cudnn.is_available() and _ignores_old_output(device, dtype, cudnn.allow_tf32)
-    onednn = torch.ops.mkldnn
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    if not hasattr(onednn, "_convolution_pointwise"):
-        return False
-    if dtype == torch.bfloat16:
-        return bool(onednn._is_mkldnn_bf16_supported())
-    if dtype == torch.float16:
-        return bool(onednn._is_mkldnn_fp16_supported())
-    return dtype == torch.float32
-
-
-#: Channels in, kernel, stride, padding of the convolutions that are tried.
-_TRIED = ((16, 1, 1, 0), (16, 3, 1, 1), (3, 7, 2, 0))
-
-
-@lru_cache(maxsize=16)
-def _ignores_old_output(device: torch.device, dtype: torch.dtype, allow_tf32: bool) -> bool:
-    """Whether a fused convolution of cuDNN leaves alone what its output's memory held before.
-
-    torch hands it its output, not yet written, as an addend with the factor 0: an algorithm that
-    multiplies makes NaN of the NaN that may stand there (and ReLU perhaps 0 of that). The flag
-    `allow_tf32`, which is set already, is an argument because the algorithms are others with it.
-    """
-    layouts = (torch.channels_last, torch.contiguous_format)
-    generator = torch.Generator(device).manual_seed(0)
-    for (channels, kernel, stride, padding), layout in itertools.product(_TRIED, layouts):
-        x, weight = (
-            torch.randn(shape, device=device, generator=generator).to(dtype, memory_format=layout)
-            for shape in ((4, channels, 24, 24), (32, channels, kernel, kernel))
-        )
-        bias = torch.zeros(32, device=device, dtype=dtype)
-        strides, paddings = [stride] * 2, [padding] * 2
-        expected = F.conv2d(x, weight, bias, strides, paddings).relu()
-        for _ in range(3):  # the first one also chooses the algorithm
-            nans = [torch.full_like(expected, math.nan) for _ in range(8)]
-            del nans  # whose memory the next tensor of the size is given
-            try:
-                out = torch.cudnn_convolution_relu(x, weight, bias, strides, paddings, [1, 1], 1)
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise
-                break  # no such operation: `fastest_form` finds out too
-            if not _agrees(out, expected):
-                return False
-    return True
 
 
 def fastest_form(
@@ -308,37 +209,36 @@ def fastest_form(
     Raises:
         torch.OutOfMemoryError: they do not fit the device.
     """
+    timed = _timed_forms(net, images, memory_format, seconds)
+    fastest = min(timed, key=itemgetter(0), default=None)
+    if fastest is None:
+        raise RuntimeError("no inference form runs here with the module's logits")
+    return fastest[1]
+
+
+def _timed_forms(
+    net: SqueezeNet,
+    images: Tensor,
+    memory_format: torch.memory_format,
+    seconds: Callable[[nn.Module], float],
+) -> Iterator[tuple[float, InferenceForm]]:
+    """The forms that run here with the module's logits, each with how long it takes, s."""
     stages = net.architecture.fire_stages()
     branched = any(stage.expand1x1 and stage.expand3x3 for stage in stages)
-    expands: tuple[Expand, ...] = EXPANDS if branched else ("concatenated",)
     expected = net(images[:2])
-    best: tuple[float, InferenceForm] | None = None
-    for fused in (True, False) if can_fuse(images.device, images.dtype) else (False,):
-        if not fused and best is not None and images.device.type == "cpu":
-            break  # where oneDNN fuses, it is never slower
-        for expand in expands:
-            form = InferenceForm(net, expand, fused, memory_format)
+    for kernel in kernels_for(images.device, images.dtype):
+        runs = False
+        for expand in EXPANDS if branched else ("concatenated",):
+            form = InferenceForm(net, expand, kernel, memory_format)
             try:
-                if not _agrees(form(images[:2]), expected):
+                if not agrees(form(images[:2]), expected):
                     continue
                 took = seconds(form)
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise
                 continue  # no such operation for this type or device
-            if best is None or took < best[0]:
-                best = (took, form)
-    if best is None:
-        raise RuntimeError("no inference form runs here with the module's logits")
-    return best[1]
-
-
-#: The largest difference of two logits that rounding explains, relative to the largest logit.
-_ROUNDING = {torch.float32: 0.01, torch.float16: 0.02, torch.bfloat16: 0.1}  # float32: as TF32
-
-
-def _agrees(logits: Tensor, expected: Tensor) -> bool:
-    if not expected.isfinite().all():  # random weights can overflow float16: nothing to compare
-        return True
-    error = (logits.float() - expected.float()).abs().max()
-    return bool(error <= _ROUNDING[logits.dtype] * expected.float().abs().max() + 1e-6)
+            runs = True
+            yield took, form
+        if runs and images.device.type == "cpu":
+            return  # where oneDNN fuses, it is never slower
