@@ -21,7 +21,8 @@ import sqzexplore as sqz
 from sqzexplore import provenance
 from sqzexplore.errors import UserError
 from sqzexplore.figures.simulated import regret_curves
-from sqzexplore.figures.style import STYLE, panels, save
+from sqzexplore.figures.style import STYLE, panels
+from sqzexplore.figures.writer import save
 from sqzexplore.sweep.simulated import SAMPLERS
 
 OUT = Path(__file__).parents[1] / "results" / "benchmarks" / "searches.csv"

@@ -38,7 +38,7 @@ from pathlib import Path
 import torch
 import sqzexplore as sqz
 from helpers.sweeps import Quiet
-from sqzexplore.figures.tradeoff import write_figures
+from sqzexplore.figures.tradeoff import tradeoff_figures
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.sweep.run import run_sweep
 
@@ -54,17 +54,17 @@ figures: [{x: params, y: build_ms}]
 run_sweep(spec, Path(OUT), torch.device("cpu"), Quiet())
 rows = sqz.load_results(OUT)
 assert rows["build_ms"].gt(0).all() and len(rows) == 2 and rows["feasible"].all()
-assert [file.name for file in write_figures(spec, rows, Path(OUT))][-1] == "build_ms-params.png"
+assert [*tradeoff_figures(spec, rows)] == ["build_ms-params"]
 """
 FIGURE = """
 from pathlib import Path
-from sqzexplore.figures.analyses import write_analysis_figures
+from sqzexplore.figures.analyses import analysis_figures
+from sqzexplore.figures.writer import write_figures
 from sqzexplore.results.folder import ResultFolder
 
 folder, out = ResultFolder(RESULTS), Path(OUT)
-out.mkdir()
 tables = [folder.table(name) for name in ("trials", "seeds", "images")]
-write_analysis_figures(folder.spec(), *tables, out)
+write_figures(analysis_figures(folder.spec(), *tables), out)
 assert (out / "figures" / "spread.png").stat().st_size > 1000
 """
 

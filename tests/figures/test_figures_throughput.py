@@ -13,6 +13,7 @@ import pytest
 from helpers import ROOT
 from sqzexplore.analysis.ranking import rank_correlation
 from sqzexplore.figures import throughput as figures
+from sqzexplore.figures.writer import write_figures
 from sqzexplore.network.cost import cost_table
 from sqzexplore.results.folder import load_results
 from sqzexplore.results.tables import THROUGHPUT, to_frame
@@ -87,14 +88,14 @@ def test_the_roofline_picture() -> None:
 def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     rows = table()
     out = table(outcome="out_of_memory", images_per_s=None, latency_ms_p50=None, batch=512)
-    files = figures.write_throughput_figures(pd.concat([rows, out], ignore_index=True), tmp_path)
+    every = pd.concat([rows, out], ignore_index=True)
+    files, _ = write_figures(figures.throughput_figures(every), tmp_path)
     assert sorted(file.stem for file in files) == sorted(
         ["latency-batch"] * 2 + ["roofline"] * 2 + ["throughput-macs"] * 2
     )
     one = rows[(rows["arch_id"] == "a100") & (rows["batch"] == 1)]
-    stems = {file.stem for file in figures.write_throughput_figures(one, tmp_path)}
-    assert stems == {"roofline"}
-    assert figures.write_throughput_figures(out, tmp_path) == []
+    assert [*figures.throughput_figures(one)] == ["roofline"]
+    assert figures.throughput_figures(out) == {}
 
 
 def test_tables_of_an_older_version_load_and_draw(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_tables_of_an_older_version_load_and_draw(tmp_path: Path) -> None:
     assert list(rows) == list(THROUGHPUT)
     assert rows["images_per_s"].notna().all()
     assert rows[["form", "mode", "outcome", "macs", "warm"]].isna().all().all()
-    assert figures.write_throughput_figures(rows, tmp_path) == []
+    assert figures.throughput_figures(rows) == {}
 
 
 def test_a_metaparameter_of_a_newer_version_is_at_its_default(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from sqzexplore.census.census import take_census
 from sqzexplore.census.query import Query
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
-from sqzexplore.figures.census import predicted_density, write_census_figures
+from sqzexplore.figures.census import census_figures, predicted_density
+from sqzexplore.figures.writer import write_figures
 from sqzexplore.predict.fit import Model, fit
 from sqzexplore.space.constraints import Expression
 from sqzexplore.spec.load import parse_spec
@@ -126,7 +127,7 @@ def test_the_density_of_what_is_predicted(model: Model, tmp_path: Path) -> None:
     (mesh,) = [c for c in predicted_density(taken).collections if hasattr(c, "get_coordinates")]
     shown = mesh.get_array().compressed()
     assert means.min() - 1e-3 <= shown.min() <= shown.max() <= means.max() + 1e-3
-    files = write_census_figures(taken, "few", tmp_path)
+    files, _ = write_figures(census_figures(taken, "few"), tmp_path)
     assert {file.stem for file in files} == {"density", "density_predicted", "late_downsampling"}
 
 

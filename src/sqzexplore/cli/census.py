@@ -99,9 +99,10 @@ def census(
         files = [out_file] if out_file else []
         if folder:
             files += write_census(taken, spec, folder)
-            from ..figures.census import write_census_figures
+            from ..figures.census import census_figures
+            from ..figures.writer import write_figures
 
-            files += write_census_figures(taken, spec.name, folder)
+            files += write_figures(census_figures(taken, spec.name), folder)[0]
         if wanted:
             files.append(wanted.write())
     except OSError as error:

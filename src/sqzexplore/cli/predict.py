@@ -76,7 +76,8 @@ def audit_with_status(
 
 def _written(folder: Path, found: Audit) -> list[Path]:
     """Write the audit beside those of other targets, and draw it."""
-    from ..figures.audit import write_audit_figures
+    from ..figures.audit import audit_figures
+    from ..figures.writer import write_figures
     from ..results.folder import ResultFolder
 
     results = ResultFolder(folder)
@@ -91,7 +92,8 @@ def _written(folder: Path, found: Audit) -> list[Path]:
             results.drop(name)
     try:
         results.write(tables)
-        return [folder / "audit.csv", *write_audit_figures(found.rows, found.curve, folder)]
+        drawn, _ = write_figures(audit_figures(found.rows, found.curve), folder)
+        return [folder / "audit.csv", *drawn]
     except OSError as error:
         fail(f"{error.strerror or error}; no file was left half-written", 1)
 

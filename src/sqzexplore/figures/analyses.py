@@ -1,15 +1,14 @@
 """The pictures of the analyses: how sure the front is, how the search went, populations, effects.
 
-Each function takes tables, draws one picture and returns its Axes; `write_analysis_figures` draws
-those that a sweep has the data for and says why the others were left out.
+Each function takes tables, draws one picture and returns its Axes; `analysis_figures` has all that
+a sweep may have the data for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,12 +19,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from .. import analysis
 from ..analysis.front import SEEDED
 from ..errors import UserError
-from ..results.folder import ResultFolder
 from ..results.selection import chosen_by, cost_beside, goals
 from ..spec.models import AT_RANDOM, Spec
 from .labels import axis_label, caption, scale_axis, write_labels
-from .style import BLUE, GREEN, GREY, ORANGE, STYLE, own_axes, panels, save
+from .style import BLUE, GREEN, GREY, ORANGE, own_axes, panels
 from .tradeoff import default_figures
+from .writer import Figures
 
 _LINES = tuple(zip((BLUE, ORANGE, GREEN, GREY), ("-", "--", "-.", ":"), strict=True))
 #: Points that are labelled with their probability; more cannot be told apart.
@@ -280,29 +279,20 @@ def importances(
     return axes
 
 
-def write_analysis_figures(
-    spec: Spec,
-    trials: pd.DataFrame,
-    seeds: pd.DataFrame | None,
-    images: pd.DataFrame | None,
-    folder: Path,
-) -> tuple[list[Path], list[str]]:
-    """The pictures that a sweep has the data for, as PDF and PNG under `folder`/figures.
+def analysis_figures(
+    spec: Spec, trials: pd.DataFrame, seeds: pd.DataFrame | None, images: pd.DataFrame | None
+) -> Figures:
+    """The figures of a sweep's analyses; each raises UserError where the data for it is missing.
 
     Args:
         spec: of the sweep.
         trials: its rows so far.
         seeds: its trainings so far; None if there is no such table.
         images: which images those had right; None if there is no such table.
-        folder: result folder.
-
-    Returns:
-        The files, and of each picture that was left out its name and why.
     """
     least, most = goals(spec, trials)
-    if not most:
-        return [], ["front, hypervolume, population, effects, importance: nothing is maximized"]
-    y = next(name for name, goal in spec.objectives.items() if goal == "maximize")
+    aims = [name for name, goal in spec.objectives.items() if goal == "maximize" and most]
+    y = aims[0] if aims else ""
 
     def draw_front(axes: Axes) -> Axes:
         if seeds is None or y not in SEEDED:
@@ -332,26 +322,23 @@ def write_analysis_figures(
         "population": draw_population,
         "importance": lambda axes: importances(trials, y, axes=axes),
     }
-    target = ResultFolder(folder).figures
-    target.mkdir(exist_ok=True)
-    files: list[Path] = []
-    left_out = []
-    for name in [*single, "effects"]:
-        with plt.rc_context(STYLE):
-            try:
-                figure = _picture(single[name]) if name in single else _effects(trials, y)
-            except UserError as error:
-                left_out.append(f"{name}: {str(error).split(': ', 1)[-1]}")
-                continue
-            notes = [caption(spec, trials, y)]
-            if name in _OF_A_POPULATION and spec.search.sampler not in AT_RANDOM:
-                notes.append(
-                    f"{spec.search.sampler} chose these architectures by what it had found:\n"
-                    "they are no random sample, and the bands and intervals do not hold"
-                )
-            figure.suptitle("\n".join(notes), fontsize=7)
-            files += save(figure, target / name)
-    return files, left_out
+    drawn = {name: partial(_picture, draw) for name, draw in single.items()}
+    drawn["effects"] = partial(_effects, trials, y)
+
+    def titled(name: str) -> Figure:
+        if not y:
+            raise UserError("nothing is maximized")
+        figure = drawn[name]()
+        notes = [caption(spec, trials, y)]
+        if name in _OF_A_POPULATION and spec.search.sampler not in AT_RANDOM:
+            notes.append(
+                f"{spec.search.sampler} chose these architectures by what it had found:\n"
+                "they are no random sample, and the bands and intervals do not hold"
+            )
+        figure.suptitle("\n".join(notes), fontsize=7)
+        return figure
+
+    return {name: partial(titled, name) for name in drawn}
 
 
 def _picture(draw: Callable[[Axes], Axes]) -> Figure:

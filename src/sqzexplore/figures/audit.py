@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from ..predict.verdict import against_baselines, coverage
-from ..results.folder import ResultFolder
 from .labels import axis_label
-from .style import BLUE, GREY, ORANGE, STYLE, own_axes, panels, save
+from .style import BLUE, GREY, ORANGE, own_axes, panels
+from .writer import Figures
 
 
 def intervals(rows: pd.DataFrame, axes: Axes | None = None) -> Axes:
@@ -111,22 +111,21 @@ def learning_curve(rows: pd.DataFrame, curve: pd.DataFrame, axes: Axes | None = 
     return axes
 
 
-def write_audit_figures(rows: pd.DataFrame, curve: pd.DataFrame, folder: Path) -> list[Path]:
-    """A picture a target as PDF and PNG under `folder`/figures; returns the files.
+def audit_figures(rows: pd.DataFrame, curve: pd.DataFrame) -> Figures:
+    """A picture a target.
 
     Args:
         rows: the table `audit`.
         curve: the table `audit_curve`.
-        folder: result folder.
     """
-    target = ResultFolder(folder).figures
-    target.mkdir(exist_ok=True)
-    files: list[Path] = []
-    for name, own in rows.groupby("target"):
-        with plt.rc_context(STYLE):
-            figure, (left, middle, right) = panels(3)
-            intervals(own, left)
-            coverage_by_region(own, middle)
-            learning_curve(own, curve[curve["target"] == name], right)
-            files += save(figure, target / f"audit_{name}")
-    return files
+
+    def picture(target: str) -> Figure:
+        figure, (left, middle, right) = panels(3)
+        own = rows[rows["target"] == target]
+        intervals(own, left)
+        coverage_by_region(own, middle)
+        learning_curve(own, curve[curve["target"] == target], right)
+        return figure
+
+    targets = sorted(rows["target"].unique())
+    return {f"audit_{target}": partial(picture, target) for target in targets}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..census.accumulators import CELLS_PER_DECADE
@@ -16,9 +17,9 @@ from ..network.architecture import Architecture
 from ..network.cost import cost
 from ..network.presets import PRESETS
 from ..published import published
-from ..results.folder import ResultFolder
 from .labels import axis_label
-from .style import BLUE, GREEN, GREY, HEIGHT, ORANGE, PURPLE, STYLE, own_axes, panels, save
+from .style import BLUE, GREEN, GREY, HEIGHT, ORANGE, PURPLE, own_axes, panels
+from .writer import Figures
 
 _MOST_CELLS = 110  # along an axis of the density: finer ones cannot be told apart in print
 
@@ -119,29 +120,30 @@ def late_downsampling(census: Census, column: str, axes: Axes | None = None) -> 
     return axes
 
 
-def write_census_figures(census: Census, name: str, folder: Path) -> list[Path]:
-    """Every picture as PDF and PNG under `folder`/figures; returns the files, none of no rows."""
-    if not census.kept:
-        return []
-    target = ResultFolder(folder).figures
-    target.mkdir(parents=True, exist_ok=True)
+def census_figures(census: Census, name: str) -> Figures:
+    """Every picture of a census; none of no rows."""
     title = f"{name}: {census.kept:,} {census.query.counts}, exact costs"
-    densities = {"density": density}
-    if census.predicted_density is not None:
-        densities["density_predicted"] = predicted_density
-    with plt.rc_context(STYLE):
-        files = []
-        for stem, draw in densities.items():
-            figure, (axes,) = panels()
-            figure.set_size_inches(1.4 * figure.get_figwidth(), 1.2 * HEIGHT)
-            draw(census, axes)
-            axes.set_title(title, fontsize=7)
-            files += save(figure, target / stem)
+
+    def draw_density(draw: Callable[[Census, Axes], Axes]) -> Figure:
+        figure, (axes,) = panels()
+        figure.set_size_inches(1.4 * figure.get_figwidth(), 1.2 * HEIGHT)
+        draw(census, axes)
+        axes.set_title(title, fontsize=7)
+        return figure
+
+    def draw_late_downsampling() -> Figure:
         figure, (left, right) = panels(2)
         late_downsampling(census, "macs", axes=left)
         late_downsampling(census, "activations", axes=right)
         figure.suptitle(title, fontsize=7)
-        return files + save(figure, target / "late_downsampling")
+        return figure
+
+    if not census.kept:
+        return {}
+    drawn: dict[str, Callable[[], Figure]] = {"density": partial(draw_density, density)}
+    if census.predicted_density is not None:
+        drawn["density_predicted"] = partial(draw_density, predicted_density)
+    return drawn | {"late_downsampling": draw_late_downsampling}
 
 
 def _goals(census: Census) -> str:

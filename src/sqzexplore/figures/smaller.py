@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,8 +15,9 @@ from ..results.folder import ResultFolder
 from ..results.smaller import drops_of, setting_text
 from ..spec.models import Spec
 from .labels import caption, scale_axis
-from .style import BLUE, GREEN, GREY, HEIGHT, ORANGE, PANEL_WIDTH, PURPLE, STYLE, panels, save
+from .style import BLUE, GREEN, GREY, HEIGHT, ORANGE, PANEL_WIDTH, PURPLE, panels
 from .tradeoff import paper_panel
+from .writer import Figures
 
 _MARKS = tuple(zip((ORANGE, GREEN, PURPLE, BLUE, "black"), "sD^v<", strict=True))
 #: Architectures whose losses a figure lists by name.
@@ -103,24 +103,24 @@ def losses(trials: pd.DataFrame, drops: Mapping[str, pd.DataFrame], names: list[
     return figure
 
 
-def write_smaller_figures(spec: Spec, trials: pd.DataFrame, folder: Path) -> list[Path]:
-    """Both pictures as PDF and PNG under `folder`/figures, where networks were compressed or
-    quantised; returns the files."""
+def smaller_figures(spec: Spec, trials: pd.DataFrame, folder: Path) -> Figures:
+    """Both pictures, where networks of the sweep in `folder` were compressed or quantised."""
     drops = drops_of(ResultFolder(folder))
-    if not drops:
-        return []
-    target = ResultFolder(folder).figures
-    target.mkdir(exist_ok=True)
-    with plt.rc_context(STYLE):
+
+    def draw_sizes() -> Figure:
         figure, drawn = panels(2)
         sizes(trials, drops, drawn[0])
         figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         drawn[0].set_title(caption(spec, trials, "top1"), fontsize=7)
         paper_panel("table 2", drawn[1])
-        files = save(figure, target / "smaller")
+        return figure
+
+    def draw_losses() -> Figure:
         figure = losses(trials, drops, [axis.field for axis in spec.design_space.axes])
         figure.suptitle(caption(spec, trials, "top1"), fontsize=7)
-        return files + save(figure, target / "smaller-losses")
+        return figure
+
+    return {"smaller": draw_sizes, "smaller-losses": draw_losses} if drops else {}
 
 
 def _by_setting(form: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -1,8 +1,7 @@
-"""How every figure looks, and how it is saved: vector PDF and PNG, at a journal's column width."""
+"""How every figure looks, at a journal's column width."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -43,12 +42,3 @@ def own_axes(axes: Axes | None) -> Axes:
     if axes is None:
         _, axes = plt.subplots(figsize=(PANEL_WIDTH, HEIGHT), layout="constrained")
     return axes
-
-
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.pdf, undated so that a figure redrawn is the same, and `stem`.png."""
-    files = []
-    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
-        files.append(stem.with_name(stem.name + suffix))
-        figure.savefig(files[-1], metadata=metadata)
-    return files

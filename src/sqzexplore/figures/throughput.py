@@ -4,18 +4,18 @@ machine's limit. All are drawn from the long table, so that they show every batc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from ..analysis.ranking import distinct, rank_correlation
-from ..results.folder import ResultFolder
-from .style import BLUE, GREEN, GREY, ORANGE, PURPLE, STYLE, own_axes, panels, save
+from .style import BLUE, GREEN, GREY, ORANGE, PURPLE, own_axes, panels
+from .writer import Figures
 
 #: What tells two series apart; what all rows share is said once, in the title.
 _SETTINGS = (
@@ -127,33 +127,23 @@ def roofline_picture(rows: pd.DataFrame, axes: Axes | None = None) -> Axes:
     return _finish(axes, rows)
 
 
-#: Every picture, by the name of its file.
-FIGURES: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
-    "throughput-macs": speed_against_macs,
-    "latency-batch": latency_against_batch,
-    "roofline": roofline_picture,
-}
-
-
-def write_throughput_figures(rows: pd.DataFrame, folder: Path) -> list[Path]:
-    """Every picture that the table has the data for, as PDF and PNG under `folder`/figures."""
+def throughput_figures(rows: pd.DataFrame) -> Figures:
+    """Every picture that the table has the data for."""
     measured = _measured(rows).dropna(subset=["macs"])  # an older version did not record them
-    if measured.empty:
-        return []
-    wanted = {
-        "throughput-macs": measured["macs"].nunique() > 1,
-        "latency-batch": measured["batch"].nunique() > 1,
-        "roofline": bool(measured["matrix_macs_per_s"].notna().any()),  # it is torch's
-    }
-    target = ResultFolder(folder).figures
-    target.mkdir(exist_ok=True)
-    files: list[Path] = []
-    for name in (name for name, drawn in wanted.items() if drawn):
-        with plt.rc_context(STYLE):
-            figure, (axes,) = panels()
-            FIGURES[name](measured, axes)
-            files += save(figure, target / name)
-    return files
+    wanted: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {}
+    if measured["macs"].nunique() > 1:
+        wanted["throughput-macs"] = speed_against_macs
+    if measured["batch"].nunique() > 1:
+        wanted["latency-batch"] = latency_against_batch
+    if measured["matrix_macs_per_s"].notna().any():  # it is torch's
+        wanted["roofline"] = roofline_picture
+
+    def picture(draw: Callable[[pd.DataFrame, Axes], Axes]) -> Figure:
+        figure, (axes,) = panels()
+        draw(measured, axes)
+        return figure
+
+    return {name: partial(picture, draw) for name, draw in wanted.items()}
 
 
 def _measured(rows: pd.DataFrame) -> pd.DataFrame:

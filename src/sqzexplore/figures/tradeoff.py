@@ -7,9 +7,8 @@ other data and other training, and no axis is shared between them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,13 +16,13 @@ from matplotlib.figure import Figure
 
 from ..analysis.front import pareto_front
 from ..published import published
-from ..results.folder import ResultFolder
 from ..results.selection import chosen_by
 from ..results.tables import meeting_constraints
 from ..schema import goal
 from ..spec.models import FigureSpec, Spec
 from .labels import caption, label_axes, point_label, scale_axis, write_labels
-from .style import BLUE, GREY, ORANGE, STYLE, own_axes, panels, save
+from .style import BLUE, GREY, ORANGE, own_axes, panels
+from .writer import Figures
 
 
 def tradeoff(
@@ -124,15 +123,12 @@ def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     return drawn
 
 
-def write_figures(spec: Spec, trials: pd.DataFrame, folder: Path) -> list[Path]:
-    """Every figure of the spec as PDF and PNG under `folder`/figures; returns the files."""
-    target = ResultFolder(folder).figures
-    target.mkdir(exist_ok=True)
-    files = []
-    for figure in default_figures(spec):
-        with plt.rc_context(STYLE):
-            files += save(draw(spec, trials, figure), target / f"{figure.y}-{figure.x}")
-    return files
+def tradeoff_figures(spec: Spec, trials: pd.DataFrame) -> Figures:
+    """Every figure of the spec."""
+    return {
+        f"{figure.y}-{figure.x}": partial(draw, spec, trials, figure)
+        for figure in default_figures(spec)
+    }
 
 
 def default_figures(spec: Spec) -> list[FigureSpec]:
