@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import sqzexplore as sqz
 from helpers import ROOT
+from sqzexplore.cli.terminal import terminal_table
+from sqzexplore.results.shown import ShownColumn
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -47,6 +51,22 @@ def test_exact_counts_are_never_cut(tmp_path: Path) -> None:
     assert "…" not in done.stdout.decode()
     done = run("describe", "squeezenet1_0", COLUMNS="30")
     assert "818,924,576" in done.stdout.decode()
+
+
+def test_ten_metaparameters_stand_whole_beside_their_costs() -> None:
+    shown = run("results", ROOT / "results" / "firebench").stdout.decode()
+    assert "…" not in shown
+    for _, row in sqz.firebench().head(100).iterrows():
+        assert f"{row['params']:,}│" in shown.replace(" ", "")
+
+
+def test_brackets_are_no_markup() -> None:
+    column = ShownColumn("name [bold]", str, words=True)
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console.print(terminal_table("[red] or [/]", [column], ["[link=x] and [1, 4, 8]"]))
+    shown = console.file.getvalue()
+    for text in ("[red] or [/]", "name [bold]", "[link=x] and [1, 4, 8]"):
+        assert text in shown
 
 
 def test_status_says_counts_in_full(spec: Path, tmp_path: Path) -> None:

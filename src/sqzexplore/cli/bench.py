@@ -88,7 +88,7 @@ def bench(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    out.print(tables.layers_table(rows) if by_layer else tables.table(rows))
+    out.print(tables.layers_table(rows) if by_layer else tables.throughput_table(rows))
     for reason in [] if by_layer else tables.reasons(rows):
         out.print(reason, soft_wrap=True)
 
@@ -107,7 +107,7 @@ def _imported(probe: Path, folder: Path | None, device: torch.device, as_json: b
     if as_json:
         print(json.dumps(probed.rows, indent=2))
         return
-    out.print(tables.table(probed.rows))
+    out.print(tables.throughput_table(probed.rows))
     if folder:
         out.print(f"written: {folder}/throughput.csv", highlight=False, soft_wrap=True)
 

@@ -44,14 +44,14 @@ def compress_(
     device: Device = "auto",
 ) -> None:
     """Prune trained weights, share and Huffman-code what is left (Deep Compression)."""
-    from rich.table import Table
-
     from ..compress.network import compress
     from ..compress.settings import Compression
     from ..evaluation.checkpoints import network_of
     from ..files import check_writable, write_atomically
     from ..published import alexnet_params
+    from ..results.shown import ShownColumn
     from .describe import given_architecture
+    from .terminal import terminal_table
 
     to = to.expanduser()
     if to.is_dir() or not to.parent.is_dir():
@@ -71,15 +71,15 @@ def compress_(
         setting = Compression(density, bits, 4 if finetune_epochs is None else finetune_epochs)
         done, said = _retrained(net, notes, setting, data, device)
     write_atomically(to, done.content)
-    table = Table("layer", "weights", "survive", "centroids", "bytes", "bits a weight")
-    for layer in done.layers:
-        counts = (layer.weights, layer.survivors, layer.centroids, layer.bytes)
-        table.add_row(
-            layer.name,
-            *(f"{count:,}" for count in counts),
-            f"{8 * layer.bytes / layer.weights:.2f}",
-        )
-    out.print(table)
+    columns = [
+        ShownColumn("layer", lambda layer: layer.name, words=True),
+        ShownColumn("weights", lambda layer: f"{layer.weights:,}"),
+        ShownColumn("survive", lambda layer: f"{layer.survivors:,}"),
+        ShownColumn("centroids", lambda layer: f"{layer.centroids:,}"),
+        ShownColumn("bytes", lambda layer: f"{layer.bytes:,}"),
+        ShownColumn("bits a weight", lambda layer: f"{8 * layer.bytes / layer.weights:.2f}"),
+    ]
+    out.print(terminal_table("", columns, done.layers))
     alexnet = 4 * alexnet_params() / 1e6  # float32, as the network's own
     out.print(
         f"{done.compressed_mb:.3f} MB, {done.float32_bytes / len(done.content):.1f}x smaller than "

@@ -86,32 +86,34 @@ def asked_architecture(preset_name: str, changes: list[str] | None) -> Architect
 
 
 def _print_architecture(name: str, counted: Cost) -> None:
-    from rich.table import Table
+    from ..results.shown import ShownColumn
+    from .terminal import terminal_table
 
     size = counted.input_size
-    table = Table(title=f"{name}, input {size}x{size}", title_justify="left")
-    table.add_column("layer")
-    table.add_column("output (channels x height x width)")
-    table.add_column("filters (kernel/stride, number)")
-    for heading in ("params", "MACs", "activations"):
-        table.add_column(heading, justify="right")
-    for layer in counted.layers:
-        table.add_row(
-            layer.name,
-            "x".join(map(str, layer.output_shape)),
-            layer.filters,
-            *(f"{n:,}" if n else "" for n in (layer.params, layer.macs, layer.activations)),
-        )
-    table.add_section()
-    table.add_row(
+
+    def count(heading: str, name: str) -> ShownColumn:
+        return ShownColumn(heading, lambda layer: f"{n:,}" if (n := getattr(layer, name)) else "")
+
+    columns = [
+        ShownColumn("layer", lambda layer: layer.name, words=True),
+        ShownColumn(
+            "output (channels x height x width)",
+            lambda layer: "x".join(map(str, layer.output_shape)),
+            words=True,
+        ),
+        ShownColumn("filters (kernel/stride, number)", lambda layer: layer.filters, words=True),
+        *(count(*names) for names in (("params",) * 2, ("MACs", "macs"), ("activations",) * 2)),
+    ]
+    total = [
         "total",
         f"{counted.size_mb:.2f} MB, peak activations {counted.peak_activation_bytes / 1e6:.2f} MB",
         f"{counted.flops:,} FLOPs",
         *(f"{n:,}" for n in (counted.params, counted.macs, counted.activations)),
-    )
-    table.add_row(
+    ]
+    int8 = [
         "in int8",
         f"{counted.int8_flash_bytes / 1e6:.2f} MB, peak activations "
         f"{counted.int8_peak_bytes / 1e6:.2f} MB",
-    )
-    out.print(table)
+    ]
+    title = f"{name}, input {size}x{size}"
+    out.print(terminal_table(title, columns, counted.layers, totals=[total, int8]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..predict.audit import Audit
+    from ..results.shown import ShownColumn
 
 
 @app.command()
@@ -113,8 +115,10 @@ def _print(tables: dict[str, pd.DataFrame], said: list[str], as_json: bool) -> N
         held = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
         print(json.dumps(held | {"remarks": said}, indent=2))
         return
+    from .terminal import terminal_table
+
     for name, table in tables.items():
-        out.print(_shown(table, _TITLES[name]))
+        out.print(terminal_table(_TITLES[name], _columns(table), table.to_dict("records")))
     for line in said:
         out.print(line, highlight=False, soft_wrap=True)
 
@@ -138,21 +142,22 @@ _HEADINGS = {
 }
 
 
-def _shown(table: pd.DataFrame, title: str) -> Any:
-    """A table for the terminal."""
-    from rich.table import Table
+def _columns(table: pd.DataFrame) -> list[ShownColumn]:
+    """What the terminal shows of a table: a number and its interval in one column."""
+    from ..results.shown import ShownColumn
 
-    made = Table(title=title, title_justify="left")
-    names = [n for n in map(str, table) if not n.endswith(("_low", "_high"))]
-    for name in names:
-        text = name in ("model", "region", "predictor")
-        made.add_column(_HEADINGS.get(name, name), justify="left" if text else "right")
-    for row in table.to_dict("records"):
-        made.add_row(*(_cell(row, name) for name in names))
-    return made
+    return [
+        ShownColumn(
+            _HEADINGS.get(name, name),
+            partial(_cell, name),
+            words=name in ("model", "region", "predictor"),
+        )
+        for name in map(str, table)
+        if not name.endswith(("_low", "_high"))
+    ]
 
 
-def _cell(row: dict[Any, Any], name: str) -> str:
+def _cell(name: str, row: dict[Any, Any]) -> str:
     value = row[name]
     if isinstance(value, bool):
         return "yes" if value else ""

@@ -139,7 +139,7 @@ class SweepDisplay:
         if self.quiet:
             return
         overrides = parse_overrides(row.get("overrides") or "")
-        names = [axis.field for axis in self.spec.design_space.axes]
+        names = self.spec.design_space.axis_names
         axes = ", ".join(
             f"{name} {overrides.get(name) if name in OVERRIDES else row[name]}" for name in names
         )

@@ -1,87 +1,88 @@
-"""What a sweep shows on the terminal: its progress, and its table at the end."""
+"""The tables of measurements, of a sweep and of a census on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
-from ..analysis.smaller import SETTINGS
 from ..census.accumulators import MAX_FRONT
 from ..census.blocks import MAY_BE_FRONT
 from ..census.query import Census, Query
 from ..network.frames import format_value
-from ..network.overrides import is_missing
 from ..published import alexnet_params, published
 from ..results.remarks import training_remarks
+from ..results.shown import ShownColumn, axis_columns, interval_column, named
+from ..results.smaller import smaller_columns
 from ..schema import FLAGS, PREDICTED
 from ..spec.models import Spec
 from .progress import against
+from .terminal import terminal_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _SETTINGS = ("device", "runtime", "dtype", "input_size", "memory_format", "form", "mode")
-#: What `table` shows of a measurement, and `bound by` after it.
-_COLUMNS = ("images/s", "sustained", "p50 (ms)", "95% interval", "p99 (ms)", "vs v1.1", "roofline")
 
 
 def layers_table(rows: list[dict[str, Any]]) -> Table:
     """The layers, with what they wait for."""
-    made, differing = _titled(rows, (*_SETTINGS, "batch"))
-    made.add_column("layer", no_wrap=True)
-    for heading in ("p50 (ms)", "floor (ms)", "roofline", "MMACs", "MB"):
-        made.add_column(heading, justify="right")
-    made.add_column("bound by")
-    for row in rows:
-        made.add_row(
-            row["architecture"],
-            *(str(row[name]) for name in differing),
-            row["layer"],
-            f"{row['latency_ms_p50']:,.3f}",
-            f"{row['floor_ms']:,.3f}",
-            f"{row['roofline_share']:.0%}",
-            f"{row['macs'] * row['batch'] / 1e6:,.1f}",
-            f"{row['bytes'] / 1e6:,.2f}",
-            row["bound"],
-            end_section=row["layer"].startswith("avgpool"),
-        )
-    made.caption = "each layer alone on its input; MMACs and MB: of one pass of the batch"
-    return made
+    title, settings = _shared_and_own(rows, (*_SETTINGS, "batch"))
+    columns = [
+        *settings,
+        named("layer", "layer", words=True),
+        named("p50 (ms)", "latency_ms_p50", "{:,.3f}"),
+        named("floor (ms)", "floor_ms", "{:,.3f}"),
+        named("roofline", "roofline_share", "{:.0%}"),
+        ShownColumn("MMACs", lambda row: f"{row['macs'] * row['batch'] / 1e6:,.1f}"),
+        ShownColumn("MB", lambda row: f"{row['bytes'] / 1e6:,.2f}"),
+        named("bound by", "bound", words=True),
+    ]
+    return terminal_table(
+        title,
+        columns,
+        rows,
+        caption="each layer alone on its input; MMACs and MB: of one pass of the batch",
+        ends_section=lambda row: row["layer"].startswith("avgpool"),
+    )
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
+def throughput_table(rows: list[dict[str, Any]]) -> Table:
     """What all rows share goes into the title, the rest into the columns."""
-    made, differing = _titled(rows, (*_SETTINGS, "threads", "processes"))
-    made.add_column("batch", justify="right")
-    for heading in _COLUMNS:
-        made.add_column(heading, justify="right")
-    made.add_column("bound by")
-    for row in rows:
-        made.add_row(
-            row["architecture"],
-            *(str(row[name]) for name in differing),
-            str(row["batch"]),
-            *_cells(row),
-        )
-    made.caption = (
+    title, settings = _shared_and_own(rows, (*_SETTINGS, "threads", "processes"))
+    columns = [
+        *settings,
+        named("batch", "batch"),
+        ShownColumn("images/s", _speed),
+        named("sustained", "sustained_images_per_s", "{:,.1f}"),
+        named("p50 (ms)", "latency_ms_p50", "{:,.2f}"),
+        ShownColumn("95% interval", _interval),
+        named("p99 (ms)", "latency_ms_p99", "{:,.2f}"),
+        named("vs v1.1", "relative_to_reference", "{:.2f}x"),
+        named("roofline", "roofline_share", "{:.0%}"),
+        named("bound by", "bound", words=True),
+    ]
+    caption = (
         "images/s: batch / median latency; sustained: of passes without a pause; vs v1.1: speed / "
         "that of squeezenet1_1 at the same settings, in the same rounds; roofline: least time / "
         "median latency; the interval is over the processes, of one over its rounds"
     )
-    return made
+    return terminal_table(title, columns, rows, caption)
 
 
-def _titled(rows: list[dict[str, Any]], settings: Sequence[str]) -> tuple[Table, list[str]]:
-    """A table whose title says the settings that all rows share, with a column for each other."""
+def _shared_and_own(
+    rows: list[dict[str, Any]], settings: Sequence[str]
+) -> tuple[str, list[ShownColumn]]:
+    """The settings that all rows share, as a title, and a column for each other, after the
+    architecture's."""
     shared = [name for name in settings if len({row[name] for row in rows}) == 1]
-    differing = [name for name in settings if name not in shared]
+    own = [named(name, name) for name in settings if name not in shared]
     title = ", ".join(f"{name} {rows[0][name]}" for name in shared)
-    made = Table(title=title, title_justify="left")
-    made.add_column("architecture", no_wrap=True)
-    for name in differing:
-        made.add_column(name, justify="right")
-    return made, differing
+    return title, [named("architecture", "architecture", words=True), *own]
 
 
 def reasons(rows: list[dict[str, Any]]) -> list[str]:
@@ -94,34 +95,22 @@ def reasons(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    if row["outcome"] != "measured":
-        return [row["outcome"], *[""] * len(_COLUMNS)]
-    return [
-        f"{row['images_per_s']:,.1f}",
-        _shown(row["sustained_images_per_s"], "{:,.1f}"),
-        f"{row['latency_ms_p50']:,.2f}",
-        _interval(row),
-        f"{row['latency_ms_p99']:,.2f}",
-        _shown(row["relative_to_reference"], "{:.2f}x"),
-        _shown(row["roofline_share"], "{:.0%}"),
-        row["bound"] or "",
-    ]
+def _speed(row: Mapping[str, Any]) -> str:
+    return f"{row['images_per_s']:,.1f}" if row["outcome"] == "measured" else str(row["outcome"])
 
 
 def _interval(row: Mapping[str, Any]) -> str:
     """Half the width of the latency's interval, and whether that is more than was aimed at."""
+    if row["precision"] is None:
+        return ""
     short = row["precise"] is not None and not row["precise"]
-    parts = _shown(row["precision"], "+-{:.1%}"), "not precise" if short else ""
-    return ", ".join(filter(None, parts))
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
+    return f"+-{row['precision']:.1%}" + (", not precise" if short else "")
 
 
 #: Trials of a sweep that the terminal shows.
 MOST_ROWS = 100
+#: Axes that stand beside the costs with room between them.
+_MOST_WIDE_AXES = 4
 
 
 def print_results(
@@ -137,47 +126,26 @@ def print_results(
     """
     alexnet = published("table 2").query("network == 'AlexNet'").iloc[0]
     params = alexnet_params()
-    axes = [axis.field for axis in spec.design_space.axes]
-    table = Table(title=f"{spec.name}: {spec.question}", title_justify="left")
-    for name in axes:
-        table.add_column(name)
-    headings = ["params", "size (MB)", "vs AlexNet", "MACs"]
-    accuracy, throughput = spec.measure.accuracy, spec.measure.throughput
-    if accuracy:
-        headings += ["trained size (MB)", "top-1 (%)", "95% interval"]
-    if throughput:
-        headings += ["images/s"]
-    if spec.result_constraints:
-        headings += ["feasible"]
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for _, row in trials.head(MOST_ROWS).iterrows():
-        cells = [
-            f"{row['params']:,}",
-            f"{row['size_mb']:.2f}",
-            against(params / row["params"]),
-            f"{row['macs'] / 1e6:,.0f}M",
-        ]
-        if accuracy:
-            cells += [f"{row['train_size_mb']:.3f}", *_accuracy_cells(row)]
-        if throughput:
-            cells.append("" if pd.isna(row["images_per_s"]) else f"{row['images_per_s']:,.1f}")
-        if spec.result_constraints:
-            known = not pd.isna(row["feasible"])
-            cells.append(("yes" if row["feasible"] else "no") if known else "")
-        table.add_row(*(_axis_value(row.get(name)) for name in axes), *cells)
-    table.add_section()
-    blank = [""] * (len(headings) - 4)
-    table.add_row(
-        "AlexNet",
-        *[""] * (len(axes) - 1),
-        f"{params:,}",
-        f"{params * 4 / 1e6:.2f}",
-        "",
-        "",
-        *blank,
-    )
-    console.print(table)
+    accuracy, axes = bool(spec.measure.accuracy), axis_columns(spec.design_space.axis_names)
+    columns = [
+        *axes,
+        named("params", "params", "{:,}"),
+        named("size (MB)", "size_mb", "{:.2f}"),
+        ShownColumn("vs AlexNet", lambda row: against(params / row["params"])),
+        ShownColumn("MACs", lambda row: _millions(row["macs"])),
+        replace(named("trained size (MB)", "train_size_mb", "{:.3f}"), when=accuracy),
+        ShownColumn("top-1 (%)", _accuracy, when=accuracy),
+        replace(
+            interval_column("95% interval", "top1_ci_low", "top1_ci_high", "{:.2f}", "one seed"),
+            when=accuracy,
+        ),
+        replace(named("images/s", "images_per_s", "{:,.1f}"), when=bool(spec.measure.throughput)),
+        ShownColumn("feasible", _feasible, when=bool(spec.result_constraints)),
+    ]
+    shown = [row for _, row in trials.head(MOST_ROWS).iterrows()]
+    baseline = ["AlexNet", *[""] * (len(axes) - 1), f"{params:,}", f"{params * 4 / 1e6:.2f}"]
+    title, tight = f"{spec.name}: {spec.question}", len(axes) > _MOST_WIDE_AXES
+    console.print(terminal_table(title, columns, shown, totals=[baseline], tight=tight))
     if len(trials) > MOST_ROWS:
         console.print(
             f"the first {MOST_ROWS} of {len(trials):,} trials; the table's file holds all",
@@ -197,28 +165,9 @@ def smaller_table(form: str, drops: pd.DataFrame, trials: pd.DataFrame, spec: Sp
         trials: the rows of the same sweep.
         spec: of the sweep.
     """
-    axes = [axis.field for axis in spec.design_space.axes]
-    settings = [name for name in SETTINGS[form] if drops[name].nunique() > 1 or form == "int8"]
-    made = Table(title=_FORM_TITLES[form], title_justify="left")
-    headings = ("MB", "float32 top-1 (%)", "top-1 (%)", "lost (points)", "95% interval")
-    for name in (*axes, *settings):
-        made.add_column(name)
-    for heading in headings:
-        made.add_column(heading, justify="right")
-    known = trials.set_index("trial")
-    for _, row in drops.head(MOST_ROWS).iterrows():
-        low, high = row[f"{form}_drop_ci_low"], row[f"{form}_drop_ci_high"]
-        made.add_row(
-            *(_axis_value(known.loc[row["trial"]].get(name)) for name in axes),
-            *(str(row[name]) for name in settings),
-            f"{row[f'{form}_mb']:.4f}",
-            f"{row['top1']:.2f}",
-            f"{row[f'{form}_top1']:.2f}",
-            f"{row[f'{form}_drop']:.2f}",
-            "one seed" if pd.isna(low) else f"{low:.2f} to {high:.2f}",
-        )
-    made.caption = _FORM_CAPTIONS[form]
-    return made
+    rows = [row for _, row in drops.head(MOST_ROWS).iterrows()]
+    columns = smaller_columns(spec, trials, form, drops)
+    return terminal_table(_FORM_TITLES[form], columns, rows, _FORM_CAPTIONS[form])
 
 
 _FORM_TITLES = {
@@ -233,14 +182,23 @@ _FORM_CAPTIONS = {
 }
 
 
-def _accuracy_cells(row: pd.Series) -> tuple[str, str]:
+def _millions(count: float) -> str:
+    return f"{count / 1e6:,.0f}M" if count >= 1e7 else f"{count / 1e6:.2f}M"
+
+
+def _accuracy(row: pd.Series) -> str:
     if pd.isna(row["top1"]):
-        return str(row["state"]), ""
-    if pd.isna(row["top1_ci_low"]):
-        return f"{row['top1']:.2f}", "one seed"
+        return str(row["state"])
     learning = not pd.isna(row["still_learning"]) and row["still_learning"]
-    top1 = f"{row['top1']:.2f}{' (still learning)' if learning else ''}"
-    return top1, f"{row['top1_ci_low']:.2f} to {row['top1_ci_high']:.2f}"
+    return f"{row['top1']:.2f}{' (still learning)' if learning else ''}"
+
+
+def _feasible(row: pd.Series) -> str:
+    return "" if pd.isna(row["feasible"]) else _yes(row["feasible"], "no")
+
+
+def _yes(value: Any, otherwise: str = "") -> str:
+    return "yes" if value else otherwise
 
 
 def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]:
@@ -277,7 +235,7 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
 
 def print_census(console: Console, census: Census, title: str) -> None:
     """What a census found: how many rows, their costs, their axes, the best and the front."""
-    query, axes = census.query, [axis.field for axis in census.space.axes]
+    query, axes = census.query, census.space.axis_names
     looked_at = "drawn at random" if query.sample else "combinations"
     kept = f", {census.spelled:,} kept by {query.where.text!r}" if query.where else ""
     counts = f"{census.combinations:,} {looked_at}, {census.feasible:,} feasible{kept}"
@@ -287,16 +245,12 @@ def print_census(console: Console, census: Census, title: str) -> None:
     if not census.kept:
         return
     size = census.input_size
-    ranges = Table(title=f"their costs, input {size}x{size}", title_justify="left")
-    for heading in ("", "least", "greatest"):
-        ranges.add_column(heading, justify="right" if heading else "left")
-    for name, row in census.ranges.iterrows():
-        ranges.add_row(str(name), *(_count(str(name), row[end]) for end in ("least", "greatest")))
-    console.print(ranges)
-    shares = Table(title="their axes", title_justify="left", show_header=False)
-    for axis, values in census.shares.items():
-        shares.add_row(axis, _shares(values, census.kept))
-    console.print(shares)
+    ends = [ShownColumn(end, partial(_range_end, end)) for end in ("least", "greatest")]
+    name = ShownColumn("", lambda item: str(item[0]), words=True)
+    title = f"their costs, input {size}x{size}"
+    console.print(terminal_table(title, [name, *ends], census.ranges.iterrows()))
+    shares = ShownColumn("", lambda item: _shares(item[1], census.kept), words=True)
+    console.print(terminal_table("their axes", [name, shares], census.shares.items()))
     if len(census.top):
         first = f"the first {len(census.top):,}{_by(query.sort)}"
         console.print(_rows(census.top, axes, query, first))
@@ -317,8 +271,10 @@ def _by(sort: tuple[str, ...]) -> str:
     return f" by {', '.join(sort)}" if sort else ""
 
 
-def _count(name: str, value: float) -> str:
-    return f"{value:,.3f}" if name == "size_mb" else f"{int(value):,}"
+def _range_end(end: str, item: tuple[str, pd.Series]) -> str:
+    """The `least` or the `greatest` of a column of costs."""
+    name, ends = item
+    return f"{ends[end]:,.3f}" if name == "size_mb" else f"{int(ends[end]):,}"
 
 
 def _shares(counts: Mapping[Any, int], total: int) -> str:
@@ -339,37 +295,26 @@ def _spread(rows: int, most: int) -> list[int]:
 def _rows(rows: pd.DataFrame, axes: list[str], query: Query, title: str) -> Table:
     """Rows of a census: what varies, and the costs, rounded (the files hold them exactly); int8's
     where the order or the front is of them."""
-    cells = {name: [_axis_value(value) for value in rows[name]] for name in axes}
-    cells["params"] = [f"{n:,}" for n in rows["params"]]
-    cells["MACs"] = [f"{n / 1e6:,.1f}M" for n in rows["macs"]]
-    cells["activations"] = [f"{n / 1e6:,.2f}M" for n in rows["activations"]]
-    cells["peak_memory"] = [f"{n / 1e6:,.2f} MB" for n in rows["peak_activation_bytes"]]
+    words = ("pool_after", "bypass")
     ranked = {*query.minimize, *query.maximize, *(name.removeprefix("-") for name in query.sort)}
-    for name in sorted(ranked & {"int8_peak_bytes", "int8_flash_bytes"}):
-        cells[name] = [f"{n:,}" for n in rows[name]]
-    for name in (name for name in PREDICTED if name in rows):
-        cells[name] = [_predicted_value(name, value) for value in rows[name]]
-    if MAY_BE_FRONT in rows:
-        cells[MAY_BE_FRONT] = ["yes" if value else "" for value in rows[MAY_BE_FRONT]]
-    if "spellings" in rows:
-        cells["spellings"] = [f"{n:,}" for n in rows["spellings"]]
-    table = Table(title=title, title_justify="left", padding=(0, 0), pad_edge=False)
-    for name, texts in cells.items():
-        justify: Any = "left" if name in ("pool_after", "bypass") else "right"
-        width = max(map(len, texts), default=0)  # a narrow terminal folds headings, not numbers
-        table.add_column(name.replace("_", "\n"), justify=justify, min_width=width, overflow="fold")
-    for row in zip(*cells.values(), strict=True):
-        table.add_row(*row)
-    return table
+    columns = [
+        *(replace(column, words=column.heading in words) for column in axis_columns(axes)),
+        named("params", "params", "{:,}"),
+        ShownColumn("MACs", lambda row: f"{row['macs'] / 1e6:,.1f}M"),
+        ShownColumn("activations", lambda row: f"{row['activations'] / 1e6:,.2f}M"),
+        ShownColumn("peak_memory", lambda row: f"{row['peak_activation_bytes'] / 1e6:,.2f} MB"),
+        *(
+            named(name, name, "{:,}")
+            for name in sorted(ranked & {"int8_peak_bytes", "int8_flash_bytes"})
+        ),
+        *(_predicted(name) for name in PREDICTED if name in rows),
+        ShownColumn(MAY_BE_FRONT, lambda row: _yes(row[MAY_BE_FRONT]), when=MAY_BE_FRONT in rows),
+        replace(named("spellings", "spellings", "{:,}"), when="spellings" in rows),
+    ]
+    return terminal_table(title, columns, rows.to_dict("records"), tight=True)
 
 
-def _predicted_value(name: str, value: Any) -> str:
+def _predicted(name: str) -> ShownColumn:
     if name in FLAGS:
-        return "yes" if value else ""
-    return f"{value:,.2f}"
-
-
-def _axis_value(value: Any) -> str:
-    if is_missing(value):
-        return ""  # a Fire that overrides nothing
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return ShownColumn(name, lambda row: _yes(row[name]))
+    return ShownColumn(name, lambda row: f"{row[name]:,.2f}")

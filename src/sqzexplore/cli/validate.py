@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from ..errors import shown
@@ -24,18 +25,17 @@ _DRAWN = 100_000
 @app.command()
 def validate(spec_file: SpecFile, changes: Changes = None) -> None:
     """Check a spec; say how many architectures it has and what its run will cost."""
-    from rich.table import Table
-
     from ..evaluation.workload import open_asked
     from ..network.frames import format_value
+    from ..results.shown import ShownColumn
     from ..spec.load import load_spec
+    from .terminal import terminal_table
 
     spec = load_spec(spec_file, changes or ())
     space = spec.design_space
     source = open_asked(spec.measure.accuracy) if spec.measure.accuracy else None
     feasible, warnings = _look_at(spec, source)
-    table = Table(title=f"{spec_file}: valid", show_header=False, title_justify="left")
-    table.add_row("sweep", spec.name)
+    lines = [("sweep", spec.name)]
     for axis in space.axes:
         text = f"{axis.low} to {axis.high}, continuous"
         if not axis.continuous:
@@ -43,23 +43,22 @@ def validate(spec_file: SpecFile, changes: Changes = None) -> None:
             text = f"{len(axis.values)} values: {few}{', ...' if len(axis.values) > 6 else ''}"
         for name, values in axis.when:
             text += f"; where {name} is {' or '.join(map(format_value, values))}"
-        table.add_row(f"axis {axis.field}", text)
+        lines.append((f"axis {axis.field}", text))
     trials = spec.search.trials
-    for constraint in spec.result_constraints:
-        table.add_row("constraint on results", constraint.text)
+    lines += [("constraint on results", constraint.text) for constraint in spec.result_constraints]
     if space.enumerable:
         known = f"{feasible:,}" if feasible is not None else "an unknown number (too many to count)"
-        table.add_row("architectures", f"{space.size:,}, of which {known} are feasible")
+        lines.append(("architectures", f"{space.size:,}, of which {known} are feasible"))
         if feasible is not None:
             trials = feasible if trials is None else min(trials, feasible)
     if timeout := spec.search.timeout:
-        table.add_row("timeout", f"{timeout:,.0f} s")
+        lines.append(("timeout", f"{timeout:,.0f} s"))
     if trials is not None:
         by = f", stratified by {spec.search.stratify}" if spec.search.stratify else ""
-        table.add_row("trials", f"{trials:,} ({spec.search.sampler}{by})")
-        for name, text in _expected_cost(spec, trials, source).items():
-            table.add_row(name, text)
-    out.print(table)
+        lines.append(("trials", f"{trials:,} ({spec.search.sampler}{by})"))
+        lines += _expected_cost(spec, trials, source).items()
+    columns = [ShownColumn("", itemgetter(column), words=True) for column in (0, 1)]
+    out.print(terminal_table(f"{spec_file}: valid", columns, lines))
     if spec.measure.accuracy and spec.measure.accuracy.precision == "bfloat16":
         from ..measure.devices import resolve_device
 
@@ -87,7 +86,7 @@ def _look_at(spec: Spec, source: Source | None) -> tuple[int | None, list[str]]:
         feasible += rows
         for look in looks.values():
             look.add(columns, rows)
-    axes = [axis.field for axis in space.axes]
+    axes = space.axis_names
     texts = {
         f"{name} at {look.input_size}x{look.input_size} pixels": look.text(axes, drawn=not whole)
         for name, look in looks.items()

@@ -134,7 +134,7 @@ def card_text(card: Card, check: Check, smaller: Sequence[SmallFile], files: Seq
 
 def _what(card: Card) -> str:
     spec, row = card.spec, card.row
-    axes = [axis.field for axis in spec.design_space.axes]
+    axes = spec.design_space.axis_names
     reasons = {
         "knee": f"the knee of the front ({', '.join(card.goals)})",
         "best": "the best val_top1 (chosen on the validation split; the test split is reported)",

@@ -116,7 +116,7 @@ def smaller_figures(spec: Spec, trials: pd.DataFrame, folder: Path) -> Figures:
         return figure
 
     def draw_losses() -> Figure:
-        figure = losses(trials, drops, [axis.field for axis in spec.design_space.axes])
+        figure = losses(trials, drops, spec.design_space.axis_names)
         figure.suptitle(caption(spec, trials, "top1"), fontsize=7)
         return figure
 

@@ -114,7 +114,7 @@ def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
 def draw(spec: Spec, trials: pd.DataFrame, figure: FigureSpec) -> Figure:
     """One figure of a spec: the trade-off, and beside it the paper's points where asked for."""
     drawn, axes = panels(2 if figure.reference else 1)
-    varied = [axis.field for axis in spec.design_space.axes]
+    varied = spec.design_space.axis_names
     label = figure.label or (varied[0] if len(varied) == 1 and len(trials) <= 30 else None)
     tradeoff(trials, figure.x, figure.y, label, axes[0], spec.objectives)
     axes[0].set_title(caption(spec, trials, figure.x, figure.y), fontsize=7)

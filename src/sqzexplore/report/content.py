@@ -25,7 +25,15 @@ from ..results.completeness import planned
 from ..results.folder import ResultFolder, load_results
 from ..results.remarks import training_remarks
 from ..results.selection import chosen_by, chosen_front, goals
-from ..results.smaller import drops_of, setting_text, smaller_lines
+from ..results.shown import (
+    ShownColumn,
+    axis_columns,
+    interval_column,
+    named,
+    shown_columns,
+    shown_rows,
+)
+from ..results.smaller import drops_of, smaller_columns, smaller_lines
 from ..results.tables import TRIALS
 from ..schema import goal, is_derived
 from ..spec.checks import figure_columns
@@ -52,6 +60,13 @@ class Table:
     headings: list[str]
     rows: list[list[str]]
     left_out: int = 0
+
+    @classmethod
+    def of(cls, columns: list[ShownColumn], frame: pd.DataFrame) -> Table:
+        """The first rows of a table."""
+        shown = shown_columns(columns)
+        rows = shown_rows(shown, (row for _, row in frame.head(MOST_ROWS).iterrows()))
+        return cls([c.heading for c in shown], rows, max(0, len(frame) - MOST_ROWS))
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,7 @@ def gather(folder: Path) -> Content:
     spec = ResultFolder(folder).spec()
     trials = load_results(folder).sort_values("trial", ignore_index=True)
     # What a single Fire overrides has no column while no trial does.
-    axes = [axis.field for axis in spec.design_space.axes]
+    axes = spec.design_space.axis_names
     trials = trials.reindex(columns=[*dict.fromkeys([*trials, *axes])])
     seeds, throughput = (_optional(folder, name) for name in ("seeds", "throughput"))
     images, claims, audit = (
@@ -189,7 +204,7 @@ def _front(spec: Spec, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _data(spec: Spec, trials: pd.DataFrame, front: pd.DataFrame) -> dict[str, Any]:
-    axes = [axis.field for axis in spec.design_space.axes]
+    axes = spec.design_space.axis_names
     kept = _kept(trials, front)
     names = _plot_columns(spec, trials)
     table = ["trial", *axes, *spec.objectives, "params", "macs"]
@@ -228,7 +243,7 @@ def _kept(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
 def _plot_columns(spec: Spec, trials: pd.DataFrame) -> list[str]:
     """The numeric columns that can be an axis: what the sweep measured, and what varies."""
     asked = [name for figure in default_figures(spec) for name in (figure.x, figure.y)]
-    axes = [a.field for a in spec.design_space.axes if KEYS[a.field] in (int, float)]
+    axes = [axis for axis in spec.design_space.axis_names if KEYS[axis] in (int, float)]
     wanted = dict.fromkeys([*spec.objectives, *asked, *axes])
     others = [*dict.fromkeys([*figure_columns(spec), *_MORE_NUMBERS])]
     if len(trials) > _MANY:
@@ -320,31 +335,29 @@ def _paper(reference: str) -> dict[str, Any]:
 
 
 def _front_table(spec: Spec, front: pd.DataFrame) -> Table:
-    axes = [axis.field for axis in spec.design_space.axes]
     chosen = [name for side in goals(spec, front) for name in side]
-    names = [*dict.fromkeys([*spec.objectives, *chosen, "params", "macs"])]
-    headings = ["trial", *axes]
-    for name in names:
+    columns = [_number("trial"), *axis_columns(spec.design_space.axis_names)]
+    for name in dict.fromkeys([*spec.objectives, *chosen, "params", "macs"]):
         note = remark(name, front) if len(front) else ""
-        headings.append(f"{heading(name)}{f', {note}' if note else ''}")
+        columns.append(_number(name, f"{heading(name)}{f', {note}' if note else ''}"))
         if name == "top1":
-            headings.append("95% interval")
-    rows = []
-    for _, row in front.head(MOST_ROWS).iterrows():
-        cells = [number("trial", row["trial"]), *(architecture_name(row, [a]) for a in axes)]
-        cells[1:] = [cell.partition(" ")[2] for cell in cells[1:]]
-        for name in names:
-            cells.append(number(name, row[name]))
-            if name == "top1":
-                cells.append(_interval(row, "top1_ci_low", "top1_ci_high", "one seed"))
-        rows.append(cells)
-    return Table(headings, rows, max(0, len(front) - MOST_ROWS))
+            columns.append(
+                interval_column("95% interval", "top1_ci_low", "top1_ci_high", otherwise="one seed")
+            )
+    return Table.of(columns, front)
 
 
-def _interval(row: pd.Series, low: str, high: str, otherwise: str = "") -> str:
-    if pd.isna(row[low]) or pd.isna(row[high]):
-        return otherwise
-    return f"{row[low]:.4g} to {row[high]:.4g}"
+def _number(column: str, named_as: str | None = None) -> ShownColumn:
+    """A column of numbers, under its own name and unit or another heading."""
+    return ShownColumn(named_as or heading(column), lambda row: number(column, row[column]))
+
+
+def _trial_columns(spec: Spec, trials: pd.DataFrame) -> list[ShownColumn]:
+    """A trial's number, and its architecture by what varies."""
+    axes = spec.design_space.axis_names
+    names = {row["trial"]: architecture_name(row, axes) for _, row in trials.iterrows()}
+    name = ShownColumn("architecture", lambda row: names.get(row["trial"], ""), words=True)
+    return [_number("trial"), name]
 
 
 def _smaller_table(
@@ -352,28 +365,10 @@ def _smaller_table(
 ) -> tuple[str, Table]:
     """A caption, and what each compressed or quantised network lost, a row an architecture and
     setting."""
-    axes = [axis.field for axis in spec.design_space.axes]
-    names = {row["trial"]: architecture_name(row, axes) for _, row in trials.iterrows()}
-    size, top1, drop = (f"{form}_{end}" for end in ("mb", "top1", "drop"))
     what = "in 8-bit integers" if form == "int8" else form
     caption = f"Networks {what} against their float32 selves ({remark('top1', trials)})"
-    headings = [
-        *("trial", "architecture", "setting", heading(size)),
-        *map(heading, ("top1", top1)),
-        *(heading(drop), "95% interval"),
-    ]
-    rows = [
-        [
-            number("trial", row["trial"]),
-            names.get(row["trial"], ""),
-            setting_text(form, row),
-            *(number(name, row[name]) for name in (size, "top1", top1)),
-            f"{row[drop]:.2f}",
-            _interval(row, f"{drop}_ci_low", f"{drop}_ci_high", "one seed"),
-        ]
-        for _, row in drops.head(MOST_ROWS).iterrows()
-    ]
-    return caption, Table(headings, rows, max(0, len(drops) - MOST_ROWS))
+    columns = [_number("trial"), *smaller_columns(spec, trials, form, drops)]
+    return caption, Table.of(columns, drops)
 
 
 _THROUGHPUT_TEXT = (
@@ -383,31 +378,19 @@ _THROUGHPUT_TEXT = (
 
 def _throughput_table(spec: Spec, trials: pd.DataFrame, throughput: pd.DataFrame) -> Table:
     """A row a measurement; what is the same in all of them stands in the provenance."""
-    axes = [axis.field for axis in spec.design_space.axes]
-    names = {row["trial"]: architecture_name(row, axes) for _, row in trials.iterrows()}
     varied = [name for name in _THROUGHPUT_TEXT if throughput[name].nunique() > 1]
-    shown = throughput.head(MOST_ROWS)
-    headings = [
-        *("trial", "architecture", *map(heading, varied), "images_per_s (images/s)"),
-        *("latency_ms_p50 (ms)", "95% interval (ms)", "latency_ms_p99 (ms)"),
-        *("relative_to_reference", "95% interval", "outcome"),
+    columns = [
+        *_trial_columns(spec, trials),
+        *(named(heading(name), name, words=True) for name in varied),
+        _number("images_per_s", "images_per_s (images/s)"),
+        _number("latency_ms_p50", "latency_ms_p50 (ms)"),
+        interval_column("95% interval (ms)", "latency_ms_p50_low", "latency_ms_p50_high"),
+        _number("latency_ms_p99", "latency_ms_p99 (ms)"),
+        _number("relative_to_reference"),
+        interval_column("95% interval", "relative_to_reference_low", "relative_to_reference_high"),
+        ShownColumn("outcome", _outcome, words=True),
     ]
-    rows = [
-        [
-            number("trial", row["trial"]),
-            names.get(row["trial"], ""),
-            *("" if pd.isna(row[name]) else str(row[name]) for name in varied),
-            number("images_per_s", row["images_per_s"]),
-            number("latency_ms_p50", row["latency_ms_p50"]),
-            _interval(row, "latency_ms_p50_low", "latency_ms_p50_high"),
-            number("latency_ms_p99", row["latency_ms_p99"]),
-            number("relative_to_reference", row["relative_to_reference"]),
-            _interval(row, "relative_to_reference_low", "relative_to_reference_high"),
-            _outcome(row),
-        ]
-        for _, row in shown.iterrows()
-    ]
-    return Table(headings, rows, len(throughput) - len(shown))
+    return Table.of(columns, throughput)
 
 
 def _outcome(row: pd.Series) -> str:
@@ -419,19 +402,21 @@ def _outcome(row: pd.Series) -> str:
 
 
 def _failures(spec: Spec, trials: pd.DataFrame) -> Table:
-    axes = [axis.field for axis in spec.design_space.axes]
     bad = trials[trials["state"] != "complete"]
-    rows = []
-    for _, row in bad.head(MOST_ROWS).iterrows():
-        why = "" if pd.isna(row["error"]) else str(row["error"])
-        if row["state"] == "diverged":
-            why = f"{row['diverged_seeds']} of {row['seeds']} seeds: the loss was not finite"
-        if row["state"] == "pruned":
-            why = why or "ended early by the search"
-        rows.append(
-            [number("trial", row["trial"]), architecture_name(row, axes), str(row["state"]), why]
-        )
-    return Table(["trial", "architecture", "state", "why"], rows, max(0, len(bad) - MOST_ROWS))
+    columns = [
+        *_trial_columns(spec, bad),
+        named("state", "state", words=True),
+        ShownColumn("why", _why, words=True),
+    ]
+    return Table.of(columns, bad)
+
+
+def _why(row: pd.Series) -> str:
+    """Why a trial has no result."""
+    if row["state"] == "diverged":
+        return f"{row['diverged_seeds']} of {row['seeds']} seeds: the loss was not finite"
+    why = "" if pd.isna(row["error"]) else str(row["error"])
+    return why or ("ended early by the search" if row["state"] == "pruned" else "")
 
 
 # --- provenance --------------------------------------------------------------------------------
@@ -505,11 +490,7 @@ def _origins(trials: pd.DataFrame, throughput: pd.DataFrame) -> list[Origin]:
 def _distinct(frame: pd.DataFrame, names: list[str]) -> Table:
     """The distinct combinations of some columns, and how many rows have each."""
     counted = frame.groupby(names, dropna=False, sort=False).size().reset_index(name="rows")
-    rows = [
-        ["" if pd.isna(value) else str(value) for value in row]
-        for row in counted.head(MOST_ROWS).itertuples(index=False)
-    ]
-    return Table([*names, "rows"], rows, max(0, len(counted) - MOST_ROWS))
+    return Table.of([named(name, name, words=True) for name in (*names, "rows")], counted)
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

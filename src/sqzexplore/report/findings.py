@@ -77,7 +77,7 @@ def answer(
         images: which images those had right; None if there is no such table.
         throughput: its measurements; empty if there are none.
     """
-    axes = [axis.field for axis in spec.design_space.axes]
+    axes = spec.design_space.axis_names
     goal, direction = next(iter(spec.objectives.items()))
     rows = trials[trials["state"] == "complete"].dropna(subset=[goal, "params"])
     if rows.empty:
@@ -103,7 +103,7 @@ def effects(spec: Spec, trials: pd.DataFrame) -> list[Effect]:
     goals = list(spec.objectives)
     return [
         Effect(axis, _correlations(rows, axis, goals), _levels(rows, axis, goals))
-        for axis in (axis.field for axis in spec.design_space.axes)
+        for axis in spec.design_space.axis_names
         if len(rows)
     ]
 

@@ -211,5 +211,5 @@ def _number(value: float) -> str:
 
 def _name(spec: Spec, row: pd.Series) -> str:
     """A trial by its number and what varies."""
-    axes = [axis.field for axis in spec.design_space.axes]
+    axes = spec.design_space.axis_names
     return f"trial {row['trial']}, {architecture_name(row, axes)}"

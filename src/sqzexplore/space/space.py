@@ -84,6 +84,11 @@ class Space:
     listed: tuple[Architecture, ...] = ()
 
     @property
+    def axis_names(self) -> list[str]:
+        """The fields that vary."""
+        return [axis.field for axis in self.axes]
+
+    @property
     def enumerable(self) -> bool:
         """Whether every axis has a list of values."""
         return not any(axis.continuous for axis in self.axes)
@@ -278,7 +283,7 @@ class Space:
         return active
 
     def _fixed_columns(self) -> dict[str, Any]:
-        keys = [*FIELDS, *self.base.overrides.flat(), *(axis.field for axis in self.axes)]
+        keys = [*FIELDS, *self.base.overrides.flat(), *self.axis_names]
         return {key: encode(key, [self.base.get(key)])[0] for key in dict.fromkeys(keys)}
 
 
