@@ -56,7 +56,7 @@ def test_exact_counts_are_never_cut(tmp_path: Path) -> None:
 def test_ten_metaparameters_stand_whole_beside_their_costs() -> None:
     shown = run("results", ROOT / "results" / "firebench").stdout.decode()
     assert "…" not in shown
-    for _, row in sqz.firebench().head(100).iterrows():
+    for _, row in sqz.load_results(ROOT / "results" / "firebench").head(100).iterrows():
         assert f"{row['params']:,}│" in shown.replace(" ", "")
 
 
