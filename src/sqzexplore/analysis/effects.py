@@ -198,9 +198,11 @@ def partial_dependence(trials: pd.DataFrame, column: str, seed: int = 0) -> pd.D
     forest = RandomForestRegressor(300, oob_score=True, random_state=seed)
     forest.fit(codes, rows[column].to_numpy(dtype=float))
     curves = []
-    for place, (axis, ours) in enumerate(zip(axes, values, strict=True)):
-        grid = {place: np.arange(len(ours), dtype=float)}
-        means = dependence(forest, codes, [place], custom_values=grid, method="brute")["average"][0]
+    for position, (axis, ours) in enumerate(zip(axes, values, strict=True)):
+        grid = {position: np.arange(len(ours), dtype=float)}
+        means = dependence(forest, codes, [position], custom_values=grid, method="brute")[
+            "average"
+        ][0]
         curves += [(axis, value, mean) for value, mean in zip(ours, means, strict=True)]
     table = pd.DataFrame(curves, columns=["axis", "value", "mean"])
     table.attrs["r2"] = float(forest.oob_score_)

@@ -81,8 +81,8 @@ class OutOfReach:
             curves = np.array(self._curves, dtype=float)
             gains = curves[:, -1:] - curves
             mean, spread = gains.mean(axis=0), np.maximum(gains.std(axis=0, ddof=1), 1e-9)
-            asked = slice(self.first - 1, max(self.first, curves.shape[1] - 1))
-            scores = ((gains - mean) / spread)[:, asked].max(axis=1)
+            requested = slice(self.first - 1, max(self.first, curves.shape[1] - 1))
+            scores = ((gains - mean) / spread)[:, requested].max(axis=1)
             rank = math.ceil((1 - self.risk) * (len(scores) + 1) - 1e-9)
             self._bounds = mean + np.sort(scores)[min(rank, len(scores)) - 1] * spread
         return self._bounds
@@ -162,13 +162,13 @@ def _replayed(
     """How many epochs each network is trained for."""
     epochs = values.shape[1]
     ends, run = OutOfReach(risk, first_epoch(epochs)), np.full(len(values), epochs)
-    for place in order:
+    for position in order:
         for epoch in range(1, epochs):
-            if ends(prices[place], epoch, values[place, epoch - 1]):
-                run[place] = epoch
+            if ends(prices[position], epoch, values[position, epoch - 1]):
+                run[position] = epoch
                 break
         else:
-            ends.add(prices[place], values[place])
+            ends.add(prices[position], values[position])
     return run
 
 

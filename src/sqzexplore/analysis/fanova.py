@@ -95,9 +95,9 @@ def _of_tree(tree: Any, axes: list[_Axis]) -> Floats | None:
     if variance == 0:
         return None
     alone = np.empty(len(axes))
-    for place, (held, share) in enumerate(cells):
-        marginal = held.T @ (predicted * weights / parts[:, place])
-        alone[place] = share @ (marginal - mean) ** 2
+    for position, (held, share) in enumerate(cells):
+        marginal = held.T @ (predicted * weights / parts[:, position])
+        alone[position] = share @ (marginal - mean) ** 2
     return alone / variance
 
 

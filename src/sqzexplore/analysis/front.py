@@ -56,8 +56,8 @@ def pareto_front(
     keep = np.zeros(len(known), dtype=bool)
     groups = frame.iloc[known].groupby(list(by), dropna=False, observed=True).ngroup()
     for group in range(int(groups.max()) + 1 if len(groups) else 0):
-        places = np.flatnonzero(groups.to_numpy() == group)
-        keep[places] = nondominated(values[places])
+        positions = np.flatnonzero(groups.to_numpy() == group)
+        keep[positions] = nondominated(values[positions])
     return frame.iloc[known[keep]]
 
 
@@ -122,7 +122,9 @@ def front_probability(
     if len(names) == 2:
         logs = [log_scale(rows[name].to_numpy(dtype=float)) for name in names]
         knees = [_knee(_scaled(each, sign, logs)) for each in drawn]
-        counts = np.bincount([place for place in knees if place is not None], minlength=len(rows))
+        counts = np.bincount(
+            [position for position in knees if position is not None], minlength=len(rows)
+        )
         found["knee_probability"] = counts / resamples
     return found
 
@@ -150,19 +152,19 @@ def draw_means(
     """
     drawn = np.tile([one.mean for one in runs], (resamples, 1))
     for group in set(groups):
-        members = [place for place, one in enumerate(groups) if one == group]
-        common = sorted(set.intersection(*(set(runs[place].seeds) for place in members)))
+        members = [position for position, one in enumerate(groups) if one == group]
+        common = sorted(set.intersection(*(set(runs[position].seeds) for position in members)))
         if len(common) < 2 or any(len(runs[p].seeds) != len(common) for p in members):
             shifts = [
-                (place, _student(runs[place].values[:, None], resamples, generator))
-                for place in members
+                (position, _student(runs[position].values[:, None], resamples, generator))
+                for position in members
             ]
         else:
-            values = np.stack([runs[place].of(common).values for place in members], axis=1)
+            values = np.stack([runs[position].of(common).values for position in members], axis=1)
             shifted = _student(values, resamples, generator)
             shifts = [(p, shifted[:, [column]]) for column, p in enumerate(members)]
-        for place, shift in shifts:
-            drawn[:, place] += shift[:, 0]
+        for position, shift in shifts:
+            drawn[:, position] += shift[:, 0]
     rights = [one.right for one in runs if one.right is not None]
     if len(rights) == len(runs) and len({right.shape[1] for right in rights}) == 1:
         answers = np.stack([right.mean(axis=0) for right in rights])  # A x N
@@ -192,12 +194,12 @@ def sharing_groups(rows: pd.DataFrame) -> list[int]:
         return list(range(len(rows)))
     columns = columns_of_frame(rows)
     sweeps = rows["sweep"].tolist()
-    networks = [architecture_at(columns, place) for place in range(len(rows))]
+    networks = [architecture_at(columns, position) for position in range(len(rows))]
     heads: list[int] = []
-    for place, network in enumerate(networks):
-        before = [head for head in dict.fromkeys(heads) if sweeps[head] == sweeps[place]]
+    for position, network in enumerate(networks):
+        before = [head for head in dict.fromkeys(heads) if sweeps[head] == sweeps[position]]
         same = (h for h in before if shares_initial_weights(networks[h], network))
-        heads.append(next(same, place))
+        heads.append(next(same, position))
     return heads
 
 
@@ -236,11 +238,11 @@ def hypervolume_curve(
     point = values.max(axis=0) if reference is None else np.asarray(reference, float) * sign
     volumes = np.zeros(len(trials))
     front = np.empty((0, len(sign)))
-    for place, value in zip(known, values, strict=True):
+    for position, value in zip(known, values, strict=True):
         if not (front <= value).all(axis=1).any():
             front = np.vstack([front, value])
             front = front[nondominated(front)]
-            volumes[place] = moocore.hypervolume(front, ref=point)
+            volumes[position] = moocore.hypervolume(front, ref=point)
     volumes = np.maximum.accumulate(volumes)  # a dominated trial adds nothing
     share = volumes / volumes[-1] if volumes[-1] > 0 else np.full(len(volumes), np.nan)
     curve = pd.DataFrame(
@@ -280,17 +282,17 @@ def knee(
         raise UserError(f"knee: found {len(names)} objectives, expected 2")
     require_columns("knee", frame, log or ())
     known, values = objectives("knee", frame, minimize, maximize)
-    places = np.flatnonzero(nondominated(values))
-    require_rows("knee", len(np.unique(values[places], axis=0)), 3, "points on the Pareto front")
+    positions = np.flatnonzero(nondominated(values))
+    require_rows("knee", len(np.unique(values[positions], axis=0)), 3, "points on the Pareto front")
     sign = signs(minimize, maximize)
     logs = [
         log_scale(column * s) if log is None else name in log
         for name, column, s in zip(names, values.T, sign, strict=True)
     ]
-    place = _knee(_scaled(values, sign, logs))
-    if place is None:
+    position = _knee(_scaled(values, sign, logs))
+    if position is None:
         raise UserError("knee: found no point of the front beyond the line between its ends")
-    return frame.iloc[known[place]]
+    return frame.iloc[known[position]]
 
 
 def log_scale(values: NDArray[np.float64]) -> bool:
@@ -313,13 +315,13 @@ def _scaled(
 
 def _knee(values: NDArray[np.float64]) -> int | None:
     """The row at the knee of two objectives of which less is better; None if there is none."""
-    places = np.flatnonzero(nondominated(values))
-    points = values[places]
+    positions = np.flatnonzero(nondominated(values))
+    points = values[positions]
     low, high = points.min(axis=0), points.max(axis=0)
     if not (high > low).all():
         return None
     beyond = 1 - ((points - low) / (high - low)).sum(axis=1)  # ends (0, 1), (1, 0); ideal (0, 0)
-    return int(places[beyond.argmax()]) if beyond.max() > 1e-12 else None
+    return int(positions[beyond.argmax()]) if beyond.max() > 1e-12 else None
 
 
 def smallest_within(
@@ -384,22 +386,24 @@ def smallest_not_worse(
     require_rows(caller, len(rows), 1, "architectures with both values")
     runs = trainings_of(caller, rows, seeds, images, quality)
     groups = sharing_groups(rows)
-    for place in range(len(rows)):
-        if not_worse(runs, groups, place, points):
-            return rows.iloc[place]
+    for position in range(len(rows)):
+        if not_worse(runs, groups, position, points):
+            return rows.iloc[position]
     raise UserError(
         f"{caller}: of no architecture it is shown that it is at most {points:g} points worse than "
         "each other; more seeds or a wider margin would show it"
     )
 
 
-def not_worse(runs: Sequence[Trainings], groups: Sequence[int], place: int, points: float) -> bool:
+def not_worse(
+    runs: Sequence[Trainings], groups: Sequence[int], position: int, points: float
+) -> bool:
     """Whether an architecture is shown to be at most `points` worse than each other one."""
     best_first = sorted(range(len(runs)), key=lambda other: -runs[other].mean)
     return all(
-        difference(runs[o], runs[place], groups[o] == groups[place]).p_below(points) < 0.05
+        difference(runs[o], runs[position], groups[o] == groups[position]).p_below(points) < 0.05
         for o in best_first
-        if o != place
+        if o != position
     )
 
 

@@ -44,17 +44,17 @@ def regret(
     if at is None:
         at = [*(k for k in _AT if by == "training" and k < last), last]
     found = []
-    for place in at:
-        if not first <= place <= last:
+    for position in at:
+        if not first <= position <= last:
             raise UserError(
-                f"regret: at: found {place:g}, expected {first:g} to {last:g}, where every search "
-                f"has a regret by {by}"
+                f"regret: at: found {position:g}, expected {first:g} to {last:g}, where every "
+                f"search has a regret by {by}"
             )
-        done = searches[searches[by] <= place].groupby(["sampler", "repetition"], sort=False)
+        done = searches[searches[by] <= position].groupby(["sampler", "repetition"], sort=False)
         each = done["regret"].last().unstack("sampler")
         for name in each:
             beside = each[name] - each["random"] if "random" in each and name != "random" else None
-            row = {"sampler": name, by: place, "repetitions": len(each)}
+            row = {"sampler": name, by: position, "repetitions": len(each)}
             row |= _interval("regret", each[name], least=0.0)
             row |= _interval("vs_random", beside)
             found.append(row)

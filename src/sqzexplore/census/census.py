@@ -75,7 +75,7 @@ def take_census(
         consumers += [c for c in (best, order, possible) if c]
         if writer and not best and not order:
             consumers.append(writer)
-        for block in _told(rows.blocks(), "counting", len(rows), progress):
+        for block in _with_progress(rows.blocks(), "counting", len(rows), progress):
             kept = block.where(query.where)
             counts.feasible += block.rows
             counts.spelled += kept.rows
@@ -85,7 +85,7 @@ def take_census(
         if writer and best:
             writer.add(seen(best.block()))
         if writer and order:
-            for block in _told(rows.at(order.numbers()), "writing", counts.kept, progress):
+            for block in _with_progress(rows.at(order.numbers()), "writing", counts.kept, progress):
                 writer.add(seen(block))
         if writer:
             writer.finish(seen(counts.empty))
@@ -108,7 +108,7 @@ def take_census(
     )
 
 
-def _told(
+def _with_progress(
     blocks: Iterator[Block], what: str, rows: int, progress: Progress | None
 ) -> Iterator[Block]:
     """The blocks, `progress` being told when the caller has done with each."""

@@ -65,10 +65,10 @@ class Query:
             raise UserError(f"--top: found {self.top}, expected 1 to {MAX_TOP}")
         numeric = [name for name in NAMES if name not in ("pool_after", "bypass")]
         numeric += self.predicted
-        asked = [("sort", name.removeprefix("-")) for name in self.sort]
-        asked += [("minimize", name) for name in self.minimize]
-        asked += [("maximize", name) for name in self.maximize]
-        for option, name in asked:
+        requested = [("sort", name.removeprefix("-")) for name in self.sort]
+        requested += [("minimize", name) for name in self.minimize]
+        requested += [("maximize", name) for name in self.maximize]
+        for option, name in requested:
             if name not in numeric:
                 raise UserError(
                     f"--{option}: found {shown(name)}, expected a cost column or a numeric field"

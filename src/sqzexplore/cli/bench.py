@@ -68,23 +68,23 @@ def bench(
     from . import measuring as bench_
     from . import tables
 
-    place = resolve_device(device)
+    on = resolve_device(device)
     if by_layer and probe is not None:
         raise UserError("--import: expected no --layers with it, which a board does not measure")
     if probe is not None:
-        return _imported(probe.expanduser(), out_dir, place, as_json)
+        return _imported(probe.expanduser(), out_dir, on, as_json)
     options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
     if by_layer and out_dir:
         raise UserError("--out: expected no such option with --layers, which is for the eyes")
     architectures, own_size = bench_.targets(target)
     options |= {"mode": mode, "runtime": runtime, "input_size": input_size or str(own_size)}
-    asked = bench_.parse(options, seconds, place, processes)
+    requested = bench_.parse(options, seconds, on, processes)
     if by_layer:
         with err.status("") as status:
-            rows = bench_.run_layers(architectures, asked, place, None, status.update)
+            rows = bench_.run_layers(architectures, requested, on, None, status.update)
     else:
-        kept = bench_.Kept(out_dir, Path(target).stem, place)
-        rows = _measured(architectures, asked, place, kept)
+        store = bench_.ThroughputStore(out_dir, Path(target).stem, on)
+        rows = _measured(architectures, requested, on, store)
     if as_json:
         print(json.dumps(rows, indent=2))
         return
@@ -101,7 +101,7 @@ def _imported(probe: Path, folder: Path | None, device: torch.device, as_json: b
     from . import tables
 
     probed = read_probe(probe)
-    bench_.Kept(folder, "probe", device).add_imported(probed.rows, probed.board)
+    bench_.ThroughputStore(folder, "probe", device).add_imported(probed.rows, probed.board)
     if folder:
         draw_all(folder)
     if as_json:
@@ -114,23 +114,23 @@ def _imported(probe: Path, folder: Path | None, device: torch.device, as_json: b
 
 def _measured(
     architectures: Mapping[str, Architecture],
-    asked: ThroughputSpec,
+    requested: ThroughputSpec,
     device: torch.device,
-    kept: bench_.Kept,
+    store: bench_.ThroughputStore,
 ) -> list[dict[str, Any]]:
     """The rows, written and drawn where they are kept."""
     from ..figures.draw_all import draw_all
     from ..measure.devices import DeviceLost
     from . import measuring as bench_
 
-    with resumable(kept.folder) if kept.folder else nullcontext():
+    with resumable(store.folder) if store.folder else nullcontext():
         try:
             with err.status("") as status:
-                rows = bench_.run(architectures, asked, device, kept, status.update)
+                rows = bench_.run(architectures, requested, device, store, status.update)
         except DeviceLost as error:
             fail(f"this process has lost the GPU ({error}); run the same command again", 1)
-        if kept.folder:
-            draw_all(kept.folder)
-            there = f"{len(rows)} measurements, {kept.found} were there already"
-            err.print(f"{kept.folder}: {there}", soft_wrap=True)
+        if store.folder:
+            draw_all(store.folder)
+            there = f"{len(rows)} measurements, {store.found} were there already"
+            err.print(f"{store.folder}: {there}", soft_wrap=True)
     return rows

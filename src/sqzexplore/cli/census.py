@@ -91,7 +91,7 @@ def census(
     predictions = tuple(model for _, model in chosen)
     query = _query(spec, where, sort, top, minimize, maximize, sample, spellings, predictions)
     _check_places(out_file, folder)
-    wanted = _Suggested.asked(spec, query, [source for source, _ in chosen], suggest, to)
+    wanted = _Suggested.requested(spec, query, [source for source, _ in chosen], suggest, to)
     try:
         with RowsDisplay(err) as display:
             also = [wanted.suggestions] if wanted else []
@@ -199,7 +199,7 @@ class _Suggested:
     to: Path
 
     @classmethod
-    def asked(
+    def requested(
         cls, spec: Spec, query: Query, sources: Sequence[Path], count: int | None, to: Path | None
     ) -> _Suggested | None:
         """What the options ask for; raises `UserError` before anything is counted."""

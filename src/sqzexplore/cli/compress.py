@@ -101,15 +101,15 @@ def _retrained(
     from ..train.finetune import deep_compression
     from .progress import RowsDisplay
 
-    place = resolve_device(device)
+    on = resolve_device(device)
     try:
         source = open_data(data)
     except UserError as error:
         raise error.at("--data") from None
     recipe, size = recipe_of_notes(notes), int(str(notes.get("image_size", 224)))
-    images = normalised_for(load(source, size, recipe.augmentation).to(place), notes)
+    images = normalised_for(load(source, size, recipe.augmentation).to(on), notes)
     check_fits(net.architecture, images)
-    net = net.to(place)
+    net = net.to(on)
     before = evaluate(net, images, "test")
     work = deep_compression(net, images, recipe, int(str(notes.get("seed", 0))), setting)
     steps = setting.epochs * math.ceil(len(images.train) / recipe.batch_size)
@@ -124,7 +124,7 @@ def _retrained(
             display.advance(1)
     said = (
         f"{source.name}, test top-1 {found.run.compressed_top1:.2f}%, {before.top1:.2f}% before "
-        f"({before.images:,} images; fine-tuned for {setting.epochs} epochs on {place}). "
+        f"({before.images:,} images; fine-tuned for {setting.epochs} epochs on {on}). "
         "It is storage, not speed."
     )
     return found.compressed, said

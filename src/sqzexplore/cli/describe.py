@@ -26,7 +26,7 @@ def describe(
     from ..network.cost import cost
     from ..space import small_maps
 
-    architecture = asked_architecture(preset_name, set_)
+    architecture = requested_architecture(preset_name, set_)
     counted = cost(architecture, input_size)
     if as_json:
         plain = {"architecture": architecture.model_dump(mode="json")} | asdict(counted)
@@ -48,10 +48,10 @@ def given_architecture(preset_name: str | None, changes: list[str] | None) -> Ar
     """
     if changes and preset_name is None:
         raise UserError("--set: expected --preset with it, which it changes")
-    return asked_architecture(preset_name, changes) if preset_name else None
+    return requested_architecture(preset_name, changes) if preset_name else None
 
 
-def asked_architecture(preset_name: str, changes: list[str] | None) -> Architecture:
+def requested_architecture(preset_name: str, changes: list[str] | None) -> Architecture:
     """A preset with `--set` applied."""
     from pydantic import ValidationError
 

@@ -41,7 +41,7 @@ def evaluate_(
     from ..measure.devices import resolve_device
     from .describe import given_architecture
 
-    place = resolve_device(device)
+    on = resolve_device(device)
     if split not in (*SPLITS, "all"):
         raise UserError(f"--split: found {split!r}, expected one of {', '.join(SPLITS)}, all")
     given = given_architecture(preset_name, set_)
@@ -51,8 +51,8 @@ def evaluate_(
     except UserError as error:
         raise error.at("--data") from None
     size = image_size or int(str(notes.get("image_size", 224)))
-    images = normalised_for(load(source, size, "none").to(place), notes)
-    found = evaluate(net.to(place), images, split)
+    images = normalised_for(load(source, size, "none").to(on), notes)
+    found = evaluate(net.to(on), images, split)
     if as_json:
         named = {"data": source.name, "data_sha256": source.sha256, "split": split}
         whole = named | {"image_size": size, "net_id": net.architecture.net_id} | asdict(found)

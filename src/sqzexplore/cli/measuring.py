@@ -107,13 +107,13 @@ def parse(
             raise UserError(f"{option}: expected each value once, {shown(twice)} stands twice")
     if not 0 < seconds <= 600:
         raise UserError(f"--seconds: found {seconds}, expected a number > 0, at most 600")
-    asked = ThroughputSpec(**values, seconds=seconds, processes=processes)
-    check_choices(asked.dtype, asked.mode, device, "--")
-    check_runtimes(asked.runtime, asked.dtype, device, "--")
-    return asked
+    requested = ThroughputSpec(**values, seconds=seconds, processes=processes)
+    check_choices(requested.dtype, requested.mode, device, "--")
+    check_runtimes(requested.runtime, requested.dtype, device, "--")
+    return requested
 
 
-class Kept:
+class ThroughputStore:
     """The table `throughput` of a folder, which is written after every measurement.
 
     What it holds is not measured again: an architecture at the same settings, on a device of the
@@ -214,9 +214,9 @@ def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def run(
     architectures: Mapping[str, Architecture],
-    asked: ThroughputSpec,
+    requested: ThroughputSpec,
     device: torch.device,
-    kept: Kept,
+    store: ThroughputStore,
     on_start: OnStart = lambda what: None,
 ) -> list[dict[str, Any]]:
     """Every measurement of every architecture: rows of `throughput`, with its `architecture`.
@@ -229,12 +229,12 @@ def run(
         DeviceLost: as `measure`; the row says so.
     """
     rows: list[dict[str, Any]] = []
-    for size in asked.input_size or []:
+    for size in requested.input_size or []:
         for architecture in architectures.values():  # before minutes are spent on the others
             architecture.check_input_size(size)
-    count = asked.processes or default_processes(str(device))
+    count = requested.processes or default_processes(str(device))
     with closing(Processes(count, torch.get_num_threads())) as processes:
-        for settings in asked.settings(str(device), 224):
+        for settings in requested.settings(str(device), 224):
             forget_references()
             for name, architecture in architectures.items():
 
@@ -246,16 +246,16 @@ def run(
                 ) -> dict[str, Any]:
                     this = replace(settings, batch=batch)
                     on_start(f"{name}, {this}")
-                    given = (architecture, this, asked.seconds, kept.folder)
-                    return kept.get(architecture, this, partial(processes.measure, *given))
+                    given = (architecture, this, requested.seconds, store.folder)
+                    return store.get(architecture, this, partial(processes.measure, *given))
 
-                rows += [{"architecture": name} | row for row in over_batches(asked.batch, at)]
+                rows += [{"architecture": name} | row for row in over_batches(requested.batch, at)]
     return rows
 
 
 def run_layers(
     architectures: Mapping[str, Architecture],
-    asked: ThroughputSpec,
+    requested: ThroughputSpec,
     device: torch.device,
     folder: Path | None = None,
     on_start: OnStart = lambda what: None,
@@ -267,20 +267,20 @@ def run_layers(
     """
     takes = {"form": ("module",), "mode": ("eager", "cuda_graph"), "runtime": ("torch",)}
     for key, valid in takes.items():
-        for found in getattr(asked, key):
+        for found in getattr(requested, key):
             if found not in valid:
                 raise UserError(
                     f"--{key}: found {found}, expected {' or '.join(valid)} with --layers"
                 )
-    if asked.batch == "auto":
+    if requested.batch == "auto":
         raise UserError("--batch: found auto, expected numbers with --layers")
     rows: list[dict[str, Any]] = []
     for name, architecture in architectures.items():
-        for settings in asked.settings(str(device), 224):
-            for batch in asked.batch:
+        for settings in requested.settings(str(device), 224):
+            for batch in requested.batch:
                 this = replace(settings, batch=batch)
                 on_start(f"{name}, {this}")
-                found = measure_layers(architecture, this, asked.seconds, folder)
+                found = measure_layers(architecture, this, requested.seconds, folder)
                 rows += [{"architecture": name} | asdict(this) | asdict(one) for one in found]
     return rows
 

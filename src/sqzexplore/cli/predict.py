@@ -70,10 +70,10 @@ def audit_with_status(
 
     with err.status("") as status:  # nothing, where there is no terminal
 
-        def told(done: int, of: int) -> None:
+        def progress(done: int, of: int) -> None:
             status.update(f"audit: {done} of {of} fits")
 
-        return audit(trials, target, level, sampler, told)
+        return audit(trials, target, level, sampler, progress)
 
 
 def _written(folder: Path, found: Audit) -> list[Path]:

@@ -69,16 +69,16 @@ def profile(
     for option, text in (("--runtime", runtime), ("--dtype", dtype)):
         if "," in text:
             raise UserError(f"{option}: found {text}, expected one: a profile is of one setting")
-    place, spec = resolve_device(device), load_spec(spec_file)
+    on, spec = resolve_device(device), load_spec(spec_file)
     options = {"batch": str(batch), "dtype": dtype, "runtime": runtime}
-    asked = parse(options, seconds, place, processes)
-    _audit(_measured(spec, to, asked, batch, place, networks, seed))
+    requested = parse(options, seconds, on, processes)
+    _audit(_measured(spec, to, requested, batch, on, networks, seed))
 
 
 def _measured(
     spec: Spec,
     to: Path,
-    asked: ThroughputSpec,
+    requested: ThroughputSpec,
     batch: int,
     device: torch.device,
     networks: int,
@@ -93,11 +93,11 @@ def _measured(
     from .measuring import drawn
     from .tables import reasons
 
-    [at] = asked.settings(str(device), spec.input_size)
+    [at] = requested.settings(str(device), spec.input_size)
     settings = replace(at, batch=batch)
-    count = asked.processes or default_processes(str(device))
+    count = requested.processes or default_processes(str(device))
     origin = provenance.of_sweep(str(device))
-    own = {"source": "profile", "spec": spec.name, "seed": seed, "seconds": asked.seconds}
+    own = {"source": "profile", "spec": spec.name, "seed": seed, "seconds": requested.seconds}
     own |= {"processes": count, **asdict(settings), "threads": origin["threads"]}
     own |= {"device_name": origin["device_name"], "version": _version(settings.runtime)}
     held = Profile(to, own, origin)
@@ -106,7 +106,7 @@ def _measured(
     held.require_drawn(chosen)
     for architecture in chosen:  # before minutes are spent on the others
         architecture.check_input_size(settings.input_size)
-    _measure(held, chosen, settings, asked.seconds, count, spec.name)
+    _measure(held, chosen, settings, requested.seconds, count, spec.name)
     named = [{"architecture": row["arch_id"], **row} for row in held.rows]
     for reason in reasons(named):
         err.print(reason, soft_wrap=True)

@@ -82,26 +82,26 @@ def sweep(
 
     silence_optuna()
     spec = load_spec(spec_file, changes or ())
-    place = resolve_device(device)
-    asked_workers = _workers(workers)
-    cluster = _cluster(spec, engine, address, trial_cpus, trial_gpus, asked_workers)
+    on = resolve_device(device)
+    requested_workers = _workers(workers)
+    cluster = _cluster(spec, engine, address, trial_cpus, trial_gpus, requested_workers)
     if cluster:
-        place = torch.device("cpu")  # of this process; the tasks have what they declare
-    elif place.type == "cuda" and asked_workers != 1 and device in ("auto", "cuda"):
-        place = torch.device("cuda")  # all of them
-    count = 1 if cluster else asked_workers or workers_for(spec, place)
-    if place == torch.device("cuda") and count == 1:
-        place = torch.device("cuda:0")
-    if (asked := spec.measure.throughput) and not cluster:
-        check_choices(asked.dtype, asked.mode, place, f"{spec_file}: measure.throughput.")
-        check_runtimes(asked.runtime, asked.dtype, place, f"{spec_file}: measure.throughput.")
+        on = torch.device("cpu")  # of this process; the tasks have what they declare
+    elif on.type == "cuda" and requested_workers != 1 and device in ("auto", "cuda"):
+        on = torch.device("cuda")  # all of them
+    count = 1 if cluster else requested_workers or workers_for(spec, on)
+    if on == torch.device("cuda") and count == 1:
+        on = torch.device("cuda:0")
+    if (requested := spec.measure.throughput) and not cluster:
+        check_choices(requested.dtype, requested.mode, on, f"{spec_file}: measure.throughput.")
+        check_runtimes(requested.runtime, requested.dtype, on, f"{spec_file}: measure.throughput.")
     folder = out_dir or Path("results") / spec.name
     if not quiet:
         for line in news(spec, folder):
             out.print(f"goes on from what is in {folder}; new: {line}", markup=False)
     display = SweepDisplay(spec, out, quiet)
     with resumable(folder):
-        with distributed.group(place) as joined:
+        with distributed.group(on) as joined:
             alone = distributed.world() == 1
             if distributed.rank():
                 return _follow(spec, joined)
@@ -118,7 +118,7 @@ def sweep(
                     cluster,
                     pack or (_PACKED if joined.type == "cuda" and alone else 1),
                 )
-            distributed.told(None)
+            distributed.broadcast(None)
         with exclusive(folder):
             files, _ = draw_all(folder)
     if not quiet:

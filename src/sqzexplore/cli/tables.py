@@ -225,9 +225,9 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
             f"{row['dtype']}, {row['threads']} threads, torch {row['torch_version']}"
         )
     if spec.result_constraints:
-        asked = " and ".join(constraint.text for constraint in spec.result_constraints)
+        requested = " and ".join(constraint.text for constraint in spec.result_constraints)
         lines.append(
-            f"feasible: {asked}; {int((trials['feasible'] == False).sum())} of {len(trials)} "  # noqa: E712
+            f"feasible: {requested}; {int((trials['feasible'] == False).sum())} of {len(trials)} "  # noqa: E712
             "do not meet it, and stand on no Pareto front"
         )
     return lines

@@ -56,11 +56,11 @@ def train_(
     from ..train import distributed
     from ..train.checkpoint import MODEL_FILE
     from ..train.session import TrainingPlan, for_images, natural_size, train_one
-    from .describe import asked_architecture
+    from .describe import requested_architecture
     from .progress import Live
 
-    place = resolve_device(device)
-    asked = _checked_recipe(
+    on = resolve_device(device)
+    requested = _checked_recipe(
         epochs=epochs,
         batch_size=batch_size,
         recipe=recipe,
@@ -69,7 +69,7 @@ def train_(
         augmentation=augmentation,
         precision=precision,
     )
-    architecture = asked_architecture(preset_name, set_)
+    architecture = requested_architecture(preset_name, set_)
     try:
         source = open_data(data)
     except UserError as error:
@@ -79,11 +79,11 @@ def train_(
     name = f"{preset_name}-{architecture.arch_id}-{source.name}-{epochs}epochs-seed{seed}"
     folder = out_dir or Path("checkpoints") / name
     size = image_size or natural_size(source)
-    plan = TrainingPlan(architecture, recipe_of(asked), seed, folder, threads)
+    plan = TrainingPlan(architecture, recipe_of(requested), seed, folder, threads)
     if not distributed.rank_of_launch():
-        warn_of_emulation(precision, place)
+        warn_of_emulation(precision, on)
     with resumable(folder):
-        notes = train_one(plan, source, size, place, partial(Live, out))
+        notes = train_one(plan, source, size, on, partial(Live, out))
     if distributed.rank_of_launch():
         return
     if notes["diverged"]:

@@ -25,7 +25,7 @@ _DRAWN = 100_000
 @app.command()
 def validate(spec_file: SpecFile, changes: Changes = None) -> None:
     """Check a spec; say how many architectures it has and what its run will cost."""
-    from ..evaluation.workload import open_asked
+    from ..evaluation.workload import open_requested
     from ..network.frames import format_value
     from ..results.shown import ShownColumn
     from ..spec.load import load_spec
@@ -33,7 +33,7 @@ def validate(spec_file: SpecFile, changes: Changes = None) -> None:
 
     spec = load_spec(spec_file, changes or ())
     space = spec.design_space
-    source = open_asked(spec.measure.accuracy) if spec.measure.accuracy else None
+    source = open_requested(spec.measure.accuracy) if spec.measure.accuracy else None
     feasible, warnings = _look_at(spec, source)
     lines = [("sweep", spec.name)]
     for axis in space.axes:

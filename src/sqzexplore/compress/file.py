@@ -80,11 +80,11 @@ def from_bytes(
     Raises:
         Damaged: it is not whole, of another version, or no such file.
     """
-    header, place = read_header(content)
+    header, offset = read_header(content)
     if zlib.crc32(content[:-4]) != struct.unpack("<I", content[-4:])[0]:
         raise Damaged("the checksum does not fit: the file is damaged or cut off")
     try:
-        reader = _Reader(content, place, len(content) - 4)
+        reader = _Reader(content, offset, len(content) - 4)
         layers = {name: _unpacked(reader, known) for name, known in header.pop("kernels").items()}
         others = {
             name: reader.array(_FLOAT, int(np.prod(shape))).reshape(shape).astype(np.float32)
@@ -162,14 +162,14 @@ def _stream(symbols: NDArray[np.int64], alphabet: int) -> bytes:
 class _Reader:
     """Takes arrays from the bytes, one after the other."""
 
-    def __init__(self, content: bytes, place: int, end: int) -> None:
-        self._content, self._place, self._end = content, place, end
+    def __init__(self, content: bytes, offset: int, end: int) -> None:
+        self._content, self._offset, self._end = content, offset, end
 
     def take(self, size: int) -> bytes:
-        start, self._place = self._place, self._place + size
-        if size < 0 or self._place > self._end:
+        start, self._offset = self._offset, self._offset + size
+        if size < 0 or self._offset > self._end:
             raise ValueError("they end too early")
-        return self._content[start : self._place]
+        return self._content[start : self._offset]
 
     def array(self, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
         return np.frombuffer(self.take(count * dtype.itemsize), dtype=dtype)

@@ -40,9 +40,9 @@ def encode(symbols: NDArray[np.integer], lengths: NDArray[np.uint8]) -> bytes:
     words, sizes = _words(lengths)[symbols], lengths[symbols].astype(np.int64)
     ends = np.cumsum(sizes)
     bits = np.zeros(int(ends[-1]), dtype=np.uint8)
-    for place in range(int(sizes.max())):  # the last bit of every word, then the one before
-        has = sizes > place
-        bits[ends[has] - 1 - place] = (words[has] >> place) & 1
+    for position in range(int(sizes.max())):  # the last bit of every word, then the one before
+        has = sizes > position
+        bits[ends[has] - 1 - position] = (words[has] >> position) & 1
     return np.packbits(bits).tobytes()
 
 
@@ -58,13 +58,13 @@ def decode(content: bytes, count: int, lengths: NDArray[np.uint8]) -> NDArray[np
     at_length = np.bincount(lengths[lengths > 0], minlength=longest + 1).tolist()
     bits = np.unpackbits(np.frombuffer(content, dtype=np.uint8)).tolist()
     found = np.empty(count, dtype=np.int64)
-    place = 0
+    position = 0
     for number in range(count):
         word = first = index = 0
         for length in range(1, longest + 1):
-            if place == len(bits):
+            if position == len(bits):
                 raise ValueError("the code words end too early")
-            word, place = word << 1 | bits[place], place + 1
+            word, position = word << 1 | bits[position], position + 1
             first <<= 1
             if word - first < at_length[length]:
                 found[number] = order[index + word - first]

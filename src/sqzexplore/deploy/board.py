@@ -206,11 +206,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each file and process")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     for name in ("threads", "processes", "seconds"):
-        if not 0 < getattr(asked, name) < float("inf"):
-            parser.error(f"--{name}: found {getattr(asked, name)}, expected a number > 0")
-    return asked
+        if not 0 < getattr(requested, name) < float("inf"):
+            parser.error(f"--{name}: found {getattr(requested, name)}, expected a number > 0")
+    return requested
 
 
 def content_here() -> dict[str, Any]:
@@ -225,10 +225,10 @@ def content_here() -> dict[str, Any]:
     return content
 
 
-def run_one(asked: argparse.Namespace) -> list[dict[str, Any]]:
+def run_one(requested: argparse.Namespace) -> list[dict[str, Any]]:
     """What a fresh process finds."""
-    command = [sys.executable, __file__, "--one", "--threads", str(asked.threads)]
-    command += ["--seconds", str(asked.seconds)]
+    command = [sys.executable, __file__, "--one", "--threads", str(requested.threads)]
+    command += ["--seconds", str(requested.seconds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode < 0:
         raise SystemExit(f"a process was ended by signal {-done.returncode}; is memory short?")
@@ -250,40 +250,40 @@ def write(found: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure, and write probe.json."""
-    asked = arguments()
+    requested = arguments()
     try:
         import numpy as np
         import onnxruntime
     except ImportError as error:
         raise SystemExit(f"{error}: python3 -m pip install numpy onnxruntime") from None
     content = content_here()
-    if asked.one:
-        print(json.dumps(one_process(content, asked.threads, asked.seconds)))
+    if requested.one:
+        print(json.dumps(one_process(content, requested.threads, requested.seconds)))
         return
     if not os.access(HERE, os.W_OK):
         raise SystemExit(f"{HERE}: cannot be written to")
     for known in content["models"]:
-        Model(known, asked.threads)
+        Model(known, requested.threads)
     models = len(content["models"])
-    least_s = models * asked.processes * asked.seconds
+    least_s = models * requested.processes * requested.seconds
     print(f"{models} models give what they should; measuring for {least_s / 60:.1f} min or more")
     found = {
         "format": FORMAT,
-        "device_name": asked.name or next(filter(None, map(said, _NAMES)), "") or processor(),
+        "device_name": requested.name or next(filter(None, map(said, _NAMES)), "") or processor(),
         "processor": processor(),
         "machine": platform.machine(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
-        "threads": asked.threads,
+        "threads": requested.threads,
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "models": content,
     }
     processes: list[list[dict[str, Any]]] = []
-    for number in range(asked.processes):
-        print(f"process {number + 1} of {asked.processes}", flush=True)
-        processes.append(run_one(asked))
+    for number in range(requested.processes):
+        print(f"process {number + 1} of {requested.processes}", flush=True)
+        processes.append(run_one(requested))
         write({**found, "processes": processes})  # whoever stops it keeps what is done
     print(f"written: {RESULT}")
 

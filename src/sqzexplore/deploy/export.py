@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..compress.settings import MOST_BITS
 from ..errors import UserError, shown
-from ..evaluation.workload import open_asked, recipe_of
+from ..evaluation.workload import open_requested, recipe_of
 from ..files import check_writable, replacing_folder
 from ..network.architecture import Architecture
 from ..network.columns import architecture_at
@@ -127,15 +127,15 @@ def export(
         packages={name: importlib.metadata.version(name) for name in ("torch", *NEEDED)},
     )
     classifier = Classifier(net, *_normalisation(notes)).eval()
-    with replacing_folder(to) as place:
+    with replacing_folder(to) as folder:
         check = write_programs(
-            classifier, card.exported.in_channels, card.input_size, card.metadata(), place
+            classifier, card.exported.in_channels, card.input_size, card.metadata(), folder
         )
         smaller: list[SmallFile] = []
         if notes is not None and (compress or quantize or litert):
-            smaller = write_smaller(net, notes, spec, place, compress, quantize == "int8", litert)
-        text = card_text(card, check, smaller, _written(place))
-        (place / CARD_FILE).write_text(text, encoding="utf-8")
+            smaller = write_smaller(net, notes, spec, folder, compress, quantize == "int8", litert)
+        text = card_text(card, check, smaller, _written(folder))
+        (folder / CARD_FILE).write_text(text, encoding="utf-8")
     files = tuple(_written(to))
     return Exported(card.name, card.weights, check, tuple(smaller), files)
 
@@ -173,7 +173,7 @@ def train_picked(
             "expected --checkpoint alone, of a network that `train` trained"
         )
     try:
-        source = open_asked(accuracy)
+        source = open_requested(accuracy)
         trained = spec.trained(own, source.channels, len(source.classes))
         plan = TrainingPlan(trained, recipe_of(accuracy), 0, into, accuracy.threads)
         return train_one(plan, source, accuracy.image_size, device, watch)
@@ -203,9 +203,9 @@ def _check_smaller(compress: int | None, quantize: str | None, litert: bool, tra
         raise UserError(f"--compress: found {compress}, expected 1 to {MOST_BITS} bits")
     if quantize not in (None, "int8"):
         raise UserError(f"--quantize: found {shown(quantize)}, expected int8")
-    asked_for = (("--compress", compress), ("--quantize", quantize), ("--litert", litert))
-    for flag, asked in asked_for:
-        if asked and not trained:
+    flags = (("--compress", compress), ("--quantize", quantize), ("--litert", litert))
+    for flag, requested in flags:
+        if requested and not trained:
             raise UserError(f"{flag}: expected --checkpoint too: random weights have no accuracy")
     if litert:
         require_litert()

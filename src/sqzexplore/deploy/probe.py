@@ -74,7 +74,7 @@ def write_probe(
     every = {**architectures, REFERENCE: PRESETS[REFERENCE]}
     for architecture in every.values():
         architecture.check_input_size(input_size)
-    with replacing_folder(to) as place:
+    with replacing_folder(to) as folder:
         models: list[dict[str, Any]] = []
         for dtype in dtypes:
             for name, architecture in every.items():
@@ -82,7 +82,7 @@ def write_probe(
                 at = Settings("cpu", 1, dtype, input_size, "contiguous", runtime="onnxruntime")
                 net = cast(SqueezeNet, built(architecture).eval())
                 content = graph(architecture, net, at)
-                (place / file).write_bytes(content)
+                (folder / file).write_bytes(content)
                 shape = (1, architecture.in_channels, input_size, input_size)
                 known = {
                     "file": file,
@@ -96,8 +96,8 @@ def write_probe(
         models.sort(key=lambda model: (model["dtype"], model["shape"]))
         made = {"models": models, "reference": REFERENCE, "sampler": sampler}
         made |= {"sqzexplore_version": provenance.version(), "git_commit": provenance.git_commit()}
-        (place / MODELS).write_text(json.dumps(made))
-        (place / SCRIPT).write_text(Path(board.__file__).read_text(encoding="utf-8"))
+        (folder / MODELS).write_text(json.dumps(made))
+        (folder / SCRIPT).write_text(Path(board.__file__).read_text(encoding="utf-8"))
     return sorted(to.iterdir())
 
 
@@ -180,9 +180,9 @@ def _row(
     ratio = over_processes(_positive(own, "relative_to_reference"))
     references = over_processes(_positive(own, "reference_latency_ms_p50"))
     sensors: dict[str, Any] = {
-        f"{name}_{when}": own[place].get(f"{name}_{when}")
+        f"{name}_{when}": own[folder].get(f"{name}_{when}")
         for name in ("clock_mhz", "temperature_c")
-        for when, place in (("before", 0), ("after", -1))
+        for when, folder in (("before", 0), ("after", -1))
     }
     measured = Throughput(
         device="cpu",

@@ -14,7 +14,7 @@ from ..compress.settings import Compression
 from ..data.images import ImageData, load
 from ..errors import UserError
 from ..evaluation.checkpoints import normalised_for, recipe_of_notes
-from ..evaluation.workload import open_asked
+from ..evaluation.workload import open_requested
 from ..network.int8 import InRuntime, quantised, saturates
 from ..network.module import SqueezeNet
 from ..spec.models import Spec
@@ -119,7 +119,7 @@ def _images(spec: Spec, notes: Mapping[str, Any]) -> ImageData:
             f"--compress, --quantize: the sweep {spec.name} measures no accuracy, expected one "
             "whose images can be retrained on and measured by"
         )
-    source = open_asked(accuracy)
+    source = open_requested(accuracy)
     if source.sha256 != notes["data_sha256"]:
         raise UserError(
             f"--checkpoint: trained on {notes['data']} with checksum {notes['data_sha256']}, "

@@ -28,7 +28,7 @@ from ..train.finetune import deep_compression
 from ..train.int8 import int8_runs
 from ..train.loop import Epoch, identity, lead
 from ..train.recipe import Recipe
-from .cache import Kept, throughput_file, training_file
+from .cache import MeasurementCache, throughput_file, training_file
 from .smaller import holds_all
 from .tasks import (
     Measured,
@@ -127,9 +127,9 @@ class Bench:
         recipe = recipe_of(accuracy, task.epochs)
         trained = trained_of(task.architecture, spec, data)
         arch_id = task.architecture.arch_id
-        kept = training_file(self.scratch, arch_id, task.epochs, task.seed)
-        if kept.exists():
-            stored = json.loads(kept.read_text())
+        finished = training_file(self.scratch, arch_id, task.epochs, task.seed)
+        if finished.exists():
+            stored = json.loads(finished.read_text())
             same = identity(recipe, data, task.seed).items() <= stored["identity"].items()
             if same and holds_all(stored["run"], task, spec):
                 on_progress(1.0, str(task))
@@ -147,7 +147,7 @@ class Bench:
             return prunes and prune(epoch)
 
         started_at = datetime.now(UTC)
-        unfinished = kept.with_suffix(".safetensors")
+        unfinished = finished.with_suffix(".safetensors")
         training = lead(trained, data, recipe, task.seed, on_epoch, unfinished)
         while training.turn():
             yield None
@@ -159,8 +159,8 @@ class Bench:
         spent = run["duration_s"] + sum(each["duration_s"] for each in made)
         origin = self._origin(started_at, spent) | {"device_name": training.device_name}
         stored = {"identity": identity(recipe, data, task.seed), "origin": origin, "run": run}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, stored)
+        finished.parent.mkdir(parents=True, exist_ok=True)
+        write_json(finished, stored)
         unfinished.unlink(missing_ok=True)
         on_progress(1 - done / epochs, str(task))
         yield Measured(origin, run)
@@ -180,31 +180,35 @@ class Bench:
         return {"compression": compressed, "int8": [asdict(each) for each in runs]}
 
     def _throughput(self, task: Task, on_progress: OnProgress) -> Measured:
-        asked = self.spec.measure.throughput
-        assert asked is not None
+        requested = self.spec.measure.throughput
+        assert requested is not None
         torch.set_num_threads(self._threads)
         architecture, device = task.architecture, str(self.device)
-        kept = Kept(throughput_file(self.scratch, architecture.arch_id, self.device.type))
+        cache = MeasurementCache(
+            throughput_file(self.scratch, architecture.arch_id, self.device.type)
+        )
         started_at, started = datetime.now(UTC), time.perf_counter()
         rows: list[Mapping[str, Any]] = []
-        for settings in asked.settings(device, self.spec.input_size):
+        for settings in requested.settings(device, self.spec.input_size):
 
             def at(batch: int, settings: Settings = settings) -> dict[str, Any]:
                 this = replace(settings, batch=batch)
                 on_progress(0.0, f"throughput, {this}")
                 folder = self.scratch.parent  # the roofline's two numbers serve every trial
-                once = partial(self._measure(asked), architecture, this, asked.seconds, folder)
-                return kept.get(str(this), once)
+                once = partial(
+                    self._measure(requested), architecture, this, requested.seconds, folder
+                )
+                return cache.get(str(this), once)
 
-            rows += over_batches(asked.batch, at)
-        spent = time.perf_counter() - started + kept.duration_s
+            rows += over_batches(requested.batch, at)
+        spent = time.perf_counter() - started + cache.duration_s
         origin = self._origin(started_at, spent)
         own = {name: origin[name] for name in ("device_name", "torch_version", "git_commit")}
         return Measured(origin, throughput=tuple({**row, **own} for row in rows))
 
-    def _measure(self, asked: ThroughputSpec) -> Callable[..., Throughput]:
+    def _measure(self, requested: ThroughputSpec) -> Callable[..., Throughput]:
         """Measures in the processes that the spec asks for, which stay for the next trial."""
-        count = asked.processes or default_processes(str(self.device))
+        count = requested.processes or default_processes(str(self.device))
         if self._apart is None:
             self._apart = Processes(count, self._threads)
         return self._apart.measure

@@ -22,7 +22,7 @@ def throughput_file(scratch: Path, arch_id: str, device_type: str) -> Path:
     return scratch / f"{arch_id}-{device_type}-throughput.json"
 
 
-class Kept:
+class MeasurementCache:
     """The measurements of an unfinished trial's throughput, on disk."""
 
     def __init__(self, path: Path) -> None:

@@ -63,11 +63,11 @@ def load_data(spec: Spec, device: torch.device) -> ImageData | None:
         return None
     from ..data.images import load
 
-    source = open_asked(accuracy)
+    source = open_requested(accuracy)
     return load(source, accuracy.image_size, accuracy.augmentation).to(device)
 
 
-def open_asked(accuracy: AccuracySpec) -> Source:
+def open_requested(accuracy: AccuracySpec) -> Source:
     """The data set that a spec names; a `UserError` names the key too."""
     try:
         return open_data(accuracy.data)

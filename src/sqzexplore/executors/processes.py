@@ -263,7 +263,7 @@ def _work_on(bench: Bench, pipe: Connection) -> None:
     def progress(task: Task, share: float, what: str) -> None:
         pipe.send(("progress", task, share, what))
 
-    def asked(task: Task, epoch: Epoch) -> bool:
+    def requested(task: Task, epoch: Epoch) -> bool:
         pipe.send(("epoch", task, epoch))
         while not isinstance(answer := pipe.recv(), bool):
             waiting.append(answer)  # a task, sent before the question arrived
@@ -273,7 +273,7 @@ def _work_on(bench: Bench, pipe: Connection) -> None:
         while waiting or not len(bench) or pipe.poll():
             task: Task = waiting.pop(0) if waiting else pipe.recv()
             pipe.send(("begun", task))
-            bench.add(task, partial(progress, task), partial(asked, task))
+            bench.add(task, partial(progress, task), partial(requested, task))
         for task, measured in bench.turn():
             pipe.send(("ended", task, measured))
 

@@ -135,7 +135,7 @@ def populations(
     groups = {name: list(values) for name, values in groups.items()}
     bands = {name: analysis.edf(values) for name, values in groups.items()}
     axes = own_axes(axes)
-    ends = [band["value"].iloc[place] for band in bands.values() for place in (0, -1)]
+    ends = [band["value"].iloc[position] for band in bands.values() for position in (0, -1)]
     margin = 0.04 * (max(ends) - min(ends) or 1)
     for (name, band), (colour, dashes) in zip(bands.items(), _LINES, strict=False):
         xs = [min(ends) - margin, *band["value"], max(ends) + margin]
@@ -192,10 +192,10 @@ def effects(trials: pd.DataFrame, column: str) -> list[Axes]:
     for axes, name in zip(drawn, names, strict=True):
         ours = means[means["axis"] == name]
         values = list(ours["value"])
-        places = {value: place for place, value in enumerate(values)}
+        positions = {value: position for position, value in enumerate(values)}
         measured = trials.dropna(subset=[column])
         axes.plot(
-            measured[name].map(places).to_numpy(dtype=float) - 0.12,
+            measured[name].map(positions).to_numpy(dtype=float) - 0.12,
             measured[column].to_numpy(dtype=float),
             ".",
             color=GREY,
@@ -267,9 +267,9 @@ def importances(
     axes.barh(
         shares["axis"], shares["importance"], color=BLUE, height=0.6, xerr=errors, ecolor=GREY
     )
-    for place, (share, high) in enumerate(zip(shares["importance"], ends[1], strict=True)):
+    for position, (share, high) in enumerate(zip(shares["importance"], ends[1], strict=True)):
         axes.annotate(
-            f"{share:.0%}", (max(share, high), place), (3, 0), textcoords="offset points",
+            f"{share:.0%}", (max(share, high), position), (3, 0), textcoords="offset points",
             va="center", fontsize=7,
         )  # fmt: skip
     axes.xaxis.set_major_formatter(PercentFormatter(1))
@@ -297,7 +297,7 @@ def analysis_figures(
     def draw_front(axes: Axes) -> Axes:
         if seeds is None or y not in SEEDED:
             raise UserError(f"{y} has no trainings to draw from")
-        x = next((asked.x for asked in default_figures(spec) if asked.y == y), None)
+        x = next((requested.x for requested in default_figures(spec) if requested.y == y), None)
         if x is None:
             raise UserError(f"no figure of the spec shows {y}")
         x = cost_beside(x.removeprefix("train_"), trials, x.startswith("train_"))

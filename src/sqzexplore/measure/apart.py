@@ -186,11 +186,11 @@ class _Process:
         pipe = self._process
         assert pipe.stdin is not None
         assert pipe.stdout is not None
-        asked: dict[str, Any] = {"settings": asdict(settings), "seconds": seconds}
-        asked["architecture"] = architecture.model_dump(mode="json")
+        requested: dict[str, Any] = {"settings": asdict(settings), "seconds": seconds}
+        requested["architecture"] = architecture.model_dump(mode="json")
         answer = ""
         with suppress(BrokenPipeError):
-            print(json.dumps(asked), file=pipe.stdin, flush=True)
+            print(json.dumps(requested), file=pipe.stdin, flush=True)
             answer = pipe.stdout.readline()
         if not answer.endswith("\n"):
             reason = f"it ended ({_ending(pipe.wait())})"
@@ -227,13 +227,13 @@ def serve(threads: int, files: str) -> None:
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     before = None
     while True:
-        asked: Mapping[str, Any] = json.loads(lines.get())
-        settings = Settings(**asked["settings"])
+        requested: Mapping[str, Any] = json.loads(lines.get())
+        settings = Settings(**requested["settings"])
         if before not in (None, replace(settings, batch=1)):
             forget_references()  # of each process, or those of all combinations fill the memory
         before = replace(settings, batch=1)
         try:
-            row = timed(Architecture(**asked["architecture"]), settings, asked["seconds"])
+            row = timed(Architecture(**requested["architecture"]), settings, requested["seconds"])
         except DeviceLost as error:
             row = replace(blank(settings), outcome="failed", reason=str(error))
             print(json.dumps(asdict(row)), file=answers, flush=True)

@@ -36,9 +36,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_choices(
-    dtypes: Sequence[str], modes: Sequence[str], device: torch.device, place: str
+    dtypes: Sequence[str], modes: Sequence[str], device: torch.device, key_path: str
 ) -> None:
-    """Refuse what `device` cannot do; `place` stands before the key's name in the message.
+    """Refuse what `device` cannot do; `key_path` stands before the key's name in the message.
 
     Raises:
         UserError: a dtype or mode that needs a CUDA device, on another.
@@ -50,7 +50,7 @@ def check_choices(
         for value in values:
             if value in _CUDA_ONLY[key]:
                 raise UserError(
-                    f"{place}{key}: found {shown(value)}, which needs a CUDA device; "
+                    f"{key_path}{key}: found {shown(value)}, which needs a CUDA device; "
                     f"expected {', '.join(valid)} on {device}"
                 )
 

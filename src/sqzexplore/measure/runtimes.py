@@ -50,33 +50,33 @@ def keep_files_in(folder: Path) -> None:
 
 
 def check_runtimes(
-    runtimes: Sequence[str], dtypes: Sequence[str], device: torch.device, place: str
+    runtimes: Sequence[str], dtypes: Sequence[str], device: torch.device, key_path: str
 ) -> None:
     """Refuse runtimes that are not installed or not for `device`, and dtypes that none has;
-    `place` stands before the key's name in the message.
+    `key_path` stands before the key's name in the message.
 
     Raises:
         UserError: with the command that installs what is missing.
     """
     for runtime in runtimes:
         if runtime != "torch" and device.type != "cpu":
-            raise UserError(f"{place}runtime: found {runtime}, expected torch on {device}")
+            raise UserError(f"{key_path}runtime: found {runtime}, expected torch on {device}")
         if not set(dtypes) & set(RUNTIME_DTYPES[runtime]):
             raise UserError(
-                f"{place}dtype: found {', '.join(dtypes)}, expected one that {runtime} has: "
+                f"{key_path}dtype: found {', '.join(dtypes)}, expected one that {runtime} has: "
                 f"{', '.join(RUNTIME_DTYPES[runtime])}"
             )
         if runtime != "torch":
-            require_onnx(f"{place}runtime: {runtime}")
+            require_onnx(f"{key_path}runtime: {runtime}")
         if runtime == "openvino" and importlib.util.find_spec(runtime) is None:
             raise UserError(
-                f'{place}runtime: openvino needs openvino: pip install "sqzexplore[runtimes]"'
+                f'{key_path}runtime: openvino needs openvino: pip install "sqzexplore[runtimes]"'
             )
     for dtype in dtypes:
         if not any(dtype in RUNTIME_DTYPES[runtime] for runtime in runtimes):
             having = [name for name, own in RUNTIME_DTYPES.items() if dtype in own]
             raise UserError(
-                f"{place}dtype: found {shown(dtype)}, which no runtime of {', '.join(runtimes)} "
+                f"{key_path}dtype: found {shown(dtype)}, which no runtime of {', '.join(runtimes)} "
                 f"has; expected {' or '.join(having)} among them"
             )
 
@@ -192,13 +192,13 @@ def _openvino(content: bytes, shape: tuple[int, ...], dtype: str) -> Callable[[A
     core = openvino.Core()
     model = core.read_model(content)
     model.reshape([*shape])
-    asked = {
+    requested = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": wanted,
     }
-    compiled = core.compile_model(model, "CPU", asked)
+    compiled = core.compile_model(model, "CPU", requested)
     used = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
     if wanted == "bf16" and "bf16" not in used and "bfloat16" not in used:
         raise RuntimeError(f"openvino computes bfloat16 as {used} on this processor")

@@ -177,15 +177,15 @@ def blank(settings: Settings) -> Throughput:
 
 
 def over_batches(
-    asked: Sequence[int] | Literal["auto"], at: Callable[[int], dict[str, Any]]
+    requested: Sequence[int] | Literal["auto"], at: Callable[[int], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The rows that `at` gives of each batch size.
 
     `auto` doubles the batch from 1 until two doublings in a row bring less than 2%, until a batch
     is not measured (out of memory), or until one pass takes more than 10 s.
     """
-    if not isinstance(asked, str):
-        return [at(batch) for batch in asked]
+    if not isinstance(requested, str):
+        return [at(batch) for batch in requested]
     rows: list[dict[str, Any]] = []
     batch = 1
     while batch <= MAX_BATCH:

@@ -57,13 +57,13 @@ def audit(
     target: str = "top1",
     level: float = 0.9,
     sampler: str | None = None,
-    told: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Audit:
     """Hold out each tenth of the measured networks, and draw the learning curve.
 
     Args:
         trials, target, level, sampler: as for `fit`.
-        told: how many fits are done, of how many.
+        progress: how many fits are done, of how many.
 
     Raises:
         UserError: as `fit` does.
@@ -78,11 +78,11 @@ def audit(
         model = fit_trained(trained.take(parts != fold), level)
         tested = _tested(model, trained.take(parts != fold), trained.take(parts == fold))
         held_out.append(tested.assign(fold=fold, row=trained.rows[parts == fold]))
-        told(fold + 1, total)
+        progress(fold + 1, total)
     curve = []
     for i, (repetition, drawn) in enumerate(draws):
         curve.append(_point(trained, drawn, level) | {"repetition": repetition})
-        told(int(parts.max()) + 2 + i, total)
+        progress(int(parts.max()) + 2 + i, total)
     rows = pd.concat(held_out, ignore_index=True).sort_values("row", ignore_index=True)
     names = trials.reindex(columns=[*TRIAL]).iloc[rows.pop("row")].reset_index(drop=True)
     rows = pd.concat([names, rows.assign(target=target, level=level)], axis=1)

@@ -242,9 +242,9 @@ def _kept(trials: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
 
 def _plot_columns(spec: Spec, trials: pd.DataFrame) -> list[str]:
     """The numeric columns that can be an axis: what the sweep measured, and what varies."""
-    asked = [name for figure in default_figures(spec) for name in (figure.x, figure.y)]
+    requested = [name for figure in default_figures(spec) for name in (figure.x, figure.y)]
     axes = [axis for axis in spec.design_space.axis_names if KEYS[axis] in (int, float)]
-    wanted = dict.fromkeys([*spec.objectives, *asked, *axes])
+    wanted = dict.fromkeys([*spec.objectives, *requested, *axes])
     others = [*dict.fromkeys([*figure_columns(spec), *_MORE_NUMBERS])]
     if len(trials) > _MANY:
         others = [name for name in others if not is_derived(name)]

@@ -245,21 +245,21 @@ class Space:
                 a.field: encode(a.field, [n.get(a.field) for n in self.listed]) for a in self.axes
             }
             return _Cases(columns, {}, np.full(count, 1 / count), [1] * count)
-        asked = {name for axis in self.axes for name, _ in axis.when}
-        if not asked:
+        requested = {name for axis in self.axes for name, _ in axis.when}
+        if not requested:
             return None
         fixed = self._fixed_columns()
         columns = {}
         weights = np.ones(1)
         for axis in self.ordered_axes:
-            if axis.field not in asked:
+            if axis.field not in requested:
                 continue
             active = self._active(axis, columns, len(weights))
             repeats = np.where(active, len(axis.values), 1)
             if repeats.sum() > MAX_CASES:
                 raise UserError(
                     f"space: found more than {MAX_CASES:,} combinations of the axes that "
-                    f"conditions speak of: {', '.join(sorted(asked))}"
+                    f"conditions speak of: {', '.join(sorted(requested))}"
                 )
             case = np.repeat(np.arange(len(weights)), repeats)
             digit = np.arange(len(case)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
@@ -268,7 +268,7 @@ class Space:
             likely = axis.weights()[digit] * len(axis.values)
             weights = weights[case] * np.where(active[case], likely, 1.0)
         sizes = np.ones(len(weights), dtype=object)
-        others = {axis.field: axis for axis in self.axes if axis.field not in asked}
+        others = {axis.field: axis for axis in self.axes if axis.field not in requested}
         actives = {n: self._active(a, columns, len(weights)) for n, a in others.items()}
         for name, axis in others.items():
             sizes *= np.where(actives[name], max(1, len(axis.values)), 1).astype(object)

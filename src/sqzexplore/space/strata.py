@@ -25,7 +25,7 @@ _WAITING = 64
 
 
 def stratified(
-    space: Space, column: str, seed: int, place: str = "search.stratify"
+    space: Space, column: str, seed: int, key_path: str = "search.stratify"
 ) -> Iterator[Architecture]:
     """Feasible networks drawn at random, stratified by the logarithm of a cost.
 
@@ -40,7 +40,7 @@ def stratified(
         space: the design space, with its constraints.
         column: a cost, such as macs.
         seed: of the generator.
-        place: what a message begins with: who asks for it.
+        key_path: what a message begins with: who asks for it.
 
     Raises:
         UserError: none of those drawn first is feasible, or the cost is zero in one.
@@ -50,7 +50,7 @@ def stratified(
     if not len(sizes) or sizes.min() <= 0:
         found = f"{column} of {sizes.min():g}" if len(sizes) else "no feasible architecture"
         raise UserError(
-            f"{place}: found {found} among {_BLOCK:,} drawn at random, expected "
+            f"{key_path}: found {found} among {_BLOCK:,} drawn at random, expected "
             f"feasible ones with a positive {column}"
         )
     edges = np.linspace(math.log(sizes.min()), math.log(sizes.max()), STRATA + 1)[1:-1]

@@ -108,16 +108,16 @@ def _condition(value: Any, path: KeyPath) -> tuple[tuple[str, tuple[Any, ...]], 
     if not isinstance(value, dict) or not value:
         raise Problem(path, f"found {shown(value)}, expected a mapping such as {{bypass: complex}}")
     when = []
-    for name, asked in value.items():
+    for name, requested in value.items():
         check_field(name, (*path, name))
-        many = isinstance(asked, list) and (
-            name != "pool_after" or any(isinstance(v, list | str) for v in asked)
+        many = isinstance(requested, list) and (
+            name != "pool_after" or any(isinstance(v, list | str) for v in requested)
         )
-        if asked == [] and name != "pool_after":
+        if requested == [] and name != "pool_after":
             raise Problem((*path, name), "found an empty list, expected at least one value")
         values = [
             field_value(name, v, (*path, name, *((i,) if many else ())))
-            for i, v in enumerate(asked if many else [asked])
+            for i, v in enumerate(requested if many else [requested])
         ]
         when.append((str(name), tuple(values)))
     return tuple(when)
@@ -330,12 +330,12 @@ def _shape_axes(space: Space) -> tuple[Axis, ...]:
     shape = {"fires", "pool_after", "stem_kernel", "stem_stride", "stem_padding"}
     by_name = {axis.field: axis for axis in space.axes}
     wanted = {name for name in by_name if name in shape or name in OVERRIDES}
-    asked: set[str] = set()
-    while new := {n for field in wanted for n, _ in by_name[field].when} - asked:
-        asked |= new
+    requested: set[str] = set()
+    while new := {n for field in wanted for n, _ in by_name[field].when} - requested:
+        requested |= new
         wanted |= new
     return tuple(
-        _one_value(axis) if axis.field in OVERRIDES and axis.field not in asked else axis
+        _one_value(axis) if axis.field in OVERRIDES and axis.field not in requested else axis
         for axis in space.axes
         if axis.field in wanted
     )

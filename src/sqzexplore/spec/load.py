@@ -36,17 +36,17 @@ def load_spec(path: str | Path, changes: Sequence[str] = ()) -> Spec:
     """
     path = Path(path).expanduser()
     text = yaml_text.read(path)
-    asked = [_change(change) for change in changes]
+    requested = [_change(change) for change in changes]
     try:
         data = _mapping(text)
-        if "extends" not in data and not asked:
+        if "extends" not in data and not requested:
             return _checked(data, text)
         whole = _extended(path, data)
-        for keys, value in asked:
+        for keys, value in requested:
             _put(whole, keys, value)
         return _checked(whole, _written(path, whole, changes))
     except Problem as problem:
-        for keys, value in asked:
+        for keys, value in requested:
             if problem.path[: len(keys)] == keys:
                 raise UserError(f"--set {dotted(keys)}={shown(value)}: {problem}") from None
         raise problem.in_file(path, text) from None

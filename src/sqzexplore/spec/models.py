@@ -369,8 +369,8 @@ class Spec(_Model):
     @property
     def result_constraints(self) -> tuple[Expression, ...]:
         """The constraints that speak of measured columns."""
-        asked = (Expression(text, of_results=True) for text in self.constraints)
-        return tuple(constraint for constraint in asked if constraint.measured)
+        requested = (Expression(text, of_results=True) for text in self.constraints)
+        return tuple(constraint for constraint in requested if constraint.measured)
 
     @property
     def source(self) -> str:
@@ -396,8 +396,12 @@ class Spec(_Model):
     @property
     def quantisations(self) -> tuple[Int8, ...]:
         """How each trained network is quantised; none if that is not asked for."""
-        asked = self.measure.int8
-        return tuple(Int8(s, asked.calibration_images) for s in asked.scheme) if asked else ()
+        requested = self.measure.int8
+        return (
+            tuple(Int8(s, requested.calibration_images) for s in requested.scheme)
+            if requested
+            else ()
+        )
 
     @property
     def speed_decides(self) -> bool:

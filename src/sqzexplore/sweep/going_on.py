@@ -212,9 +212,9 @@ def _put_back(
                 write_json(path, _training(seed, content, row, after, data))
         if after.measure.throughput is not None and content.get("throughput"):
             rows = {_settings_of(each): _measurement(each) for each in content["throughput"]}
-            kept = {"rows": rows, "duration_s": 0.0}
+            content = {"rows": rows, "duration_s": 0.0}
             device_type = row["device"].partition(":")[0]
-            write_json(throughput_file(scratch, arch_id, device_type), kept)
+            write_json(throughput_file(scratch, arch_id, device_type), content)
 
 
 def _training(
@@ -237,8 +237,8 @@ def _training(
     run["right"] = {each["split"]: each["right"] for each in own("images")}
     names = ("label", "predicted", "images")
     for table, kind in (("compression", CompressedRun), ("int8", Int8Run)):
-        kept = {field.name for field in fields(kind)}
-        run[table] = [{k: v for k, v in each.items() if k in kept} for each in own(table)]
+        known = {field.name for field in fields(kind)}
+        run[table] = [{k: v for k, v in each.items() if k in known} for each in own(table)]
     run["confusion"] = [[each[name] for name in names] for each in own("confusion")]
     origin = {
         name: row[name] for name in ("device", "sqzexplore_version", "git_commit", "torch_version")

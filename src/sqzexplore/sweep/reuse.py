@@ -47,11 +47,11 @@ class Reuse:
         self._read: dict[int, set[int]] = {}
         if spec.measure.accuracy is None and spec.measure.throughput is None:
             return
-        asked = fingerprint(spec, data)
-        if study.user_attrs.get(_RECIPE) != asked:
-            study.set_user_attr(_RECIPE, asked)
+        requested = fingerprint(spec, data)
+        if study.user_attrs.get(_RECIPE) != requested:
+            study.set_user_attr(_RECIPE, requested)
         for other in self._database.get_all_studies():
-            if other.user_attrs.get(_RECIPE) == asked:
+            if other.user_attrs.get(_RECIPE) == requested:
                 self._studies[other.study_name] = study_id(other)
 
     def get(self, architecture: Architecture) -> Evaluation | None:

@@ -84,7 +84,7 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def told(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The first process's `value`, in all of them."""
     if world() == 1:
         return value

@@ -253,7 +253,7 @@ class Training:
             for _ in self._epoch(epoch):
                 yield True
             self._keep(last=epoch == self.recipe.epochs)
-            wanted = distributed.told(self._on_epoch(self.history[-1]))
+            wanted = distributed.broadcast(self._on_epoch(self.history[-1]))
             self._stopped = bool(wanted) and epoch < self.recipe.epochs
 
     @property
@@ -424,7 +424,7 @@ def fit(
 
 def follow(data: ImageData) -> None:
     """Take part in the trainings that the first process leads, until it has no more."""
-    while (job := distributed.told(None)) is not None:
+    while (job := distributed.broadcast(None)) is not None:
         architecture, recipe, seed, unfinished = job
         fit(architecture, data, recipe, seed, unfinished=unfinished)
 
@@ -438,7 +438,7 @@ def lead(
     unfinished: Path | None = None,
 ) -> Training:
     """A `Training`, together with the processes that `follow` if there are any."""
-    distributed.told((architecture, recipe, seed, unfinished))
+    distributed.broadcast((architecture, recipe, seed, unfinished))
     return Training(architecture, data, recipe, seed, on_epoch, unfinished)
 
 

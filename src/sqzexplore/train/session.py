@@ -105,10 +105,10 @@ def train_one(
     if plan.folder.exists() and not plan.folder.is_dir():
         raise UserError(f"{plan.folder}: found a file, expected a folder")
     torch.set_num_threads(plan.threads)
-    with distributed.group(device) as place:
-        data = load(source, image_size, plan.recipe.augmentation).to(place)
-        asked = identity(plan.recipe, data, plan.seed)
-        done = _finished(plan, asked)
+    with distributed.group(device) as on:
+        data = load(source, image_size, plan.recipe.augmentation).to(on)
+        requested = identity(plan.recipe, data, plan.seed)
+        done = _finished(plan, requested)
         if done is not None:
             return done
         unfinished = plan.folder / _UNFINISHED
@@ -125,7 +125,7 @@ def train_one(
                 watcher.batch,
             )
             run = training.to_the_end()
-        notes = asked | _outcome(run, data, str(place), started_at)
+        notes = requested | _outcome(run, data, str(on), started_at)
         notes["provenance"]["device_name"] = training.device_name
         if distributed.rank() == 0:
             plan.folder.mkdir(parents=True, exist_ok=True)
@@ -155,14 +155,14 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _finished(plan: TrainingPlan, asked: dict[str, Any]) -> dict[str, Any] | None:
+def _finished(plan: TrainingPlan, requested: dict[str, Any]) -> dict[str, Any] | None:
     """The notes of the same training, if it is done."""
     file = plan.folder / checkpoint.MODEL_FILE
     if not file.exists():
         return None
     notes = checkpoint.notes(file)
     held = notes | notes.get("architecture", {})
-    for key, value in (asked | plan.architecture.model_dump(mode="json")).items():
+    for key, value in (requested | plan.architecture.model_dump(mode="json")).items():
         if held.get(key) != value:
             raise UserError(
                 f"{file}: holds another training: {key} {shown(held.get(key))} there, "

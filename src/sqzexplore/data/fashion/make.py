@@ -70,11 +70,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("originals", type=Path, metavar="ORIGINALS")
     parser.add_argument("to", type=Path, metavar="TO")
-    asked = parser.parse_args()
-    asked.to.mkdir(parents=True, exist_ok=True)
-    for name, array in draw(asked.originals).items():
+    requested = parser.parse_args()
+    requested.to.mkdir(parents=True, exist_ok=True)
+    for name, array in draw(requested.originals).items():
         content = idx(array)
-        (asked.to / name).write_bytes(packed(content))
+        (requested.to / name).write_bytes(packed(content))
         for written in (packed(content), content):
             print(hashlib.sha256(written).hexdigest(), end=" ")
         print(name)

@@ -164,8 +164,8 @@ def _engine_options(url: URL) -> dict[str, Any]:
     drivers = {"psycopg": _LIBPQ, "psycopg2": _LIBPQ, "pysqlite": _SQLITE}
     known = drivers.get(url.get_driver_name(), {})
     # What the URL itself says stays.
-    asked = {key: value for key, value in known.items() if key not in url.query}
-    return {"pool_pre_ping": True, "connect_args": asked}
+    requested = {key: value for key, value in known.items() if key not in url.query}
+    return {"pool_pre_ping": True, "connect_args": requested}
 
 
 def _is_race(error: BaseException) -> bool:

@@ -83,7 +83,7 @@ class PatientStorage(BaseStorage):
     ) -> None:
         self._backend, self._place, self._patience_s = backend, place, patience_s
         self._tell = tell or _logger.warning
-        self._told = False
+        self._warned = False
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_lost),
             # The random half second keeps many workers from all coming back at once.
@@ -107,14 +107,14 @@ class PatientStorage(BaseStorage):
                 f"({reason(last.last_attempt.exception())}). Nothing is lost: what it was told "
                 "stands in it. Run the same command again when it answers"
             ) from None
-        if self._told:
-            self._told = False
+        if self._warned:
+            self._warned = False
             self._tell(f"{self._place}: the database answers again")
         return answer
 
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
-        if not self._told and (state.seconds_since_start or 0) > _SILENT_S:
-            self._told = True
+        if not self._warned and (state.seconds_since_start or 0) > _SILENT_S:
+            self._warned = True
             self._tell(
                 f"{self._place}: the database does not answer; "
                 f"trying again for {_span(self._patience_s)}"
