@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from ..data.images import IMAGENET, SPLITS, ImageData
 from ..errors import UserError
@@ -64,6 +63,8 @@ def evaluate(net: SqueezeNet, data: ImageData, split: str) -> Accuracy:
     Raises:
         UserError: the network has other classes or channels than the data.
     """
+    from scipy import stats
+
     check_fits(net.architecture, data)
     parts = [guesses(net, data, getattr(data, s)) for s in (SPLITS if split == "all" else [split])]
     counts = [len(part.right) for part in parts]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from .. import provenance
 from ..analysis.accuracy import Trainings, accuracy_interval
@@ -149,7 +149,7 @@ def still_learning(evaluation: Evaluation, budgets: tuple[int, ...]) -> bool | N
     if len(gains) < 2 or not np.isfinite(gains).all():
         return None
     error = gains.std(ddof=1) / math.sqrt(len(gains))
-    low = gains.mean() - float(stats.t.ppf(0.95, len(gains) - 1)) * error
+    low = gains.mean() - float(special.stdtrit(len(gains) - 1, 0.95)) * error
     return bool(low > LEARNING_POINTS)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 #: The relative half-width of the 95% interval of a median at which a measurement is good enough.
 PRECISION = 0.01
@@ -46,8 +46,9 @@ def median(numbers: Sequence[float], confidence: float = 0.95) -> Estimate:
     """
     ordered = np.sort(np.asarray(numbers, dtype=float))
     n = len(ordered)
-    # ppf: the smallest k with P(B <= k) >= q, so that P(B < k) < q.
-    k = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5)) if n else 0
+    # The smallest k with P(B <= k) >= q, so that P(B < k) < q.
+    at_most = special.bdtr(np.arange(n + 1), n, 0.5)
+    k = int(np.searchsorted(at_most, (1 - confidence) / 2)) if n else 0
     if k < 1:
         return Estimate(float(np.median(ordered)) if n else math.nan, math.nan, math.nan)
     return Estimate(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k]))
@@ -72,7 +73,7 @@ def over_processes(values: Sequence[float], confidence: float = 0.95) -> Estimat
     mean, count = float(logs.mean()), len(logs)
     if count < 2:
         return Estimate(math.exp(mean), math.nan, math.nan)
-    t = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    t = float(special.stdtrit(count - 1, (1 + confidence) / 2))
     half = t * float(logs.std(ddof=1)) / math.sqrt(count)
     return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
