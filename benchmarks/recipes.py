@@ -49,7 +49,6 @@ SMALL = {"stem_kernel": 3, "stem_stride": 2, "stem_padding": 1}
 ARCHITECTURES = {
     "SR 0.125": {},
     "SR 1.0": {"squeeze_ratio": 1.0},
-    "complex bypass": {"bypass": "complex"},
     "16 Fires": {"fires": 16, "expand_increment": 64},
 }
 IMAGE_SIZE = 32
