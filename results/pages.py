@@ -118,41 +118,27 @@ def budgets(sweep: str, field: str) -> str:
 
 
 def what_stays() -> str:
-    """What each change of the sweep on budgets gains after as many epochs, also while it runs."""
+    """What each change of the sweep on budgets gains after as many epochs."""
     folder = HERE / "cifar10-budget"
-    names = ["arch_id", "epochs", "seed", "top1"]
-    kept = [
-        (file.name.partition("-")[0], *(run[name] for name in names[1:]))
-        for file in (folder / "partial").glob("*-seed*.json")
-        for run in [json.loads(file.read_text())["run"]]
-    ]
-    whole = sqz.load_results(folder, "seeds")[names]
-    runs = pd.concat([whole, pd.DataFrame(kept, columns=names)]).astype({"top1": float})
+    runs = sqz.load_results(folder, "seeds")
     space = load_spec(folder / "spec.yaml").design_space
     base, *others = sorted(
         (space.architecture(index) for index in space.indices()),
         key=lambda arch: (arch.squeeze_ratio, arch.bypass != "none", arch.pool_after),
     )
+    top1 = {key: own["top1"] for key, own in runs.groupby(["arch_id", "epochs"])}
     budgets = sorted(runs["epochs"].unique())
-    of = {key: group["top1"] for key, group in runs.groupby(["arch_id", "epochs"])}
-    count = runs["seed"].nunique()
-    rows = []
+    level = [f"{top1[base.arch_id, epochs].mean():.1f}" for epochs in budgets]
+    rows = [["the base, top-1 (%)", *level]]
     for arch in others:
         changes = {name: getattr(arch, name) for name in ("bypass", "squeeze_ratio", "pool_after")}
         changed = [f"{n} {value}" for n, value in changes.items() if getattr(base, n) != value]
         rows.append([", ".join(changed)])
         for epochs in budgets:
-            one, two = (of.get((each.arch_id, epochs), ()) for each in (arch, base))
-            if min(len(one), len(two)) < count:
-                rows[-1].append("-")
-                continue
+            one, two = top1[arch.arch_id, epochs], top1[base.arch_id, epochs]
             low, high = stats.ttest_ind(one, two, equal_var=False).confidence_interval()
             rows[-1].append(f"{one.mean() - two.mean():+.1f} ({low:+.1f} to {high:+.1f})")
-    first = ["the base, top-1 (%)"]
-    for epochs in budgets:
-        level = of.get((base.arch_id, epochs), ())
-        first.append(f"{level.mean():.1f}" if len(level) == count else "-")
-    return _table(["change", *(f"{epochs} epochs" for epochs in budgets)], [first, *rows])
+    return _table(["change", *(f"{epochs} epochs" for epochs in budgets)], rows)
 
 
 def verdicts(of_paper: bool) -> str:
