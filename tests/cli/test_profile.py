@@ -124,7 +124,8 @@ def test_a_profile_is_measured_and_predicts_a_space(spec: Path, tmp_path: Path) 
     by_hand = model.predict(said.astype({"pool_after": object, "bypass": object}))
     for name in NAMES:
         assert said[name].to_numpy() == pytest.approx(by_hand[name].to_numpy(), rel=1e-3)
-    assert f"coverage 90%; from {to}" in done.output
+    assert "coverage 90%" in done.output
+    assert f"predicted latency_ms_p50: from {to}\n" in done.output
 
 
 def different_networks() -> int:
@@ -446,8 +447,9 @@ def test_accuracy_from_a_folder_and_latency_from_the_last_profile(
     sources = ("--predict", folder, "--predict", first, "--predict", last)
     done = invoke("census", spec, *sources, "--out", out, "--where", "top1_low > 0")
     assert done.exit_code == 0, done.output
-    assert f"coverage 90%; from {folder}" in done.output
-    assert f"coverage 90%; from {last}" in done.output
+    assert done.output.count("coverage 90%") == 2
+    for source in (folder, last):
+        assert f": from {source}\n" in done.output
     assert f"from {first}" not in done.output
     rows = pd.read_csv(out)
     assert {"top1", *NAMES} <= {*rows}

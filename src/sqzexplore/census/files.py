@@ -62,7 +62,7 @@ def _summary(census: Census, spec: Spec) -> dict[str, object]:
             "size": len(census.front),
             "possible": None if census.possible is None else len(census.possible),
         },
-        "predictions": [line for model in query.predictions for line in model.remarks()],
+        "predictions": query.remarks(),
         "provenance": provenance.of_sweep("cpu"),
     }
 

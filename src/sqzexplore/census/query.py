@@ -60,6 +60,17 @@ class Query:
         targets = {model.target for model in self.predictions}
         return bool(targets & {*self.minimize, *self.maximize})
 
+    def remarks(self) -> list[str]:
+        """What must be said beside the predictions: of each, and of picking by them."""
+        said = [line for model in self.predictions for line in model.remarks()]
+        ranked = {*self.minimize, *self.maximize, *(name.removeprefix("-") for name in self.sort)}
+        if ranked & {*self.predicted}:
+            said.append(
+                "networks that stand first by a prediction are worse than predicted on average, and "
+                "fewer lie in their intervals: trust the order, and train what you choose"
+            )
+        return said
+
     def __post_init__(self) -> None:
         if self.top is not None and not 1 <= self.top <= MAX_TOP:
             raise UserError(f"--top: found {self.top}, expected 1 to {MAX_TOP}")

@@ -109,8 +109,9 @@ def census(
         fail(f"{error.strerror or error}; no file was left half-written", 1)
     print_census(out, taken, f"{spec.name}: {spec.question}")
     for source, model in chosen:
-        for line in model.remarks():
-            out.print(f"{line}; from {source}", highlight=False, soft_wrap=True)
+        out.print(f"predicted {model.target}: from {source}", highlight=False, soft_wrap=True)
+    for line in query.remarks():
+        out.print(line, highlight=False, soft_wrap=True)
     for file in files:
         out.print(f"written: {file}", highlight=False, soft_wrap=True)
 
