@@ -66,8 +66,8 @@ class Query:
         ranked = {*self.minimize, *self.maximize, *(name.removeprefix("-") for name in self.sort)}
         if ranked & {*self.predicted}:
             said.append(
-                "networks that stand first by a prediction are worse than predicted on average, and "
-                "fewer lie in their intervals: trust the order, and train what you choose"
+                "networks that stand first by a prediction are worse than predicted on average, "
+                "and fewer lie in their intervals: trust the order, and train what you choose"
             )
         return said
 
