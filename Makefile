@@ -23,10 +23,10 @@ demo: $(READY)  ## three squeeze ratios on real images, into build/demo: a table
 	$(PY) -m sqzexplore sweep sweeps/demo.yaml --out $(DEMO)
 
 test: $(READY)  ## all tests
-	$(PY) -m pytest -n auto
+	$(PY) -m pytest -n auto --dist worksteal
 
 test-fast: $(READY)  ## those without servers, clusters, kills and the site
-	$(PY) -m pytest -n auto -m "not slow and not browser"
+	$(PY) -m pytest -n auto --dist worksteal -m "not slow and not browser"
 
 lint: $(READY)  ## ruff, mypy, and the direction of the imports
 	$(PY) -m ruff check .
