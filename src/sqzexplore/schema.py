@@ -327,7 +327,9 @@ PROVENANCE: dict[str, Column] = {
     ),
     "torch_version": Column("string", "", "version of PyTorch"),
     "device_name": Column(
-        "string", "", "the processor's or GPU's own name; A + B: begun on A, ended on B"
+        "string",
+        "",
+        "the processor's or GPU's own name; A + B: both had a part in it, A first",
     ),
     "cpu_capability": Column(
         "string", "", "vector instructions of the processor that torch uses: AVX2, AVX512, ..."

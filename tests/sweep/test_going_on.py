@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import sqzexplore as sqz
 from helpers.sweeps import run
+from sqzexplore import provenance
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
 from sqzexplore.results.folder import load_results
@@ -22,12 +24,38 @@ input_size: 32
 measure:
   accuracy: {data: digits, epochs: [1], batch_size: 32, learning_rate: 0.01, seeds: 2}
 """
+THROUGHPUT = "  throughput: {processes: 1, batch: [1], seconds: 0.02}"
 #: Of what has been measured: when, and for how long, tells one training from another.
 KEYS = ["arch_id", "seed", "epochs"]
 
 
 def spent(folder: Path) -> pd.Series:
     return load_results(folder, "seeds").set_index(KEYS)["duration_s"]
+
+
+def test_trained_on_one_device_and_measured_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No speed stands under the name of a device that it was not measured on."""
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "device_name", lambda device: "a rented GPU")
+        run(SWEEP, tmp_path)
+    here = provenance.device_name("cpu")
+    faster = SWEEP.replace("  accuracy:", f"{THROUGHPUT}\n  accuracy:")
+    run(faster, tmp_path)
+    rows = load_results(tmp_path)
+    assert set(rows["device_name"]) == {f"a rented GPU + {here}"}
+    assert set(rows["throughput_device_name"]) == {here}
+    assert set(rows["device"]) == {"cpu"}
+    assert set(load_results(tmp_path, "throughput")["device_name"]) == {here}
+    said = CliRunner().invoke(app, ["results", str(tmp_path)]).output
+    assert f"images/s: cpu ({here})" in " ".join(said.split())
+    # Another trained elsewhere is compared with these by where it was measured.
+    other = rows.assign(device_name="a board")
+    sqz.pareto_front(pd.concat([rows, other]), maximize=["images_per_s"], minimize=["params"])
+    other["throughput_device_name"] = "a board"
+    with pytest.raises(UserError, match="different throughput_device_name"):
+        sqz.pareto_front(pd.concat([rows, other]), maximize=["images_per_s"], minimize=["params"])
 
 
 @pytest.mark.parametrize(
@@ -38,7 +66,7 @@ def spent(folder: Path) -> pd.Series:
         (("epochs: [1]", "epochs: [1, 2]"), 2 * 2 * 2),
         (("space: {", "space: {pool_after: [[1, 3], [2, 3]], "), 4 * 2),
         (
-            ("  accuracy:", "  throughput: {processes: 1, batch: [1], seconds: 0.02}\n  accuracy:"),
+            ("  accuracy:", f"{THROUGHPUT}\n  accuracy:"),
             2 * 2,
         ),
     ],
@@ -116,9 +144,7 @@ def test_a_search_tries_first_what_it_tried(tmp_path: Path) -> None:
 
 
 def test_what_is_measured_of_speed_stays(tmp_path: Path) -> None:
-    timed = SWEEP.replace(
-        "  accuracy:", "  throughput: {processes: 1, batch: [1], seconds: 0.02}\n  accuracy:"
-    )
+    timed = SWEEP.replace("  accuracy:", f"{THROUGHPUT}\n  accuracy:")
     run(timed, tmp_path)
     before = load_results(tmp_path, "throughput").set_index(["arch_id", "batch"])
     run(timed.replace("batch: [1]", "batch: [1, 2]"), tmp_path)

@@ -44,7 +44,7 @@ _OF_ACCURACY = (
 )
 _OF_SPEED = (
     *(name for name, column in SPEED.items() if column.is_setting),
-    *("input_size", "device_name", "threads"),
+    *("input_size", "threads"),
 )
 
 
@@ -57,7 +57,8 @@ def require_alike(caller: str, rows: pd.DataFrame, names: Iterable[str]) -> None
         if name in RUN:
             settings |= dict.fromkeys(_OF_ACCURACY)
         elif name in SPEED:
-            settings |= dict.fromkeys(_OF_SPEED)
+            own = "throughput_device_name"  # of a trial, which may have been trained elsewhere
+            settings |= dict.fromkeys((*_OF_SPEED, own if own in rows else "device_name"))
         elif name in COST and name not in SIZELESS:
             settings["input_size"] = None
         elif (of := name.removeprefix("train_")) in COST and of not in SIZELESS:

@@ -218,10 +218,10 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
             "95% interval over seeds and test images" + (f"; trained with {proxy}" if proxy else "")
         )
     measured = trials.dropna(subset=["images_per_s"])
-    columns = ["device", "device_name", "batch", "dtype", "threads", "torch_version"]
+    columns = ["device", "throughput_device_name", "batch", "dtype", "threads", "torch_version"]
     for _, row in measured[columns].drop_duplicates().iterrows():
         lines.append(
-            f"images/s: {row['device']} ({row['device_name']}), batch {row['batch']}, "
+            f"images/s: {row['device']} ({row['throughput_device_name']}), batch {row['batch']}, "
             f"{row['dtype']}, {row['threads']} threads, torch {row['torch_version']}"
         )
     if spec.result_constraints:

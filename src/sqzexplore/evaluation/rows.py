@@ -214,7 +214,17 @@ def violations(
 
 #: What the row of `trials` shows of a measurement.
 _OF_TRIAL = (
-    *("batch", "dtype", "memory_format", "form", "mode", "runtime", "outcome", "images_per_s"),
+    *(
+        "device",
+        "batch",
+        "dtype",
+        "memory_format",
+        "form",
+        "mode",
+        "runtime",
+        "outcome",
+        "images_per_s",
+    ),
     *("latency_ms_p50", "latency_ms_p99", "latency_ms_sd", "repetitions"),
     *("relative_to_reference", "roofline_share", "bound", "threads"),
 )
@@ -234,6 +244,7 @@ def of_trial(rows: list[dict[str, Any]], spec: Spec) -> dict[str, Any]:
         same = [row for row in same if row["outcome"] == "measured"] or same
     row = max(same, key=lambda row: row["batch"])
     shown = {name: row[name] for name in _OF_TRIAL}
+    shown["throughput_device_name"] = row["device_name"]
     if row["outcome"] != "measured" and spec.speed_decides:
         shown |= {"state": "failed", "error": f"throughput: {row['outcome']}: {row['reason']}"}
     return shown

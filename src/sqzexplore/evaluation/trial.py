@@ -40,9 +40,9 @@ def assembled(
         evaluation.throughput += [dict(row) for row in measured.throughput]
     if spec.measure.accuracy:
         summarise_runs(evaluation, spec)
+    evaluation.row |= origin_of_trainings([one.origin for one in found.values()])
     if evaluation.throughput:
         evaluation.row |= of_trial(evaluation.throughput, spec)
     if distances := violations(architecture, evaluation.row, spec):
         evaluation.row["feasible"] = max(distances.values()) <= 0
-    evaluation.row |= origin_of_trainings([one.origin for one in found.values()])
     return evaluation

@@ -136,11 +136,10 @@ def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:
             learning = trials["still_learning"].dropna()
             parts.append(f"{int(learning.sum())} of {len(learning)} networks were still learning")
     if "images_per_s" in columns and len(trials):
-        for _, row in (
-            trials[["device_name", "batch", "dtype", "threads"]].drop_duplicates().iterrows()
-        ):
+        settings = ["throughput_device_name", "batch", "dtype", "threads"]
+        for _, row in trials[settings].drop_duplicates().iterrows():
             parts.append(
-                f"{row['device_name']}, batch {row['batch']}, {row['dtype']}, "
+                f"{row['throughput_device_name']}, batch {row['batch']}, {row['dtype']}, "
                 f"{row['threads']} threads"
             )
     return "\n".join(parts) or spec.name

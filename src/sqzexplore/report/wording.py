@@ -48,7 +48,7 @@ def remark(column: str, trials: pd.DataFrame) -> str:
         return "of the trained network"
     if column in SPEED:
         parts = []
-        for name in ("device_name", "batch", "dtype"):
+        for name in ("throughput_device_name", "batch", "dtype"):
             values = trials.loc[trials["images_per_s"].notna(), name].dropna().unique()
             if len(values) == 1:
                 parts.append(f"batch {values[0]}" if name == "batch" else str(values[0]))

@@ -97,6 +97,11 @@ class ResultFolder:
             if "runtime" in frame:  # an older version had but one
                 of_torch = frame["runtime"].isna() & frame["outcome"].notna()
                 frame.loc[of_torch, "runtime"] = "torch"
+            if table == "trials":  # an older version measured all of a trial on one device
+                name = "throughput_device_name"
+                frame[name] = frame[name].fillna(
+                    frame["device_name"].where(frame["images_per_s"].notna())
+                )
             if "net_id" in frame and (unnamed := frame["net_id"].isna()).any():
                 frame.loc[unnamed, "net_id"] = self._net_ids(frame[unnamed], table)
             if table == "trials" and frame["proxy"].isna().all() and frame["data"].notna().any():

@@ -122,6 +122,9 @@ TRIALS: dict[str, Column] = {
     },
     **_drop_interval("int8_drop"),
     **SPEED,
+    "throughput_device_name": Column(
+        "string", "", "`device_name` of what throughput was measured on, `device` its kind"
+    ),
     **OTHER,
     "feasible": Column(
         "boolean", "", "whether it meets the constraints on measured columns; empty without such"

@@ -212,8 +212,8 @@ def _put_back(
                 write_json(path, _training(seed, content, row, after, data))
         if after.measure.throughput is not None and content.get("throughput"):
             rows = {_settings_of(each): _measurement(each) for each in content["throughput"]}
+            device_type = content["throughput"][0]["device"].partition(":")[0]
             content = {"rows": rows, "duration_s": 0.0}
-            device_type = row["device"].partition(":")[0]
             write_json(throughput_file(scratch, arch_id, device_type), content)
 
 

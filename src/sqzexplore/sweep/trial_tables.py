@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from .. import provenance
 from ..files import write_json
 from ..results.folder import ResultFolder
 from ..results.tables import IDENTITY, TABLES
@@ -85,6 +86,8 @@ class Record:
             self.unmeasured.remove(number)
             row = next(row for row in self._tables["trials"] if row["trial"] == number)
             row |= content["row"]
+            devices = [row["device_name"], *(each["device_name"] for each in content["throughput"])]
+            row["device_name"] = provenance.together(devices)
             identity = {name: row[name] for name in IDENTITY}
             self._tables["throughput"] += [identity | each for each in content["throughput"]]
             if "error" in content["row"]:
