@@ -457,26 +457,41 @@ def trainings_an_hour() -> str:
     return _table(head, rows)
 
 
-def audited() -> str:
-    """How often the intervals of what is predicted from FireBench held networks held out."""
+def audited(folder: str, unit: str, form: str = ".1f") -> str:
+    """How often the intervals of what is predicted from a folder held networks held out."""
     rows = []
-    for region in coverage(sqz.load_results(HERE / "firebench", "audit")).to_dict("records"):
+    for region in coverage(sqz.load_results(HERE / folder, "audit")).to_dict("records"):
         rows.append([str(region["region"]), f"{region['held']} of {region['networks']}"])
         ends = f"{region['coverage_low']:.0%} to {region['coverage_high']:.0%}"
-        rows[-1] += [f"{region['coverage']:.0%} ({ends})", f"{region['width']:.1f}"]
-        rows[-1] += [f"{region['error']:.1f}", f"{region['kendall']:.2f}"]
-    head = ["networks held out", "in their 90% intervals", "share", "mean width, points"]
-    return _table([*head, "mean error, points", "Kendall's tau"], rows)
+        rows[-1] += [f"{region['coverage']:.0%} ({ends})", f"{region['width']:{form}}"]
+        rows[-1] += [f"{region['error']:{form}}", f"{region['kendall']:.2f}"]
+    head = ["networks held out", "in their 90% intervals", "share", f"mean width, {unit}"]
+    return _table([*head, f"mean error, {unit}", "Kendall's tau"], rows)
 
 
-def beside_simpler() -> str:
-    """What is predicted from FireBench beside simpler predictions."""
+def beside_simpler(folder: str, unit: str, form: str = ".1f") -> str:
+    """What is predicted from a folder beside simpler predictions."""
     rows = []
-    table = against_baselines(sqz.load_results(HERE / "firebench", "audit"))
+    table = against_baselines(sqz.load_results(HERE / folder, "audit"))
     for row in table.to_dict("records"):
-        rows.append([str(row["predictor"]), _within(row, "error", ".1f")])
+        rows.append([str(row["predictor"]), _within(row, "error", form)])
         rows[-1].append(_within(row, "kendall", ".2f") if pd.notna(row["kendall"]) else "-")
-    return _table(["predictor", "mean error, points", "Kendall's tau"], rows)
+    return _table(["predictor", f"mean error, {unit}", "Kendall's tau"], rows)
+
+
+def latencies() -> str:
+    """How long FireBench's networks take in each runtime, and what ranks them alike."""
+    table = sqz.load_results(HERE / "firebench_latency", "throughput")
+    wide = table.pivot(index="trial", columns="runtime", values="latency_ms_p50").astype(float)
+    costs = sqz.load_results(HERE / "firebench_latency").set_index("trial")
+    rows = []
+    for runtime in wide:
+        own = wide[runtime]
+        rows.append([str(runtime), f"{own.min():.3f}, {own.median():.3f}, {own.max():.3f}"])
+        for other in (costs["macs"], costs["params"], wide.drop(columns=runtime).iloc[:, 0]):
+            rows[-1].append(f"{own.corr(other.astype(float), method='spearman'):.2f}")
+    head = ["runtime", "latency, ms: least, median, greatest", "Spearman with MACs"]
+    return _table([*head, "with parameters", "with the other runtime"], rows)
 
 
 def profiled() -> str:
@@ -530,8 +545,13 @@ TABLES = {
     "the reference": of_the_reference,
     "training speed": training_speed,
     "trainings an hour": trainings_an_hour,
-    "FireBench predicted": audited,
-    "FireBench predicted, beside simpler": beside_simpler,
+    "FireBench predicted": lambda: audited("firebench", "points"),
+    "FireBench predicted, beside simpler": lambda: beside_simpler("firebench", "points"),
+    "FireBench's latency": latencies,
+    "FireBench's latency predicted": lambda: audited("firebench_latency", "ms", ".3f"),
+    "FireBench's latency predicted, beside simpler": lambda: beside_simpler(
+        "firebench_latency", "ms", ".3f"
+    ),
     "a profile": profiled,
     "searches": searched,
     "the best predicted": predicted_best,

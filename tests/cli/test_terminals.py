@@ -14,7 +14,9 @@ from rich.console import Console
 
 import sqzexplore as sqz
 from helpers import ROOT
+from sqzexplore.cli.tables import print_results
 from sqzexplore.cli.terminal import terminal_table
+from sqzexplore.results.folder import ResultFolder
 from sqzexplore.results.shown import ShownColumn
 
 
@@ -58,6 +60,16 @@ def test_ten_metaparameters_stand_whole_beside_their_costs() -> None:
     assert "…" not in shown
     for _, row in sqz.load_results(ROOT / "results" / "firebench").head(100).iterrows():
         assert f"{row['params']:,}│" in shown.replace(" ", "")
+
+
+def test_a_network_without_an_accuracy_has_no_interval() -> None:
+    """Of FireBench one died: its state stands where others have their accuracy."""
+    folder = ROOT / "results" / "firebench"
+    trials, spec = sqz.load_results(folder), ResultFolder(folder).spec()
+    console = Console(width=160, file=io.StringIO(), force_terminal=False)
+    print_results(console, trials[trials["top1"].isna()], spec, None)
+    (line,) = [each for each in console.file.getvalue().splitlines() if "dead│" in each]
+    assert "one seed" not in line
 
 
 def test_brackets_are_no_markup() -> None:

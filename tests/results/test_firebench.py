@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from sqzexplore.errors import UserError
 from sqzexplore.network.columns import architecture_at
 from sqzexplore.network.frames import columns_of_frame
 from sqzexplore.results import firebench as module
+from sqzexplore.spec.load import load_spec
 
 SPEC = """\
 name: bench
@@ -34,6 +36,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("firebench") / "bench"
     run(SPEC, place)
     return place
+
+
+def test_latencies_stand_beside_the_accuracies(folder: Path) -> None:
+    assert not any("latency_ms_p50_low" in name for name in sqz.firebench(folder))
+    timed = SPEC.replace("random, trials: 3, stratify: macs", "grid").partition("  accuracy")[0]
+    timed += "  throughput: {batch: [1, 2], runtime: [torch, onnxruntime], seconds: 0.02}\n"
+    beside = folder.with_name(f"{folder.name}_latency")
+    run(timed, beside)
+    table, rows = sqz.firebench(folder), sqz.load_results(beside, "throughput")
+    shutil.rmtree(beside)
+    assert len(table) == table["net_id"].nunique() == 3
+    for _, network in table.iterrows():
+        own = rows[(rows["net_id"] == network["net_id"]) & (rows["batch"] == 1)]
+        for _, row in own.iterrows():
+            for name in ("latency_ms_p50", "latency_ms_p50_low", "latency_ms_p50_high"):
+                assert network[f"{row['runtime']}_{name}"] == row[name]
+        assert len(own) == 2
+
+
+def test_the_networks_whose_latency_is_measured_are_firebenchs() -> None:
+    spec = load_spec(ROOT / "sweeps" / "firebench_latency.yaml").design_space
+    listed = [spec.architecture(index).arch_id for index in spec.indices()]
+    assert listed == sqz.load_results(ROOT / "results" / "firebench")["arch_id"].tolist()
 
 
 def test_a_row_a_network_and_what_was_found_of_it(folder: Path) -> None:

@@ -15,7 +15,7 @@ from ..census.query import Census, Query
 from ..network.frames import format_value
 from ..published import alexnet_params, published
 from ..results.remarks import training_remarks
-from ..results.shown import ShownColumn, axis_columns, interval_column, named
+from ..results.shown import ShownColumn, axis_columns, named
 from ..results.smaller import smaller_columns
 from ..schema import FLAGS, PREDICTED
 from ..spec.models import Spec
@@ -135,10 +135,7 @@ def print_results(
         ShownColumn("MACs", lambda row: _millions(row["macs"])),
         replace(named("trained size (MB)", "train_size_mb", "{:.3f}"), when=accuracy),
         ShownColumn("top-1 (%)", _accuracy, when=accuracy),
-        replace(
-            interval_column("95% interval", "top1_ci_low", "top1_ci_high", "{:.2f}", "one seed"),
-            when=accuracy,
-        ),
+        ShownColumn("95% interval", _accuracy_interval, when=accuracy),
         replace(named("images/s", "images_per_s", "{:,.1f}"), when=bool(spec.measure.throughput)),
         ShownColumn("feasible", _feasible, when=bool(spec.result_constraints)),
     ]
@@ -191,6 +188,14 @@ def _accuracy(row: pd.Series) -> str:
         return str(row["state"])
     learning = not pd.isna(row["still_learning"]) and row["still_learning"]
     return f"{row['top1']:.2f}{' (still learning)' if learning else ''}"
+
+
+def _accuracy_interval(row: pd.Series) -> str:
+    if pd.isna(row["top1"]):
+        return ""
+    if pd.isna(row["top1_ci_low"]):
+        return "one seed"
+    return f"{row['top1_ci_low']:.2f} to {row['top1_ci_high']:.2f}"
 
 
 def _feasible(row: pd.Series) -> str:

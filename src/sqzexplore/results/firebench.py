@@ -31,7 +31,11 @@ def firebench(folder: str | Path | None = None) -> pd.DataFrame:
     Returns:
         The complete trials, one a `net_id`, with every column of `trials`: fields, costs, `top1`
         and `val_top1` in percent, of which none is missing, `epochs`, `seeds`, provenance. What
-        the networks are trained as is a proxy (columns `proxy`, `train_...`).
+        the networks are trained as is a proxy (columns `proxy`, `train_...`). And where the folder
+        beside it, of the same name with `_latency` at the end, has a table `throughput` of these
+        networks (`sweeps/firebench_latency.yaml`): for each runtime its median latency on that
+        CPU, of one image in float32, in ms, with its 95% interval over the processes, such as
+        `onnxruntime_latency_ms_p50`, `..._low` and `..._high`.
 
     Raises:
         UserError: there is no such folder, or nothing in it is finished.
@@ -46,7 +50,22 @@ def firebench(folder: str | Path | None = None) -> pd.DataFrame:
     known = trials[(trials["state"] == "complete") & trials["top1"].notna()]
     if known.empty:
         raise UserError(f"{results.path}: found no finished network, expected a sweep's results")
-    return known.drop_duplicates("net_id").sort_values("trial", ignore_index=True)
+    known = known.drop_duplicates("net_id").sort_values("trial", ignore_index=True)
+    return known.merge(_latencies(results.path), "left", on="net_id")
+
+
+def _latencies(folder: Path) -> pd.DataFrame:
+    """By `net_id`, the latencies in the folder beside `folder`; no column where there are none."""
+    rows = ResultFolder(folder.with_name(f"{folder.name}_latency")).table("throughput")
+    if rows is None:
+        return pd.DataFrame({"net_id": pd.Series(dtype="string")})
+    rows = rows[(rows["batch"] == 1) & (rows["dtype"] == "float32")]
+    columns = ["latency_ms_p50", "latency_ms_p50_low", "latency_ms_p50_high"]
+    found = [
+        rows[rows["runtime"] == runtime].set_index("net_id")[columns].add_prefix(f"{runtime}_")
+        for runtime in rows["runtime"].unique()
+    ]
+    return pd.concat(found, axis=1).reset_index()
 
 
 def query(
