@@ -12,12 +12,16 @@ import torch
 from typer.testing import CliRunner
 
 import sqzexplore as sqz
+from helpers import ROOT
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
 from sqzexplore.measure import reference, runtimes
+from sqzexplore.measure.runner import built
 from sqzexplore.measure.runtimes import Disagrees, RuntimeRunner, check_runtimes
 from sqzexplore.measure.settings import RUNTIME_DTYPES, Settings
 from sqzexplore.measure.throughput import measure
+from sqzexplore.network.columns import architecture_at
+from sqzexplore.network.frames import columns_of_frame
 from sqzexplore.network.presets import PRESETS
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
@@ -74,6 +78,16 @@ def test_a_runtime_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) 
     assert (row.outcome, row.images_per_s) == ("failed", None)
     assert "Disagrees: onnxruntime, float32: outputs differ" in row.reason
     assert not timed
+
+
+def test_a_network_that_lets_nothing_through_is_timed() -> None:
+    """Its random weights give 0 for every image, in each runtime: no difference, not 0 / 0."""
+    known = load_results(ROOT / "results" / "firebench")
+    silent = architecture_at(columns_of_frame(known), 63)
+    with torch.inference_mode():
+        assert not built(silent).eval()(torch.randn(2, 3, 32, 32)).any()
+    at = Settings("cpu", 2, "float32", 32, "contiguous", runtime="onnxruntime")
+    assert RuntimeRunner(silent, at).largest_difference == 0.0
 
 
 def test_what_a_runtime_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ TRIALS: dict[str, Column] = {
     **_drop_interval("int8_drop"),
     **SPEED,
     "throughput_device_name": Column(
-        "string", "", "`device_name` of what throughput was measured on, `device` its kind"
+        "string", "", "the device_name of what throughput was measured on"
     ),
     **OTHER,
     "feasible": Column(
