@@ -55,6 +55,11 @@ class Query:
         return tuple(dict.fromkeys(name for model in self.predictions for name in model.names))
 
     @property
+    def ranked(self) -> set[str]:
+        """The columns that the order or the front is of."""
+        return {*self.minimize, *self.maximize, *(name.removeprefix("-") for name in self.sort)}
+
+    @property
     def front_is_predicted(self) -> bool:
         """Whether an objective of the front is predicted, with an interval."""
         targets = {model.target for model in self.predictions}
@@ -63,8 +68,7 @@ class Query:
     def remarks(self) -> list[str]:
         """What must be said beside the predictions: of each, and of picking by them."""
         said = [line for model in self.predictions for line in model.remarks()]
-        ranked = {*self.minimize, *self.maximize, *(name.removeprefix("-") for name in self.sort)}
-        if ranked & {*self.predicted}:
+        if self.ranked & {*self.predicted}:
             said.append(
                 "networks that stand first by a prediction are worse than predicted on average, "
                 "and fewer lie in their intervals: trust the order, and train what you choose"

@@ -301,7 +301,6 @@ def _rows(rows: pd.DataFrame, axes: list[str], query: Query, title: str) -> Tabl
     """Rows of a census: what varies, and the costs, rounded (the files hold them exactly); int8's
     where the order or the front is of them."""
     words = ("pool_after", "bypass")
-    ranked = {*query.minimize, *query.maximize, *(name.removeprefix("-") for name in query.sort)}
     columns = [
         *(replace(column, words=column.heading in words) for column in axis_columns(axes)),
         named("params", "params", "{:,}"),
@@ -310,7 +309,7 @@ def _rows(rows: pd.DataFrame, axes: list[str], query: Query, title: str) -> Tabl
         ShownColumn("peak_memory", lambda row: f"{row['peak_activation_bytes'] / 1e6:,.2f} MB"),
         *(
             named(name, name, "{:,}")
-            for name in sorted(ranked & {"int8_peak_bytes", "int8_flash_bytes"})
+            for name in sorted(query.ranked & {"int8_peak_bytes", "int8_flash_bytes"})
         ),
         *(_predicted(name) for name in PREDICTED if name in rows),
         ShownColumn(MAY_BE_FRONT, lambda row: _yes(row[MAY_BE_FRONT]), when=MAY_BE_FRONT in rows),

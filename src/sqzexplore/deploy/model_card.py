@@ -139,9 +139,9 @@ def _what(card: Card) -> str:
         "knee": f"the knee of the front ({', '.join(card.goals)})",
         "best": "the best val_top1 (chosen on the validation split; the test split is reported)",
     }
-    requested = reasons.get(card.pick, "picked by its number")
+    reason = reasons.get(card.pick, "picked by its number")
     lines = [
-        f"Trial {row['trial']} of the sweep `{spec.name}`, {requested}: "
+        f"Trial {row['trial']} of the sweep `{spec.name}`, {reason}: "
         f"{architecture_name(row, axes)} (state: {row['state']}).",
         f"The sweep asks: {_escaped(spec.question)}" if spec.question else "",
         "" if is_missing(row["feasible"]) or row["feasible"] else "**It breaks a constraint.**",

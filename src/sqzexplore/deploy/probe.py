@@ -180,9 +180,9 @@ def _row(
     ratio = over_processes(_positive(own, "relative_to_reference"))
     references = over_processes(_positive(own, "reference_latency_ms_p50"))
     sensors: dict[str, Any] = {
-        f"{name}_{when}": own[folder].get(f"{name}_{when}")
+        f"{name}_{when}": own[number].get(f"{name}_{when}")
         for name in ("clock_mhz", "temperature_c")
-        for when, folder in (("before", 0), ("after", -1))
+        for when, number in (("before", 0), ("after", -1))
     }
     measured = Throughput(
         device="cpu",

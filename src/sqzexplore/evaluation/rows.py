@@ -214,17 +214,8 @@ def violations(
 
 #: What the row of `trials` shows of a measurement.
 _OF_TRIAL = (
-    *(
-        "device",
-        "batch",
-        "dtype",
-        "memory_format",
-        "form",
-        "mode",
-        "runtime",
-        "outcome",
-        "images_per_s",
-    ),
+    *("device", "batch", "dtype", "memory_format", "form", "mode", "runtime"),
+    *("outcome", "images_per_s"),
     *("latency_ms_p50", "latency_ms_p99", "latency_ms_sd", "repetitions"),
     *("relative_to_reference", "roofline_share", "bound", "threads"),
 )

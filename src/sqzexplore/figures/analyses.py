@@ -297,7 +297,7 @@ def analysis_figures(
     def draw_front(axes: Axes) -> Axes:
         if seeds is None or y not in SEEDED:
             raise UserError(f"{y} has no trainings to draw from")
-        x = next((requested.x for requested in default_figures(spec) if requested.y == y), None)
+        x = next((figure.x for figure in default_figures(spec) if figure.y == y), None)
         if x is None:
             raise UserError(f"no figure of the spec shows {y}")
         x = cost_beside(x.removeprefix("train_"), trials, x.startswith("train_"))
