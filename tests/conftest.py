@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -32,6 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a process of a test run ended that died, and what memory was left: xdist does not."""
+    if error is not None:
+        free_gb = psutil.virtual_memory().available / 1e9
+        status = node.gateway._io.wait()  # negative: the signal
+        print(f"\n[{node.gateway.id}] exit status {status}, {free_gb:.1f} GB of memory left")
 
 
 @pytest.fixture

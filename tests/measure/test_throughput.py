@@ -833,7 +833,7 @@ def test_a_trial_shows_the_same_settings_whatever_was_measured() -> None:
     )
 
     def measurements(outcome: str) -> list[dict]:
-        blank = dict.fromkeys(rows._OF_TRIAL)
+        blank = dict.fromkeys(THROUGHPUT)
         made = []
         for size, form, batch in itertools.product([64, 224], ["module", "inference"], [1, 8]):
             at = {"input_size": size, "form": form, "batch": batch, "outcome": "measured"}
