@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,30 @@ def test_a_runtime_computes_what_pytorch_does(runtime: str) -> None:
         assert row.relative_to_reference > 0
         assert row.roofline_share is None
         assert row.macs is None or row.macs > 0
+
+
+SIGNALLED = """\
+import faulthandler, os, signal, sys, threading
+import sqzexplore as sqz
+from sqzexplore.measure.runtimes import RuntimeRunner
+from sqzexplore.measure.settings import Settings
+
+faulthandler.enable()  # signals are handled in memory of their own
+tiny = sqz.Architecture(width_multiplier=0.1, num_classes=10, fires=3, pool_after=(1, 3))
+networks = [RuntimeRunner(tiny, Settings("cpu", 1, "float32", 40, "contiguous", runtime="openvino"))]
+last = threading.Thread(target=networks.clear)
+last.start()
+last.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif("openvino" not in HERE, reason="needs openvino")
+def test_a_signal_after_a_thread_has_let_go_of_a_network() -> None:
+    command = [sys.executable, "-c", SIGNALLED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_a_runtime_that_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,15 @@ how fast it runs does not depend on what its weights are.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.metadata
 import importlib.util
 import math
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -195,6 +198,31 @@ def _onnxruntime(content: bytes, shape: tuple[int, ...], dtype: str) -> Callable
     return lambda images: session.run([OUTPUT], {INPUT: images})[0]
 
 
+class _SignalStack(ctypes.Structure):
+    """Linux's `stack_t`."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """The memory in which this thread handles signals stays what it was.
+
+    OpenVINO sets its own, and puts it back when its last network goes: if another thread lets go of
+    that, not here, and the next signal that Python handles, Ctrl-C for one, ends the process.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before = _SignalStack()
+    sigaltstack = ctypes.CDLL(None).sigaltstack
+    sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        sigaltstack(ctypes.byref(before), None)
+
+
 def _openvino(content: bytes, shape: tuple[int, ...], dtype: str) -> Callable[[Any], Any]:
     import openvino
 
@@ -208,7 +236,8 @@ def _openvino(content: bytes, shape: tuple[int, ...], dtype: str) -> Callable[[A
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": wanted,
     }
-    compiled = core.compile_model(model, "CPU", requested)
+    with _signal_stack_kept():
+        compiled = core.compile_model(model, "CPU", requested)
     used = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
     if wanted == "bf16" and "bf16" not in used and "bfloat16" not in used:
         raise RuntimeError(f"openvino computes bfloat16 as {used} on this processor")
