@@ -130,8 +130,9 @@ class Process:
 
 
 def _is_worker(process: psutil.Process) -> bool:
+    """Or the process that the workers are forked from."""
     with suppress(psutil.NoSuchProcess):
-        return any("spawn_main" in part for part in process.cmdline())
+        return any("forkserver" in part for part in process.cmdline())
     return False
 
 

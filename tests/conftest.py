@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from helpers import Run, servers
+from helpers import Run, command_line, servers
 from helpers.processes import Sweeps
 from helpers.sweeps import SMALL
 
@@ -48,14 +46,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 @pytest.fixture
 def sqz() -> Run:
     """`python -m sqzexplore` in a real process."""
-
-    def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sqzexplore", *map(str, arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=240, cwd=cwd, check=False
-        )
-
-    return run
+    return command_line.run
 
 
 @pytest.fixture

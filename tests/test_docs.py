@@ -12,10 +12,8 @@ import copy
 import csv
 import html
 import io
-import multiprocessing
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -44,7 +42,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from typer.testing import CliRunner
 
 import sqzexplore
-from helpers import ROOT
+from helpers import ROOT, command_line
 from sqzexplore.cli.app import app
 from sqzexplore.network.architecture import FIELDS
 from sqzexplore.network.module import Fire
@@ -61,30 +59,12 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "resu
 #: Languages of the blocks: run, or shown (`text`: what is printed; the last: see docs/conf.py).
 RUN, SHOWN = {"python", "sh", "yaml"}, {"text", "diff", "{generated}"}
 VERB = "python -m sqzexplore "
-# Each verb is a process of its own, as at a desk, forked from one that has imported torch already.
-_FORK = multiprocessing.get_context("forkserver")
-_FORK.set_forkserver_preload(
-    [f"sqzexplore.{name}" for name in ("cli", "sweep.run", "figures.draw_all", "census.census")]
-)
-
-
-def _verb(arguments: list[str], log: Path) -> None:
-    with log.open("ab") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    sys.argv = ["sqzexplore", *arguments]
-    runpy.run_module("sqzexplore", run_name="__main__")
 
 
 def run_verb(line: str) -> None:
     """`python -m sqzexplore ...`: it must end with 0."""
-    log = Path("output.txt").absolute()
-    log.unlink(missing_ok=True)
-    process = _FORK.Process(target=_verb, args=(shlex.split(line, comments=True)[3:], log))
-    process.start()
-    process.join(240)
-    process.kill()
-    assert process.exitcode == 0, f"{line}\n{log.read_text()}"
+    done = command_line.run(*shlex.split(line, comments=True)[3:])
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
 
 def run_shell(example: Example) -> None:

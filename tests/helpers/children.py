@@ -10,7 +10,13 @@ from pathlib import Path
 
 # Each is forked from a process that has imported all this and done nothing else.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["hypothesis", "psycopg", "pytest", "sqzexplore.sweep.storage.open"])
+CONTEXT.set_forkserver_preload(
+    [
+        *("hypothesis", "psycopg", "pytest", "sqzexplore.sweep.storage.open"),
+        *(f"sqzexplore.{name}" for name in ("cli", "sweep.run", "figures.draw_all")),
+        *(f"sqzexplore.{name}" for name in ("census.census", "executors.processes")),
+    ]
+)
 
 
 def start(function: Callable[..., None], *arguments: object) -> BaseProcess:

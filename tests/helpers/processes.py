@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
+
+from .command_line import Started
 
 RATIOS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 #: Trials that cost nothing, drawn at random so that each goes through an engine.
@@ -29,25 +29,23 @@ class Sweeps:
         self.folder, self.out, self.log = folder, folder / "out", folder / "log"
         self.environment = environment or {}
         self.log.touch()
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[Started] = []
 
     def start(
         self, faults: dict[float, str], *options: object, text: str = QUICK, machine: str = ""
-    ) -> subprocess.Popen[str]:
+    ) -> Started:
         """Begin a sweep with these faults, on this machine or as if on another."""
         spec = self.folder / "quick.yaml"
         spec.write_text(text)
         known = {str(ratio): fault for ratio, fault in faults.items()}
         arguments = ["sweep", spec, "--out", self.out, "--device", "cpu", *options]
-        process = subprocess.Popen(
-            [sys.executable, FAULTY, *map(str, arguments)],
-            env=os.environ
+        process = Started(
+            *arguments,
+            program=FAULTY,
+            environment=os.environ
             | {"FAULTS": json.dumps(known), "FAULTS_LOG": str(self.log)}
             | self.environment
             | {"FAULTS_MACHINE": machine},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
         )
         self._started.append(process)
         return process
@@ -67,7 +65,7 @@ class Sweeps:
         """Leave no process behind."""
         for process in self._started:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -72,7 +72,8 @@ from sqzexplore.measure.settings import Settings
 
 faulthandler.enable()  # signals are handled in memory of their own
 tiny = sqz.Architecture(width_multiplier=0.1, num_classes=10, fires=3, pool_after=(1, 3))
-networks = [RuntimeRunner(tiny, Settings("cpu", 1, "float32", 40, "contiguous", runtime="openvino"))]
+at = Settings("cpu", 1, "float32", 40, "contiguous", runtime="openvino")
+networks = [RuntimeRunner(tiny, at)]
 last = threading.Thread(target=networks.clear)
 last.start()
 last.join()

@@ -17,6 +17,7 @@ from PIL import Image
 
 import sqzexplore as sqz
 from helpers import ROOT
+from helpers.command_line import Started
 from helpers.sweeps import SAMPLERS, SPEC, Quiet, same, spec_of
 from sqzexplore.data.images import load
 from sqzexplore.data.open import open_data
@@ -62,11 +63,8 @@ def test_killed_and_resumed_with_other_numbers_of_processes(alone: Path, tmp_pat
     """SIGKILL at moments between trainings of one architecture; what is done is not done again."""
     spec, folder = tmp_path / "spec.yaml", tmp_path / "out"
     spec.write_text(spec_of("grid").source)
-    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
     for workers, wanted in (("2", 2), ("1", 5), ("4", 9)):
-        process = subprocess.Popen(
-            [*command, "--device", "cpu", "--workers", workers], stdout=subprocess.DEVNULL
-        )
+        process = Started("sweep", spec, "--out", folder, "--device", "cpu", "--workers", workers)
         deadline = time.monotonic() + 120
         while len(done_in(folder)) < wanted:
             assert process.poll() is None, "it ended before it was killed"

@@ -19,6 +19,7 @@ from optuna.trial import TrialState, create_trial
 
 from helpers import ROOT, servers
 from helpers.children import ended, start
+from helpers.command_line import run
 from sqzexplore.errors import UserError
 from sqzexplore.results.folder import load_results
 from sqzexplore.sweep.storage import open as storages
@@ -355,11 +356,7 @@ def test_a_package_that_is_not_installed(
 
 
 def sweep(spec: Path, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sqzexplore", "sweep", spec, "--out", folder]
-    command += ["--storage", url, "--device", "cpu"]
-    return subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=120, check=False
-    )
+    return run("sweep", spec, "--out", folder, "--storage", url, "--device", "cpu")
 
 
 def test_a_sweep_in_a_database_shows_no_password(database: str, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ import pytest
 import torch
 
 import sqzexplore as sqz
+from helpers import Run
+from helpers.command_line import Started
 from helpers.sweeps import SMALL, Quiet, run
 from sqzexplore.data import images
 from sqzexplore.errors import UserError
@@ -115,9 +117,8 @@ def test_killed_half_way_and_run_again(tmp_path: Path) -> None:
     """SIGKILL at two moments; in the end every architecture once, as if undisturbed."""
     spec, folder = tmp_path / "four.yaml", tmp_path / "out"
     spec.write_text(FOUR)
-    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
     for kept in (1, 4):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = Started("sweep", spec, "--out", folder)
         deadline = time.monotonic() + 120
         while _runs(folder) < kept:
             assert time.monotonic() < deadline, "it trains nothing"
@@ -154,7 +155,7 @@ def _runs(folder: Path) -> int:
 
 
 def test_killed_while_it_writes_to_the_study(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sqz: Run
 ) -> None:
     """SIGKILL with the journal's lock held; the default folder is a relative path."""
     monkeypatch.chdir(tmp_path)
@@ -170,9 +171,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     process = subprocess.run([sys.executable, "-c", killed], check=False, timeout=60)
     assert process.returncode == -signal.SIGKILL
-    again = [sys.executable, "-m", "sqzexplore", "sweep", "costs.yaml", "--device", "cpu"]
     Path("costs.yaml").write_text(COST_ONLY)
-    done = subprocess.run(again, capture_output=True, text=True, timeout=60, check=False)
+    done = sqz("sweep", "costs.yaml", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert "acquire the lock" not in done.stderr, "it waited"
     assert len(load_results(folder)) == 4
@@ -181,10 +181,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_an_interrupt_says_how_to_resume(tmp_path: Path, sqz) -> None:
     spec, folder = tmp_path / "four.yaml", tmp_path / "out"
     spec.write_text(FOUR)
-    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+    process = Started("sweep", spec, "--out", folder)
     while _runs(folder) < 1:
         assert process.poll() is None, "it ended before it trained"
         time.sleep(0.02)
@@ -200,8 +197,7 @@ def test_two_processes_at_once(tmp_path: Path, sqz) -> None:
     spec, folder = tmp_path / "long.yaml", tmp_path / "out"
     text = FOUR + "search: {objectives: {images_per_s: maximize}}\n"
     spec.write_text(text.replace("epochs: 1", "epochs: 1000"))
-    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    first = Started("sweep", spec, "--out", folder)
     while not (folder / "study.journal").exists():
         time.sleep(0.02)
     second = sqz("sweep", spec, "--out", folder)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
 import threading
 import time
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import filelock
@@ -19,6 +18,7 @@ import torch
 from optuna.trial import TrialState
 
 from helpers import servers
+from helpers.command_line import Started
 from helpers.processes import QUICK, RATIOS, Sweeps, until, whole
 from helpers.sweeps import Quiet
 from sqzexplore.files import write_atomically
@@ -35,7 +35,7 @@ LIMITED = QUICK.replace("retries: 1", "retries: 1, trial_timeout: 4s")
 FIRST, SECOND = "one/machine", "another/machine"
 
 
-def ended_well(process: subprocess.Popen[str]) -> None:
+def ended_well(process: Started) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
 
@@ -44,7 +44,7 @@ def began(sweeps: Sweeps, *ratios: float) -> None:
     until(lambda: set(ratios) <= {ratio for ratio, _ in sweeps.begun()})
 
 
-def pause(sweeps: Sweeps, process: subprocess.Popen[str]) -> None:
+def pause(sweeps: Sweeps, process: Started) -> None:
     """SIGSTOP, but not in the midst of a write, for which all others would wait."""
     while True:
         os.kill(process.pid, signal.SIGSTOP)
@@ -170,7 +170,7 @@ def test_interrupted_while_a_worker_is_made(
     def interrupted(process: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SpawnProcess, "start", interrupted)
+    monkeypatch.setattr(ForkServerProcess, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(parse_spec(QUICK), tmp_path, torch.device("cpu"), Quiet(), workers=2)
 
@@ -184,7 +184,7 @@ def test_ctrl_c_while_a_worker_starts(sweeps: Sweeps) -> None:
         workers[:] = [
             child
             for child in psutil.Process(process.pid).children(recursive=True)
-            if "spawn_main" in " ".join(child.cmdline())
+            if "forkserver" in " ".join(child.cmdline())
         ]
         return bool(workers)
 
@@ -196,7 +196,7 @@ def test_ctrl_c_while_a_worker_starts(sweeps: Sweeps) -> None:
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "run the same command again to resume" in errors
-    assert not any(worker.is_running() for worker in workers)
+    until(lambda: not any(worker.is_running() for worker in workers))
 
 
 @pytest.mark.parametrize("when", ["drawn", "claimed"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from typer.testing import CliRunner
 
 import sqzexplore as sqz
 from helpers import independent
+from helpers.command_line import Started
 from sqzexplore import provenance
 from sqzexplore.cli.app import app
 from sqzexplore.data.images import load
@@ -63,9 +62,8 @@ def test_interrupted_after_any_epoch_and_resumed(
 def test_a_killed_training_gives_the_network_of_an_undisturbed_one(tmp_path: Path, sqz) -> None:
     """SIGKILL twice, after one epoch and after three, in a real process."""
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "sqzexplore", *TRAIN, "--device", "cpu", "--out", str(folder)]
     for epochs in (1, 3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = Started(*TRAIN, "--device", "cpu", "--out", folder)
         deadline = time.monotonic() + 120
         while _epochs_kept(folder) < epochs and time.monotonic() < deadline:
             time.sleep(0.005)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -189,7 +190,7 @@ class _Worker:
             self.begun = False
         self.tasks[task] = float("inf")
         if self.process is None:
-            context = multiprocessing.get_context("spawn")
+            context = _context()
             self.pipe, theirs = context.Pipe()
             self.process = context.Process(
                 target=_work, args=(self.job, self.place, theirs), name="worker", daemon=True
@@ -219,9 +220,23 @@ class _Worker:
         """End it."""
         if self.process is not None:
             if self.process.pid is not None:  # else it was interrupted while it started
-                self.process.kill()
+                if self.process.is_alive():  # or another process may have its number by now
+                    self.process.kill()
                 self.process.join()
             self.pipe.close()
+
+
+def _context() -> Any:
+    """How a worker starts: forked from a process that has imported torch and done nothing else.
+
+    Workers begin at once, and share the memory of what is imported. Without threads or a GPU in
+    use to fork with, which other systems' libraries do not promise: elsewhere each imports anew.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 @contextmanager
@@ -279,9 +294,14 @@ def _work_on(bench: Bench, pipe: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose sweep was killed would train on for nobody."""
+    """A worker whose sweep was killed would train on for nobody.
+
+    One that outlives the process that it was forked from could no longer be ended by the sweep.
+    """
     parent: Any = multiprocessing.parent_process()
-    parent.join()
+    forked_from = os.getppid()
+    while parent.is_alive() and os.getppid() == forked_from:
+        parent.join(1.0)
     os._exit(1)
 
 
