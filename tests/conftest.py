@@ -15,6 +15,7 @@ from hypothesis import settings
 from helpers import Run, command_line, servers
 from helpers.processes import Sweeps
 from helpers.sweeps import SMALL
+from sqzexplore.executors.processes import usable_cores
 
 # A submission is judged by the same examples each time; at a desk every run looks elsewhere.
 settings.register_profile("ci", derandomize=True)
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for processes, servers and timeouts."""
+    return len(usable_cores()) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -369,7 +369,7 @@ def test_the_card_of_a_trained_network(small: Path, trained: Path) -> None:
     assert f"(x - [{notes['mean'][0] / 255:.4f}]) / [{notes['std'][0] / 255:.4f}]" in card
     assert f"**{sum(p.numel() for p in net.parameters()):,} parameters**" in card
     own = independent.network(sqz.Architecture(squeeze_ratio=1.0, width_multiplier=0.25))
-    assert f"at 224x224: {sum(p.numel() for p in own.parameters()):,} parameters" in card
+    assert f"at 64x64: {sum(p.numel() for p in own.parameters()):,} parameters" in card
     row = sqz.load_results(small).query("trial == 1").iloc[0]
     assert f"The sweep measured top-1 {row['top1']:.2f}% (95% interval" in card
     assert "trained with width_multiplier=0.1" in card

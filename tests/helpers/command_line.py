@@ -7,6 +7,7 @@ is asked of an interpreter before that (encodings, start-up) needs a process mad
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import runpy
 import signal
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -100,6 +101,35 @@ def _read(end: Connection, written: list[bytes]) -> None:
     end.close()
 
 
+def _begin_workers_server() -> None:
+    """What its own workers are forked from is a process of its own too, and forked like this one.
+
+    multiprocessing would start it as an interpreter, which imports everything once more.
+    """
+
+    def forked(path: str, arguments: list[str], kept: list[int]) -> int:
+        if child := os.fork():
+            return child
+        try:
+            for low, high in itertools.pairwise([2, *sorted(kept), 65536]):
+                os.closerange(low + 1, high)
+            forkserver._forkserver.__init__()  # with a lock that nobody holds
+            exec(arguments[-1], {})
+        finally:
+            os._exit(0)
+
+    os.close(forkserver._forkserver._forkserver_alive_fd)
+    forkserver._forkserver.__init__()
+    forkserver.set_forkserver_preload([])
+    real, util.spawnv_passfds = util.spawnv_passfds, forked
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as when a worker starts
+    try:
+        forkserver.ensure_running()
+    finally:
+        util.spawnv_passfds = real
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+
 def _run(
     words: list[str],
     is_file: bool,
@@ -116,8 +146,7 @@ def _run(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    os.close(forkserver._forkserver._forkserver_alive_fd)
-    forkserver._forkserver.__init__()  # its own workers come from a process of its own
+    _begin_workers_server()
     sys.argv = words
     try:
         if is_file:

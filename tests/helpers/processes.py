@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,24 +31,33 @@ class Sweeps:
         self.folder, self.out, self.log = folder, folder / "out", folder / "log"
         self.environment = environment or {}
         self.log.touch()
-        self._started: list[Started] = []
+        self._started: list[Started | subprocess.Popen[str]] = []
 
     def start(
-        self, faults: dict[float, str], *options: object, text: str = QUICK, machine: str = ""
-    ) -> Started:
-        """Begin a sweep with these faults, on this machine or as if on another."""
+        self,
+        faults: dict[float, str],
+        *options: object,
+        text: str = QUICK,
+        machine: str = "",
+        interpreter: bool = False,
+    ) -> Started | subprocess.Popen[str]:
+        """Begin a sweep with these faults, on this machine or as if on another, forked or in a
+        new interpreter."""
         spec = self.folder / "quick.yaml"
         spec.write_text(text)
         known = {str(ratio): fault for ratio, fault in faults.items()}
         arguments = ["sweep", spec, "--out", self.out, "--device", "cpu", *options]
-        process = Started(
-            *arguments,
-            program=FAULTY,
-            environment=os.environ
-            | {"FAULTS": json.dumps(known), "FAULTS_LOG": str(self.log)}
-            | self.environment
-            | {"FAULTS_MACHINE": machine},
-        )
+        environment = os.environ | self.environment | {"FAULTS_MACHINE": machine}
+        environment |= {"FAULTS": json.dumps(known), "FAULTS_LOG": str(self.log)}
+        process: Started | subprocess.Popen[str]
+        if interpreter:
+            command = [sys.executable, FAULTY, *map(str, arguments)]
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(
+                command, env=environment, stdout=pipe, stderr=pipe, text=True
+            )
+        else:
+            process = Started(*arguments, program=FAULTY, environment=environment)
         self._started.append(process)
         return process
 

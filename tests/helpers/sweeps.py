@@ -18,6 +18,7 @@ SMALL = """\
 name: small
 question: Does the small sweep work?
 base: {width_multiplier: 0.25}
+input_size: 64
 space:
   squeeze_ratio: [0.25, 1.0]
 measure:

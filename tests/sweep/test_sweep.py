@@ -86,7 +86,7 @@ def test_a_sweep_from_the_command_line(small_spec: Path, tmp_path: Path, sqz) ->
 
 
 def test_costs_in_the_table_are_of_the_networks_they_name(tmp_path: Path) -> None:
-    text = SMALL.replace("base: {width_multiplier: 0.25}\n", "")
+    text = SMALL.replace("base: {width_multiplier: 0.25}\ninput_size: 64\n", "")
     run(text, tmp_path)
     row = load_results(tmp_path).iloc[1]
     deployed = sqz.Architecture(squeeze_ratio=1.0)

@@ -177,7 +177,7 @@ def test_interrupted_while_a_worker_is_made(
 
 def test_ctrl_c_while_a_worker_starts(sweeps: Sweeps) -> None:
     """A terminal sends it to the workers too, which may not yet know that it is not for them."""
-    process = sweeps.start({0.1: "hang"}, "--workers", 1, text=LIMITED)
+    process = sweeps.start({0.1: "hang"}, "--workers", 1, text=LIMITED, interpreter=True)
     workers: list[psutil.Process] = []
 
     def started() -> bool:

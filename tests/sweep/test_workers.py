@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 
+import psutil
 import pytest
 import torch
 
@@ -90,6 +91,21 @@ def test_killed_with_workers(sweeps: Sweeps) -> None:
     assert whole(rows)
     assert set(rows["attempts"]) == {1}, "the second process did not see the first one die"
     assert not list(sweeps.out.glob(".processes/*"))
+
+
+def test_what_the_workers_are_forked_from_is_killed(sweeps: Sweeps) -> None:
+    """They end with it, or nobody could end them; their trials go to others."""
+    process = sweeps.start({0.1: "hang once", 0.2: "hang once"}, "--workers", 2)
+    until(lambda: {0.1, 0.2} <= {ratio for ratio, _ in sweeps.begun()})
+    (forked_from,) = {psutil.Process(pid).ppid() for _, pid in sweeps.begun()}
+    assert forked_from != process.pid
+    os.kill(forked_from, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    rows = load_results(sweeps.out).set_index("squeeze_ratio")
+    assert set(rows["state"]) == {"complete"}
+    assert dict(rows["attempts"]) == dict.fromkeys(RATIOS, 1) | {0.1: 2, 0.2: 2}
+    assert all(gone(pid) for _, pid in sweeps.begun())
 
 
 @pytest.mark.parametrize("sampler", ["sampler: random, trials: 6", "sampler: grid"])
