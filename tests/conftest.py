@@ -15,7 +15,10 @@ from hypothesis import settings
 from helpers import Run, command_line, servers
 from helpers.processes import Sweeps
 from helpers.sweeps import SMALL
+from sqzexplore import Architecture
 from sqzexplore.executors.processes import usable_cores
+from sqzexplore.measure import reference
+from sqzexplore.network.presets import PRESETS
 
 # A submission is judged by the same examples each time; at a desk every run looks elsewhere.
 settings.register_profile("ci", derandomize=True)
@@ -61,6 +64,18 @@ def small_spec(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     return path
+
+
+@pytest.fixture
+def small_reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Throughput beside a smaller network than v1.1, which takes seconds to write as ONNX."""
+    small = Architecture(
+        width_multiplier=0.1, num_classes=10, fires=3, pool_after=(1, 3), squeeze_ratio=0.5
+    )
+    monkeypatch.setitem(PRESETS, reference.REFERENCE, small)
+    yield
+    reference.references.clear()
+    reference.history.clear()
 
 
 @pytest.fixture(scope="session")

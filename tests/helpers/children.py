@@ -15,6 +15,9 @@ CONTEXT.set_forkserver_preload(
         *("hypothesis", "psycopg", "pytest", "sqzexplore.sweep.storage.open"),
         *(f"sqzexplore.{name}" for name in ("cli", "sweep.run", "figures.draw_all")),
         *(f"sqzexplore.{name}" for name in ("census.census", "executors.processes")),
+        *("torch._dynamo", "sklearn.datasets", "sklearn.model_selection"),  # the first training
+        *("pyarrow.dataset", "fontTools.subset", "matplotlib.backends.backend_pdf"),  # its tables
+        *("rich.progress", "rich.live"),
     ]
 )
 

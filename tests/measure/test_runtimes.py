@@ -17,30 +17,21 @@ import sqzexplore as sqz
 from helpers import ROOT
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
-from sqzexplore.measure import reference, runtimes
+from sqzexplore.measure import runtimes
 from sqzexplore.measure.runner import built
 from sqzexplore.measure.runtimes import Disagrees, RuntimeRunner, check_runtimes
 from sqzexplore.measure.settings import RUNTIME_DTYPES, Settings
 from sqzexplore.measure.throughput import measure
 from sqzexplore.network.columns import architecture_at
 from sqzexplore.network.frames import columns_of_frame
-from sqzexplore.network.presets import PRESETS
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.sweep.reuse import fingerprint
 
 TINY = sqz.Architecture(width_multiplier=0.1, num_classes=10, fires=3, pool_after=(1, 3))
+pytestmark = pytest.mark.usefixtures("small_reference")
 HERE = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def small_reference(monkeypatch):
-    """v1.1 takes seconds to write as ONNX."""
-    monkeypatch.setitem(PRESETS, reference.REFERENCE, TINY.replace(squeeze_ratio=0.5))
-    yield
-    reference.references.clear()
-    reference.history.clear()
 
 
 @pytest.mark.parametrize("runtime", HERE)

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_latencies_stand_beside_the_accuracies(folder: Path) -> None:
+def test_latencies_stand_beside_the_accuracies(folder: Path, small_reference: None) -> None:
     assert not any("latency_ms_p50_low" in name for name in sqz.firebench(folder))
     timed = SPEC.replace("random, trials: 3, stratify: macs", "grid").partition("  accuracy")[0]
     timed += "  throughput: {processes: 1, batch: [1, 2], runtime: [torch, onnxruntime],"

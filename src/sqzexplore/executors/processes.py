@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.resource_tracker import ensure_running
@@ -190,7 +190,7 @@ class _Worker:
             self.begun = False
         self.tasks[task] = float("inf")
         if self.process is None:
-            context = _context()
+            context = _context(self.job)
             self.pipe, theirs = context.Pipe()
             self.process = context.Process(
                 target=_work, args=(self.job, self.place, theirs), name="worker", daemon=True
@@ -226,7 +226,8 @@ class _Worker:
             self.pipe.close()
 
 
-def _context() -> Any:
+@cache
+def _context(job: Job) -> Any:
     """How a worker starts: forked from a process that has imported torch and done nothing else.
 
     Workers begin at once, and share the memory of what is imported. Without threads or a GPU in
@@ -235,7 +236,9 @@ def _context() -> Any:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    trains = parse_spec(job.spec).measure.accuracy is not None
+    # The first optimizer imports the second, for longer than a small network trains.
+    context.set_forkserver_preload([__name__, *(["torch._dynamo"] if trains else [])])
     return context
 
 
