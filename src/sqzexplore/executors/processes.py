@@ -190,7 +190,7 @@ class _Worker:
             self.begun = False
         self.tasks[task] = float("inf")
         if self.process is None:
-            context = _context(self.job)
+            context = _context(self.job, self.place.device)
             self.pipe, theirs = context.Pipe()
             self.process = context.Process(
                 target=_work, args=(self.job, self.place, theirs), name="worker", daemon=True
@@ -227,13 +227,13 @@ class _Worker:
 
 
 @cache
-def _context(job: Job) -> Any:
+def _context(job: Job, device: str) -> Any:
     """How a worker starts: forked from a process that has imported torch and done nothing else.
 
-    Workers begin at once, and share the memory of what is imported. Without threads or a GPU in
-    use to fork with, which other systems' libraries do not promise: elsewhere each imports anew.
+    Workers begin at once, and share the memory of what is imported. Where an import may start
+    threads or open the GPU, neither of which outlives a fork, each worker imports for itself.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or device != "cpu":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     trains = parse_spec(job.spec).measure.accuracy is not None
