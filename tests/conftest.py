@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def small_spec(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_tests_fork_from() -> None:
+    """Before a sweep in this process starts it for its workers: with less, and Ctrl-C blocked."""
+    forkserver.ensure_running()
 
 
 @pytest.fixture

@@ -85,11 +85,11 @@ class Started:
         self.send_signal(signal.SIGKILL)
 
 
-def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
-    """Run it to its end; see `Started` for the options."""
+def run(*arguments: object, timeout: float = 240, **options) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, for so many seconds at most; see `Started` for the other options."""
     started = Started(*arguments, **options)
     try:
-        out, errors = started.communicate(timeout=240)
+        out, errors = started.communicate(timeout)
     finally:
         started.kill()
     return subprocess.CompletedProcess(arguments, started.wait(), out, errors)

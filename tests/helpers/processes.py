@@ -21,6 +21,8 @@ name: quick
 space: {{squeeze_ratio: {RATIOS}}}
 search: {{sampler: random, trials: 6, retries: 1, seed: 3}}
 """
+#: A sweep that runs, forked or in an interpreter of its own.
+Program = Started | subprocess.Popen[str]
 FAULTY = Path(__file__).with_name("faulty.py")
 
 
@@ -31,7 +33,7 @@ class Sweeps:
         self.folder, self.out, self.log = folder, folder / "out", folder / "log"
         self.environment = environment or {}
         self.log.touch()
-        self._started: list[Started | subprocess.Popen[str]] = []
+        self._started: list[Program] = []
 
     def start(
         self,
@@ -40,7 +42,7 @@ class Sweeps:
         text: str = QUICK,
         machine: str = "",
         interpreter: bool = False,
-    ) -> Started | subprocess.Popen[str]:
+    ) -> Program:
         """Begin a sweep with these faults, on this machine or as if on another, forked or in a
         new interpreter."""
         spec = self.folder / "quick.yaml"
@@ -49,7 +51,7 @@ class Sweeps:
         arguments = ["sweep", spec, "--out", self.out, "--device", "cpu", *options]
         environment = os.environ | self.environment | {"FAULTS_MACHINE": machine}
         environment |= {"FAULTS": json.dumps(known), "FAULTS_LOG": str(self.log)}
-        process: Started | subprocess.Popen[str]
+        process: Program
         if interpreter:
             command = [sys.executable, FAULTY, *map(str, arguments)]
             pipe = subprocess.PIPE

@@ -356,7 +356,8 @@ def test_a_package_that_is_not_installed(
 
 
 def sweep(spec: Path, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
-    return run("sweep", spec, "--out", folder, "--storage", url, "--device", "cpu")
+    command = ["sweep", spec, "--out", folder, "--storage", url, "--device", "cpu"]
+    return run(*command, timeout=120)
 
 
 def test_a_sweep_in_a_database_shows_no_password(database: str, tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     process = subprocess.run([sys.executable, "-c", killed], check=False, timeout=60)
     assert process.returncode == -signal.SIGKILL
     Path("costs.yaml").write_text(COST_ONLY)
-    done = sqz("sweep", "costs.yaml", "--device", "cpu")
+    done = sqz("sweep", "costs.yaml", "--device", "cpu", timeout=60)
     assert done.returncode == 0, done.stderr
     assert "acquire the lock" not in done.stderr, "it waited"
     assert len(load_results(folder)) == 4

@@ -18,8 +18,7 @@ import torch
 from optuna.trial import TrialState
 
 from helpers import servers
-from helpers.command_line import Started
-from helpers.processes import QUICK, RATIOS, Sweeps, until, whole
+from helpers.processes import QUICK, RATIOS, Program, Sweeps, gone, until, whole
 from helpers.sweeps import Quiet
 from sqzexplore.files import write_atomically
 from sqzexplore.results.folder import load_results
@@ -35,7 +34,7 @@ LIMITED = QUICK.replace("retries: 1", "retries: 1, trial_timeout: 4s")
 FIRST, SECOND = "one/machine", "another/machine"
 
 
-def ended_well(process: Started) -> None:
+def ended_well(process: Program) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
 
@@ -44,7 +43,7 @@ def began(sweeps: Sweeps, *ratios: float) -> None:
     until(lambda: set(ratios) <= {ratio for ratio, _ in sweeps.begun()})
 
 
-def pause(sweeps: Sweeps, process: Started) -> None:
+def pause(sweeps: Sweeps, process: Program) -> None:
     """SIGSTOP, but not in the midst of a write, for which all others would wait."""
     while True:
         os.kill(process.pid, signal.SIGSTOP)
@@ -196,7 +195,7 @@ def test_ctrl_c_while_a_worker_starts(sweeps: Sweeps) -> None:
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "run the same command again to resume" in errors
-    until(lambda: not any(worker.is_running() for worker in workers))
+    assert all(gone(worker.pid) for worker in workers)  # if not yet reaped by init
 
 
 @pytest.mark.parametrize("when", ["drawn", "claimed"])
