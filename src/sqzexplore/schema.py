@@ -268,6 +268,11 @@ SPEED: dict[str, Column] = {
     "roofline_share": Column("Float64", "", "floor_ms / latency_ms_p50", better="higher"),
     "bound": Column("string", "", "what most of the time went to: arithmetic, memory, overhead"),
     "threads": Column("Int64", "", "CPU threads that torch used"),
+    "caching_allocator": Column(
+        "boolean",
+        "",
+        "whether memory that a pass frees stays for the next (a GPU's always, a CPU's by glibc)",
+    ),
 }
 MEASUREMENT: dict[str, Column] = {
     "reason": Column("string", "", "why it was not measured"),

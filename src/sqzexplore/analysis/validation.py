@@ -44,7 +44,7 @@ _OF_ACCURACY = (
 )
 _OF_SPEED = (
     *(name for name, column in SPEED.items() if column.is_setting),
-    *("input_size", "threads"),
+    *("input_size", "threads", "caching_allocator"),
 )
 
 

@@ -218,6 +218,7 @@ _OF_TRIAL = (
     *("outcome", "images_per_s"),
     *("latency_ms_p50", "latency_ms_p99", "latency_ms_sd", "repetitions"),
     *("relative_to_reference", "roofline_share", "bound", "threads"),
+    "caching_allocator",
 )
 
 

@@ -28,6 +28,7 @@ from ..network.rules import pooled_size, scaled_width, stem_output_size
 from ..nvml import Sensors
 from ..provenance import device_name
 from .clock import least_warm_up_s, timer
+from .memory import cache_memory
 from .settings import ITEM_BYTES
 
 FILE = "roofline.json"
@@ -199,6 +200,7 @@ class Roofs:
 
 def measure_roof(device: torch.device, dtype: str) -> Roof:
     """Measure the matrix rate and the copy bandwidth of `device`: the best of some repetitions."""
+    cache_memory(device)
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = dtype == "tf32"

@@ -36,6 +36,7 @@ from . import statistics
 from .clock import cudnn_as, least_warm_up_s, on_device
 from .devices import DeviceLost, check_choices
 from .interleave import alternate, summary, warm_up
+from .memory import cache_memory
 from .reference import Failed, Outcome, forget_references, history, reference, references
 from .roofline import Roof, Roofs, floor
 from .runner import Passes
@@ -62,6 +63,7 @@ class Throughput:
     mode: str
     runtime: str
     threads: int
+    caching_allocator: bool | None = None
     outcome: Outcome = "measured"
     reason: str | None = None
     measured_at: str | None = None
@@ -148,7 +150,8 @@ def check(architecture: Architecture, settings: Settings) -> None:
 
 def timed(architecture: Architecture, settings: Settings, seconds: float) -> Throughput:
     """A measurement by this process, without what the roofline says of it; as `measure`."""
-    row, device = blank(settings), torch.device(settings.device)
+    device = torch.device(settings.device)
+    row = replace(blank(settings), caching_allocator=cache_memory(device))
     with torch.inference_mode(), on_device(device), cudnn_as(settings):
         outcome = _attempt(architecture, settings, seconds)
         if isinstance(outcome, Failed) and outcome.outcome == "out_of_memory" and references:

@@ -26,13 +26,13 @@ from ..data.feed import Feed
 from ..data.images import ImageData, Split
 from ..data.stream import StreamedSplit
 from ..errors import UserError
+from ..malloc import keep_freed_memory
 from ..network.architecture import Architecture
 from ..network.module import Dropout, SqueezeNet, build
 from . import distributed, recipe
 from .accuracy import Guesses, Normalisation, by_chance, guesses, guesses_on_device, packed
 from .checkpoint import Unfinished
 from .cuda_graph import CapturedStep
-from .malloc import keep_freed_memory
 from .optimisation import initialise, optimizer
 from .pointwise import as_convolutions, as_products
 from .recipe import Recipe, rate

@@ -1,8 +1,8 @@
 """A process that keeps the memory it frees.
 
 glibc gives large blocks back to the system when they are freed and gets new ones, page by page,
-when they are wanted again. A training step frees and wants the same blocks each time, and spends a
-third of its time on that.
+when they are wanted again. A training step, or a pass of a batch, frees and wants the same blocks
+each time, and spends a third of its time on that, more or less by what the machine has to spare.
 """
 
 from __future__ import annotations
