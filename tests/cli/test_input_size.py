@@ -9,10 +9,15 @@ from typer.testing import CliRunner
 
 from sqzexplore.cli.app import app
 
-SPEC = "name: small\nbase: {width_multiplier: 0.1}\ninput_size: 40\nspace: {squeeze_ratio: [0.5]}\n"
+SPEC = """\
+name: small
+base: {width_multiplier: 0.1, fires: 3, pool_after: [1, 3]}
+input_size: 40
+space: {squeeze_ratio: [0.5]}
+"""
 
 
-def test_bench_and_probe_take_the_specs_size(tmp_path: Path) -> None:
+def test_bench_and_probe_take_the_specs_size(tmp_path: Path, small_reference: None) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(SPEC)
     quick = ["--batch", "1", "--seconds", "0.02", "--processes", "1", "--json"]

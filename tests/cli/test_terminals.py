@@ -13,20 +13,15 @@ import pytest
 from rich.console import Console
 
 import sqzexplore as sqz
-from helpers import ROOT
+from helpers import ROOT, command_line
 from sqzexplore.cli.tables import print_results
 from sqzexplore.cli.terminal import terminal_table
 from sqzexplore.results.folder import ResultFolder
 from sqzexplore.results.shown import ShownColumn
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "sqzexplore", *map(str, arguments)],
-        env=os.environ | environment,
-        capture_output=True,
-        check=False,
-    )
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return command_line.run(*arguments, environment=os.environ | environment)
 
 
 @pytest.fixture
@@ -40,7 +35,12 @@ def spec(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_a_terminal_that_cannot_show_it(spec: Path, tmp_path: Path, encoding: str) -> None:
     for arguments in (("sweep", spec, "--out", tmp_path / "out"), ("results", tmp_path / "out")):
-        done = run(*arguments, PYTHONIOENCODING=encoding)
+        done = subprocess.run(  # an interpreter of its own: encodings are chosen when it starts
+            [sys.executable, "-m", "sqzexplore", *map(str, arguments)],
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert b"What is ?2?" in done.stdout
 
@@ -49,14 +49,14 @@ def test_exact_counts_are_never_cut(tmp_path: Path) -> None:
     done = run("results", ROOT / "results" / "sr", COLUMNS="40")
     assert done.returncode == 0
     for count in ("1,248,424", "61,100,840", "4,772M"):
-        assert count in done.stdout.decode()
-    assert "…" not in done.stdout.decode()
+        assert count in done.stdout
+    assert "…" not in done.stdout
     done = run("describe", "squeezenet1_0", COLUMNS="30")
-    assert "818,924,576" in done.stdout.decode()
+    assert "818,924,576" in done.stdout
 
 
 def test_ten_metaparameters_stand_whole_beside_their_costs() -> None:
-    shown = run("results", ROOT / "results" / "firebench").stdout.decode()
+    shown = run("results", ROOT / "results" / "firebench").stdout
     assert "…" not in shown
     for _, row in sqz.load_results(ROOT / "results" / "firebench").head(100).iterrows():
         assert f"{row['params']:,}│" in shown.replace(" ", "")
@@ -83,7 +83,7 @@ def test_brackets_are_no_markup() -> None:
 
 def test_status_says_counts_in_full(spec: Path, tmp_path: Path) -> None:
     run("sweep", spec, "--out", tmp_path / "out", "--quiet")
-    assert "best params: 1,967,080 (trial 0)" in run("status", tmp_path / "out").stdout.decode()
+    assert "best params: 1,967,080 (trial 0)" in run("status", tmp_path / "out").stdout
 
 
 def test_the_home_folder_wherever_a_path_is_taken(spec: Path, tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ def test_the_ending_decides_the_kind_of_file(spec: Path, tmp_path: Path) -> None
     assert counted["macs"].tolist() == rows["macs"].tolist()
     done = run("census", spec, "--out", tmp_path / "rows.xlsx")
     assert done.returncode == 2
-    assert b"found .xlsx, expected .parquet or .csv" in done.stderr
+    assert "found .xlsx, expected .parquet or .csv" in done.stderr
     run("sweep", spec, "--out", tmp_path / "out", "--quiet")
     done = run("report", tmp_path / "out", "--out", tmp_path / "r.pdf")
     assert done.returncode == 2
-    assert b"found .pdf, expected .html" in done.stderr
+    assert "found .pdf, expected .html" in done.stderr
     assert not (tmp_path / "r.pdf").exists()
 
 
@@ -138,4 +138,4 @@ def test_the_ending_decides_the_kind_of_file(spec: Path, tmp_path: Path) -> None
 def test_a_seed_that_is_none(seed: int) -> None:
     done = run("train", f"--seed={seed}")
     assert done.returncode == 2
-    assert b"Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 import sqzexplore as sqz
 from helpers import ROOT, independent
 from helpers.strategies import architectures
-from helpers.sweeps import SMALL, Quiet
+from helpers.sweeps import SMALL, SMALL_BASE, Quiet
 from sqzexplore.cli.app import app
 from sqzexplore.cli.progress import Live
 from sqzexplore.data.images import load
@@ -368,7 +368,7 @@ def test_the_card_of_a_trained_network(small: Path, trained: Path) -> None:
     assert "from 0 (black) to 1 (white)" in card
     assert f"(x - [{notes['mean'][0] / 255:.4f}]) / [{notes['std'][0] / 255:.4f}]" in card
     assert f"**{sum(p.numel() for p in net.parameters()):,} parameters**" in card
-    own = independent.network(sqz.Architecture(squeeze_ratio=1.0, width_multiplier=0.25))
+    own = independent.network(SMALL_BASE.replace(squeeze_ratio=1.0))
     assert f"at 64x64: {sum(p.numel() for p in own.parameters()):,} parameters" in card
     row = sqz.load_results(small).query("trial == 1").iloc[0]
     assert f"The sweep measured top-1 {row['top1']:.2f}% (95% interval" in card
@@ -413,7 +413,7 @@ def test_the_trials_own_architecture_is_taken_too(
     small: Path, trained: Path, tmp_path: Path
 ) -> None:
     """Trained as it is deployed: only the images decide its channels and classes."""
-    own = sqz.Architecture(width_multiplier=0.25, in_channels=1, num_classes=10, squeeze_ratio=1.0)
+    own = SMALL_BASE.replace(in_channels=1, num_classes=10, squeeze_ratio=1.0)
     notes = checkpoint.notes(trained.parent / "checkpoint")
     del notes["architecture"]
     checkpoint.save(shaken(own), tmp_path / "own", notes | {"data_sha256": "of others"})

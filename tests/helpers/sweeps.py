@@ -7,17 +7,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from sqzexplore import Architecture
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.spec.models import Spec
 from sqzexplore.sweep import trial_tables
 from sqzexplore.sweep.run import run_sweep
 
-#: Two architectures, trained in about a second each, and told from chance by all of their seeds.
+#: Two architectures, each trained in less than a second, and told from chance by all their seeds.
 SMALL = """\
 name: small
 question: Does the small sweep work?
-base: {width_multiplier: 0.25}
+base: {width_multiplier: 0.25, fires: 3, pool_after: [1, 3]}
 input_size: 64
 space:
   squeeze_ratio: [0.25, 1.0]
@@ -27,6 +28,8 @@ measure:
     {data: digits, image_size: 32, epochs: 1, batch_size: 32, learning_rate: 0.01, seeds: 2,
      proxy: {width_multiplier: 0.1, bypass: complex}}
 """
+#: What `base` makes of them.
+SMALL_BASE = Architecture(width_multiplier=0.25, fires=3, pool_after=(1, 3))
 #: Trainings beside each other: six architectures, three seeds.
 SPEC = """\
 name: beside

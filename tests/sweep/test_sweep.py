@@ -23,7 +23,7 @@ import torch
 import sqzexplore as sqz
 from helpers import Run
 from helpers.command_line import Started
-from helpers.sweeps import SMALL, Quiet, run
+from helpers.sweeps import SMALL, SMALL_BASE, Quiet, run
 from sqzexplore.data import images
 from sqzexplore.errors import UserError
 from sqzexplore.evaluation import bench, rows, tasks, workload
@@ -86,7 +86,7 @@ def test_a_sweep_from_the_command_line(small_spec: Path, tmp_path: Path, sqz) ->
 
 
 def test_costs_in_the_table_are_of_the_networks_they_name(tmp_path: Path) -> None:
-    text = SMALL.replace("base: {width_multiplier: 0.25}\ninput_size: 64\n", "")
+    text = re.sub(r"(base|input_size|  throughput): .*\n", "", SMALL)
     run(text, tmp_path)
     row = load_results(tmp_path).iloc[1]
     deployed = sqz.Architecture(squeeze_ratio=1.0)
@@ -433,7 +433,7 @@ def test_a_database_holds_the_study(tmp_path: Path) -> None:
 def test_every_column_is_documented_and_fixed_ones_are_there(tmp_path: Path) -> None:
     claim = "{say: x, compare: {squeeze_ratio: [0.25, 1.0]}, expect: higher}"
     run(SMALL + f"claims: [{claim}]\n", tmp_path)
-    two = [sqz.Architecture(width_multiplier=0.25, squeeze_ratio=ratio) for ratio in (0.25, 1.0)]
+    two = [SMALL_BASE.replace(squeeze_ratio=ratio) for ratio in (0.25, 1.0)]
     networks = {architecture.arch_id: architecture.net_id for architecture in two}
     for name, columns in TABLES.items():
         assert all(column.meaning for column in columns.values())
