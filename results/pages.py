@@ -13,6 +13,7 @@ import itertools
 import json
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from sqzexplore.published import published
 from sqzexplore.results.folder import ResultFolder
 from sqzexplore.results.smaller import drops_of, setting_text
 from sqzexplore.spec.load import load_spec
+from sqzexplore.train.recipe import METHODS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -37,6 +39,7 @@ PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "reproducibility.md",
     ROOT / "docs" / "compression.md",
+    ROOT / "docs" / "training.md",
 )
 CURVES = {"sr": "figure 3a", "fraction_3x3": "figure 3b", "bypass": "table 3"}
 #: What varies in the sweep on compression.
@@ -443,6 +446,35 @@ def training_speed() -> str:
     return _table(head, rows)
 
 
+def recipes() -> str:
+    """Validation top-1 of each rate and decay: the mean over the networks; what it is above the
+    default's, with its interval over the seeds; and the most that a network loses to its own best.
+    A budget is in it when all of its trainings are."""
+    default = METHODS["default"]
+    ours = f"AdamW {default.rate:g}, decay {default.weight_decay:g}"
+    table = pd.read_csv(HERE / "benchmarks" / "recipes-fashion.csv")
+    cells, sizes = defaultdict(list), table.groupby("epochs").size()
+    for (epochs, _), group in table.groupby(["epochs", "batch_norm"]):
+        if sizes[epochs] < sizes.max():
+            continue
+        seeds = group.pivot_table(index="seed", columns="recipe", values="val_top1")
+        networks = group.pivot_table(
+            index=["architecture", "width"], columns="recipe", values="val_top1"
+        )
+        lost = networks.rsub(networks.max(axis=1), axis=0).max()
+        for recipe in group["recipe"].unique():
+            said = "the default"
+            if recipe != ours:
+                above = stats.ttest_rel(seeds[recipe], seeds[ours]).confidence_interval()
+                said = f"{(seeds[recipe] - seeds[ours]).mean():+.1f}"
+                said += f" ({above.low:+.1f} to {above.high:+.1f})"
+            cells[epochs, recipe] += [f"{seeds[recipe].mean():.1f}", said, f"{lost[recipe]:.1f}"]
+    head = ["epochs", "recipe"]
+    for kind in ("without BatchNorm", "with BatchNorm"):
+        head += [kind, "above the default (95%)", "most lost"]
+    return _table(head, [[str(epochs), recipe, *row] for (epochs, recipe), row in cells.items()])
+
+
 def trainings_an_hour() -> str:
     """Trials an hour by how the machine is used, the mean of its rounds, alone and beside a busy
     process."""
@@ -544,6 +576,7 @@ def _within(row: Mapping[str, Any] | pd.Series, name: str, form: str, unit: str 
 TABLES = {
     "MACs and throughput": macs_and_throughput,
     "the reference": of_the_reference,
+    "recipes": recipes,
     "training speed": training_speed,
     "trainings an hour": trainings_an_hour,
     "FireBench predicted": lambda: audited("firebench", "points"),
