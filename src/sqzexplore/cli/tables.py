@@ -15,7 +15,7 @@ from ..census.query import Census, Query
 from ..network.frames import format_value
 from ..published import alexnet_params, published
 from ..results.remarks import training_remarks
-from ..results.shown import ShownColumn, axis_columns, named
+from ..results.shown import ShownColumn, axis_columns, named, threads_text
 from ..results.smaller import smaller_columns
 from ..schema import FLAGS, PREDICTED
 from ..spec.models import Spec
@@ -227,7 +227,7 @@ def _footnotes(trials: pd.DataFrame, spec: Spec, alexnet_mb: float) -> list[str]
     for _, row in measured[columns].drop_duplicates().iterrows():
         lines.append(
             f"images/s: {row['device']} ({row['throughput_device_name']}), batch {row['batch']}, "
-            f"{row['dtype']}, {row['threads']} threads, torch {row['torch_version']}"
+            f"{row['dtype']}, {threads_text(row['threads'])}, torch {row['torch_version']}"
         )
     if spec.result_constraints:
         requested = " and ".join(constraint.text for constraint in spec.result_constraints)

@@ -16,6 +16,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from ..network.cost import COST_COLUMNS
 from ..results.completeness import planned
+from ..results.shown import threads_text
 from ..results.tables import TRIALS, data_name
 from ..schema import MEASURED_COLUMNS, SIZELESS
 from ..spec.models import Spec
@@ -140,6 +141,6 @@ def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:
         for _, row in trials[settings].drop_duplicates().iterrows():
             parts.append(
                 f"{row['throughput_device_name']}, batch {row['batch']}, {row['dtype']}, "
-                f"{row['threads']} threads"
+                f"{threads_text(row['threads'])}"
             )
     return "\n".join(parts) or spec.name

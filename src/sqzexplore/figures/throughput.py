@@ -14,6 +14,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from ..analysis.ranking import distinct, rank_correlation
+from ..results.shown import threads_text
 from .style import BLUE, GREEN, GREY, ORANGE, PURPLE, own_axes, panels
 from .writer import Figures
 
@@ -191,8 +192,8 @@ def _finish(axes: Axes, rows: pd.DataFrame) -> Axes:
         axes.text(0.5, 0.5, "nothing was measured", ha="center", transform=axes.transAxes)
         return axes
     shared = {name: rows[name].iloc[0] for name in _SETTINGS if rows[name].nunique() == 1}
-    words = {"threads": "{} threads", "input_size": "{0}x{0}"}
-    text = [words.get(name, "{}").format(value) for name, value in shared.items()]
+    words = {"threads": threads_text, "input_size": "{0}x{0}".format}
+    text = [words.get(name, str)(value) for name, value in shared.items()]
     text = [", ".join(text[:2]), ", ".join(text[2:])] if len(text) > 3 else [", ".join(text)]
     combinations = len(rows.drop_duplicates([*_SETTINGS]))
     if combinations > _MOST_SERIES:

@@ -71,3 +71,8 @@ def interval_column(
         return f"{form.format(row[low])} to {form.format(row[high])}"
 
     return ShownColumn(heading, cell)
+
+
+def threads_text(count: int) -> str:
+    """A number of CPU threads in words."""
+    return "1 thread" if count == 1 else f"{count} threads"
