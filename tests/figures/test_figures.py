@@ -14,6 +14,7 @@ import sqzexplore as sqz
 from helpers import ROOT
 from sqzexplore.errors import UserError
 from sqzexplore.figures import tradeoff
+from sqzexplore.figures.labels import caption
 from sqzexplore.published import published
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import load_spec
@@ -145,3 +146,15 @@ def test_a_table_without_values_still_gives_a_figure() -> None:
     empty = table().assign(top1=np.nan)
     axes = tradeoff.tradeoff(empty, "train_size_mb", "top1", "squeeze_ratio")
     assert "no trial" in axes.texts[0].get_text()
+
+
+def test_a_caption_speaks_of_the_networks_whose_speed_is_known() -> None:
+    folder = ROOT / "results" / "sr"
+    spec, trials = load_spec(folder / "spec.yaml"), load_results(folder)
+    here = "AMD EPYC, batch 16, float32, 1 thread"
+    assert caption(spec, trials, "images_per_s") == here
+    settings = ["images_per_s", "throughput_device_name", "batch", "dtype", "threads"]
+    trials.loc[0, settings] = pd.NA  # as of a trial that failed
+    assert caption(spec, trials, "images_per_s") == here
+    trials.loc[1:, "threads"] = 2
+    assert caption(spec, trials, "images_per_s") == f"{here[:-8]}2 threads"

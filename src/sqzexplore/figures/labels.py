@@ -138,7 +138,8 @@ def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:
             parts.append(f"{int(learning.sum())} of {len(learning)} networks were still learning")
     if "images_per_s" in columns and len(trials):
         settings = ["throughput_device_name", "batch", "dtype", "threads"]
-        for _, row in trials[settings].drop_duplicates().iterrows():
+        measured = trials.dropna(subset=["images_per_s"])
+        for _, row in measured[settings].drop_duplicates().iterrows():
             parts.append(
                 f"{row['throughput_device_name']}, batch {row['batch']}, {row['dtype']}, "
                 f"{threads_text(row['threads'])}"
