@@ -2,7 +2,7 @@
 
 glibc gives large blocks back to the system when they are freed and gets new ones, page by page,
 when they are wanted again. A training step, or a pass of a batch, frees and wants the same blocks
-each time, and spends a third of its time on that, more or less by what the machine has to spare.
+each time, and spends up to a third of its time on that.
 """
 
 from __future__ import annotations
