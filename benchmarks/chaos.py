@@ -34,6 +34,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -50,7 +51,10 @@ from sqzexplore.sweep.storage.open import open_storage
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
-from helpers import servers  # noqa: E402  # real servers, and below misbehaving trials, are shared with the tests
+# Real servers, processes and misbehaving trials are shared with the tests.
+from helpers import servers  # noqa: E402
+from helpers.command_line import Started  # noqa: E402
+from helpers.processes import FAULTY  # noqa: E402
 
 SPEC = """\
 name: chaos
@@ -84,25 +88,21 @@ _TMPFS_MB = 64
 class Process:
     """A process of the sweep, started again until it says that nothing is left."""
 
-    def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path):
-        self.name, self._command, self._environment, self._log = name, command, environment, log
+    def __init__(self, name: str, start: Callable[[], Started]):
+        self.name, self._start = name, start
         self.done, self.disk_full = False, False
         self.starts, self.ends = 0, Counter[str]()
         self.start()
 
     def start(self) -> None:
         self.starts += 1
-        self._errors = self._log / f"{self.name}-{self.starts}.txt"
-        with self._errors.open("w") as file:
-            self._process = subprocess.Popen(
-                self._command, stdout=subprocess.DEVNULL, stderr=file, env=self._environment
-            )
+        self._process = self._start()
 
     def look(self) -> None:
         """Start it again if it ended before the sweep did."""
         if self.done or (code := self._process.poll()) is None:
             return
-        text = self._errors.read_text()
+        _, text = self._process.communicate(timeout=1)  # its workers may hold the pipe for longer
         if code in (0, 1) and "to resume" not in text and "Traceback" not in text:
             self.done = True
             return
@@ -111,7 +111,7 @@ class Process:
         expected |= code == 2 and "the database cannot be opened" in text
         if "Traceback" in text or not expected:
             self.ends["crash"] += 1
-            print(f"{self._errors}: exit code {code}\n{text}", file=sys.stderr)
+            print(f"{self.name}, start {self.starts}: exit {code}\n{text}", file=sys.stderr)
         self.ends[str(code)] += 1
         self.start()
 
@@ -340,15 +340,15 @@ def study_of(folder: Path, url: str | None) -> dict[str, int]:
     }
 
 
-def alive(log: Path) -> int:
-    """Processes of the sweep that still run, after a while."""
+def alive(place: Path) -> int:
+    """Processes of the sweep, which work in `place`, that still run after a while."""
     until = time.monotonic() + 20
     while True:
         running = 0
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                marked = process.environ().get("FAULTS_LOG") == str(log)
-                running += marked and process.status() != psutil.STATUS_ZOMBIE
+                here = process.cwd() == str(place)
+                running += here and process.status() != psutil.STATUS_ZOMBIE
         if not running or time.monotonic() > until:
             return running
         time.sleep(0.2)
@@ -357,10 +357,13 @@ def alive(log: Path) -> int:
 # --- the two sweeps ------------------------------------------------------------------------------
 
 
-def command(spec: Path, out: Path, workers: int, url: str | None) -> list[str]:
+def started(
+    spec: Path, out: Path, workers: int, url: str | None, environment: dict[str, str]
+) -> Started:
+    """The sweep, in the folder of its file."""
     stored = ["--storage", url] if url else []
     arguments = ["sweep", spec, "--out", out, "--workers", workers, "--device", "cpu", *stored]
-    return [sys.executable, str(TESTS / "helpers" / "faulty.py"), *map(str, arguments)]
+    return Started(*arguments, program=FAULTY, cwd=spec.parent, environment=environment)
 
 
 def environment(faults: dict[float, str], log: Path, machine: str = "") -> dict[str, str]:
@@ -385,13 +388,7 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
 
     began = time.monotonic()
     undisturbed, log = place / "undisturbed", place / "begun-undisturbed"
-    subprocess.run(
-        command(spec, undisturbed, asked.workers, None),
-        env=environment(always, log),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
+    started(spec, undisturbed, asked.workers, None, environment(always, log)).wait()
     quiet_s = time.monotonic() - began
 
     with ExitStack() as stack:
@@ -403,16 +400,16 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
         if asked.storage == "sqlite":
             url = f"sqlite:///{disk}/study.db"
         folders = [disk / "one", disk / ("two" if server else "one")]
-        log, errors = place / "begun", place / "errors"
-        errors.mkdir()
+        log = place / "begun"
+        environments = [
+            environment(faults, log, f"machine {number}" if server else "") for number in range(2)
+        ]
         processes = [
             Process(
-                folder.name + str(number),
-                command(spec, folder, max(1, asked.workers // 2), url),
-                environment(faults, log, f"machine {number}" if server else ""),
-                errors,
+                f"process {number}",
+                partial(started, spec, folder, max(1, asked.workers // 2), url, each),
             )
-            for number, folder in enumerate(folders)
+            for number, (folder, each) in enumerate(zip(folders, environments, strict=True))
         ]
         for process in processes:
             stack.callback(process.kill)
@@ -433,7 +430,7 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
             if time.monotonic() - began > asked.limit:
                 raise TimeoutError(f"the sweep has not ended in {asked.limit:g} s")
         chaos_s = time.monotonic() - began
-        orphans = alive(log)
+        orphans = alive(place)
         different = [compare(undisturbed, folder) for folder in folders]
         leftovers = {name for folder in folders for name in left_over(undisturbed, folder)}
         if leftovers:

@@ -479,3 +479,6 @@ def test_kendalls_tau_is_scipys(seed: int) -> None:
     a, b = rng.integers(0, 6, (2, 12)).astype(float)  # with ties
     assert ranking.kendall(a, b) == pytest.approx(stats.kendalltau(a, b).statistic)
     assert np.isnan(ranking.kendall(np.ones(4), a[:4]))
+    samples = rng.integers(0, 12, (5, 12))
+    expected = [stats.kendalltau(a[rows], b[rows]).statistic for rows in samples]
+    assert ranking.resampled_kendall(a, b, samples) == pytest.approx(expected)

@@ -38,7 +38,7 @@ def spec(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_reference_is_kept() -> Iterator[None]:
     yield
-    reference.forget_references()
+    reference.references.clear()
     reference.history.clear()
 
 

@@ -49,7 +49,7 @@ def _one_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One to choose from, a tenth of the time; and no reference network is kept."""
     monkeypatch.setattr(fit_, "MODELS", {"gaussian process": MODELS["gaussian process"]})
     yield
-    reference.forget_references()
+    reference.references.clear()
     reference.history.clear()
 
 

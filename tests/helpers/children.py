@@ -17,7 +17,7 @@ CONTEXT.set_forkserver_preload(
         *(f"sqzexplore.{name}" for name in ("census.census", "executors.processes")),
         *("torch._dynamo", "sklearn.datasets", "sklearn.model_selection"),  # the first training
         *("pyarrow.dataset", "fontTools.subset", "matplotlib.backends.backend_pdf"),  # its tables
-        *("rich.progress", "rich.live"),
+        *("rich.progress", "rich.live", "helpers.warm"),
     ]
 )
 

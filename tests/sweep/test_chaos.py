@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, servers
+from helpers import ROOT, command_line, servers
 
 pytestmark = pytest.mark.slow
 
@@ -28,18 +27,13 @@ def test_a_sweep_under_a_monkey(options: list[str], tmp_path: Path) -> None:
     if "postgres" in options:
         servers.need_postgres()
     out = tmp_path / "chaos.csv"
-    sizes = ["--architectures", "6", "--epochs", "1", "--workers", "2", "--timeout", "10"]
-    command = [*options, *sizes, "--every", "1.5", "--limit", "240", "--out", out]
-    chaos = subprocess.Popen(
-        [sys.executable, CHAOS, *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    sizes = ["--architectures", "6", "--epochs", "6", "--workers", "2", "--timeout", "10"]
+    command = [*options, *sizes, "--every", "0.2", "--limit", "240", "--out", out]
+    chaos = command_line.Started(*command, program=CHAOS)
     try:
-        printed, _ = chaos.communicate(timeout=280)
+        printed = "".join(chaos.communicate(timeout=280))
     finally:
-        chaos.terminate()  # it cleans up
+        chaos.send_signal(signal.SIGTERM)  # it cleans up
         chaos.wait(60)
     assert chaos.returncode == 0, printed
     (row,) = csv.DictReader(out.open())

@@ -185,8 +185,7 @@ def budget_ranking(seeds: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
     for budget in budgets[:-1]:
         both = means[[budget, budgets[-1]]].dropna().to_numpy(dtype=float)
         require_rows("budget_ranking", len(both), 4, "architectures with both budgets")
-        drawn = both[rng.integers(0, len(both), (resamples, len(both)))]
-        taus = [kendall(*each.T) for each in drawn]
+        taus = resampled_kendall(*both.T, rng.integers(0, len(both), (resamples, len(both))))
         low, high = np.nanpercentile(taus, [2.5, 97.5])
         rows.append(
             {
@@ -213,6 +212,21 @@ def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.floa
 
 def kendall(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Kendall's tau-b (Biometrika 33, 1945); NaN where all values of one are equal."""
+    return float(resampled_kendall(a, b, np.arange(len(a))[None])[0])
+
+
+def resampled_kendall(
+    a: NDArray[np.float64], b: NDArray[np.float64], samples: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """The same in each sample: which rows are in it (samples x rows), some of them more than once.
+
+    Each pair of rows counts as often as both are drawn, so that pairs are compared once.
+    """
+    times = np.array([np.bincount(sample, minlength=len(a)) for sample in samples], float)
     x, y = (np.sign(np.subtract.outer(values, values)) for values in (a, b))
-    scale = math.sqrt((x**2).sum() * (y**2).sum())
-    return float((x * y).sum()) / scale if scale else math.nan
+
+    def over_pairs(each: NDArray[np.float64]) -> NDArray[np.float64]:
+        return ((times @ each) * times).sum(axis=1)
+
+    scale = np.sqrt(over_pairs(np.abs(x)) * over_pairs(np.abs(y)))
+    return np.divide(over_pairs(x * y), scale, out=np.full(len(times), np.nan), where=scale > 0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..analysis.ranking import kendall, resampled_kendall
 from .audit import BASELINES
 from .trained import coverage_text
 
@@ -48,7 +48,7 @@ def coverage(rows: pd.DataFrame) -> pd.DataFrame:
                 "coverage_high": float(ends.high),
                 "width": float((part["high"] - part["low"]).mean()),
                 "error": float((part["predicted"] - part["measured"]).abs().mean()),
-                "kendall": _kendall(part["predicted"].to_numpy(), part["measured"].to_numpy()),
+                "kendall": kendall(*part[["predicted", "measured"]].to_numpy(float).T),
             }
         )
     return pd.DataFrame(found)
@@ -86,8 +86,9 @@ def against_baselines(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         if known[column].notna().all():
             said[name] = known[column].to_numpy(dtype=float)
     drawn = np.random.default_rng(seed).integers(0, len(known), (_RESAMPLES, len(known)))
-    errors = {name: _resampled(_error, values, measured, drawn) for name, values in said.items()}
-    taus = {name: _resampled(_kendall, values, measured, drawn) for name, values in said.items()}
+    samples = np.vstack([np.arange(len(known)), drawn])  # all of them first
+    errors = {name: np.abs(v - measured)[samples].mean(axis=1) for name, v in said.items()}
+    taus = {name: resampled_kendall(v, measured, samples) for name, v in said.items()}
     found = []
     taus["median of the others"][:] = np.nan  # it ranks nothing: it differs by fold alone
     for name in said:
@@ -180,27 +181,7 @@ def _known(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["measured"].notna()]
 
 
-def _resampled(
-    statistic: Callable[[Array, Array], float], said: Array, measured: Array, drawn: Array
-) -> Array:
-    """A statistic of all rows, and of each resample of them."""
-    return np.array([statistic(said, measured), *(statistic(said[i], measured[i]) for i in drawn)])
-
-
 def _interval(name: str, values: Array) -> dict[str, float]:
     known = values[1:][~np.isnan(values[1:])]
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
     return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
-
-
-def _error(said: Array, measured: Array) -> float:
-    return float(np.abs(said - measured).mean())
-
-
-def _kendall(said: Array, measured: Array) -> float:
-    """Kendall's tau-b; NaN where all values of one are equal."""
-    from scipy import stats
-
-    if len(said) < 2:
-        return float("nan")
-    return float(stats.kendalltau(said, measured).statistic)
