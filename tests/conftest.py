@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from helpers import Run, command_line, servers
+from helpers import Run, command_line, onnx_registry, servers
 from helpers.processes import Sweeps
 from helpers.sweeps import SMALL
 from sqzexplore import Architecture
@@ -30,6 +30,7 @@ if os.environ.get("CI"):
 # One thread a process: the tests run several at once, and two threads each on two cores crawl.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+onnx_registry.keep()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -150,34 +150,36 @@ def has_examples(page: Path) -> bool:
     return any(token.info in RUN for token in MarkdownIt().parse(page.read_text()))
 
 
-#: Ten minutes as it stands; `test_the_way_from_images_to_a_device_runs` runs it with less.
-LONG = ROOT / "docs" / "choosing.md"
-
-
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page != LONG and has_examples(page)], ids=name_of
-)
-def test_what_a_page_shows_runs(page: Path, desk: Path) -> None:
-    run_page(page)
-
-
-def test_the_way_from_images_to_a_device_runs(desk: Path) -> None:
-    """As few and as short trainings as a prediction takes, and two suggested networks."""
-    text = LONG.read_text()
-    for long, short in {
+#: As few, short trainings and measurements as a page takes: what it shows, and what runs instead.
+SHORTER = {
+    "README.md": {
+        " --processes 3": " --processes 1 --seconds 0.1",
+        "--batch 1 --layers ": "--batch 1 --layers --seconds 0.1",
+        "--data fashion --epochs 2": "--data fashion --epochs 1",
+    },
+    "docs/tutorial.md": {"epochs: 4, seeds: 3": "epochs: 2, seeds: 2"},
+    "docs/choosing.md": {
         "trials: 40": "trials: 22",
-        "data: fashion, epochs: 6": "data: digits, epochs: 1, batch_size: 16",
+        "data: fashion, epochs: 6": "data: digits, epochs: 1, batch_size: 32",
         "--suggest 5": "--suggest 2",
         "epochs=18": "epochs=1",
         " --seconds 0.5": " --seconds 0.02 --processes 1",
-    }.items():
+    },
+}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if has_examples(page)], ids=name_of)
+def test_what_a_page_shows_runs(page: Path, desk: Path) -> None:
+    text = page.read_text()
+    for long, short in SHORTER.get(name_of(page), {}).items():
         assert text.count(long) == 1, long
         text = text.replace(long, short)
-    (desk / "choosing.md").write_text(text)
-    run_page(desk / "choosing.md")
-    for table in ("mine/audit.csv", "mine-next/trials.csv"):
-        assert (desk / "results" / table).exists()
-    assert {file.suffix for file in (desk / "build" / "mine").iterdir()} >= {".onnx", ".md"}
+    (desk / page.name).write_text(text)
+    run_page(desk / page.name)
+    if page.name == "choosing.md":
+        for table in ("mine/audit.csv", "mine-next/trials.csv"):
+            assert (desk / "results" / table).exists()
+        assert {file.suffix for file in (desk / "build" / "mine").iterdir()} >= {".onnx", ".md"}
 
 
 def test_output_that_is_not_what_the_block_above_prints_is_refused(tmp_path: Path) -> None:

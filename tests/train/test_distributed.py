@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 import sqzexplore as sqz
+from helpers.command_line import Started
 from sqzexplore.train import checkpoint, distributed
 
 pytestmark = pytest.mark.slow
@@ -44,16 +46,34 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def launch(processes: int, *arguments: object) -> list[str]:
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    run += [f"--nproc-per-node={processes}", "-m", "sqzexplore"]
-    return [*run, *map(str, arguments)]
-
-
 def train(photographs: Path, folder: Path, epochs: int) -> list[str]:
     """The command that trains on random crops with two processes."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run += ["-m", "sqzexplore", "train", "squeezenet1_1", *SMALL, "--augmentation", "crop_flip"]
     options = ["--data", photographs, "--epochs", epochs, "--out", folder, "--device", "cpu"]
-    return launch(2, "train", "squeezenet1_1", *SMALL, *options, "--augmentation", "crop_flip")
+    return [*run, *map(str, options)]
+
+
+def run_as_torchrun_would(processes: int, *arguments: object) -> str:
+    """So many processes with the environment that torchrun gives each; what the first printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    started = [
+        Started(
+            *arguments, environment=os.environ | shared | {"RANK": str(i), "LOCAL_RANK": str(i)}
+        )
+        for i in range(processes)
+    ]
+    try:
+        printed = [one.communicate(timeout=240) for one in started]
+    finally:
+        for one in started:
+            one.kill()
+    assert [one.wait() for one in started] == [0] * processes, printed
+    assert not any(out for out, _ in printed[1:]), "one process speaks"
+    return printed[0][0]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds children in /proc")
@@ -95,9 +115,7 @@ def test_two_processes_do_the_steps_of_one(tmp_path: Path) -> None:
     weights = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        command = launch(processes, "train", *options, "--out", folder)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-        assert done.returncode == 0, done.stderr
+        run_as_torchrun_would(processes, "train", *options, "--out", folder)
         weights.append(torch.cat([p.flatten() for p in sqz.load(folder).parameters()]))
     assert not torch.equal(*weights), "two processes add in another order"
     difference = (weights[0] - weights[1]).norm() / weights[0].norm()
@@ -116,10 +134,8 @@ measure:
              proxy: {{width_multiplier: 0.1}}}}
 """
     )
-    command = launch(2, "sweep", spec, "--out", tmp_path / "out", "--device", "cpu")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("[2/2]") == 1, "one process speaks"
+    printed = run_as_torchrun_would(2, "sweep", spec, "--out", tmp_path / "out", "--device", "cpu")
+    assert printed.count("[2/2]") == 1
     table = sqz.load_results(tmp_path / "out")
     assert table["state"].tolist() == ["complete", "complete"]
     assert table["top1"].min() > 40, "far above chance, 16.7%"
