@@ -34,7 +34,8 @@ onnx_registry.keep()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is marked `gpu` needs a CUDA device."""
+    """What is slow begins first, or the end waits for it; `gpu` needs a CUDA device."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from helpers.command_line import Started
 from helpers.processes import until
 from sqzexplore.cli.app import app
 from sqzexplore.results.folder import load_results
@@ -32,7 +30,8 @@ measure:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[cluster_utils.Cluster]:
-    """A head without CPUs of its own, which soon sees that a node is gone."""
+    """A head without CPUs of its own, which soon sees that a node is gone; workers are not nice."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.setenv("RAY_health_check_failure_threshold", "2")
     monkeypatch.setenv("RAY_health_check_period_ms", "500")
     made = cluster_utils.Cluster(
@@ -42,16 +41,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[cluster_utils.Cluster]:
     made.shutdown()
 
 
-def sweep(folder: Path, *options: str) -> subprocess.Popen[str]:
+def sweep(folder: Path, *options: object) -> Started:
     spec = folder.parent / "far.yaml"
     spec.write_text(SPEC)
-    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
-    return subprocess.Popen(
-        [*command, "--device", "cpu", "--quiet", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    return Started("sweep", spec, "--out", folder, "--device", "cpu", "--quiet", *options)
 
 
 def test_a_node_is_killed(cluster: cluster_utils.Cluster, tmp_path: Path) -> None:

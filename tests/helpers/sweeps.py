@@ -23,7 +23,7 @@ input_size: 64
 space:
   squeeze_ratio: [0.25, 1.0]
 measure:
-  throughput: {processes: 1, batch: [1, 2], dtype: [float32], seconds: 0.05}
+  throughput: {processes: 1, batch: [1, 2], dtype: [float32], seconds: 0.02}
   accuracy:
     {data: digits, image_size: 32, epochs: 1, batch_size: 32, learning_rate: 0.01, seeds: 2,
      proxy: {width_multiplier: 0.1, bypass: complex}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_latencies_stand_beside_the_accuracies(folder: Path, small_reference: None) -> None:
     assert not any("latency_ms_p50_low" in name for name in sqz.firebench(folder))
-    timed = SPEC.replace("random, trials: 3, stratify: macs", "grid").partition("  accuracy")[0]
+    own = sqz.firebench(folder)[["squeeze_ratio", "bypass"]].to_dict("records")
+    listed = [*own, {"squeeze_ratio": 0.125}]  # and another
+    timed = re.sub("space: .*\nsearch: .*", f"space: {listed}", SPEC).partition("  accuracy")[0]
     timed += "  throughput: {processes: 1, batch: [1, 2], runtime: [torch, onnxruntime],"
     timed += " seconds: 0.02}\n"
     beside = folder.with_name(f"{folder.name}_latency")

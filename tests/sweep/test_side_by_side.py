@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import torch
 from PIL import Image
 
 import sqzexplore as sqz
-from helpers import ROOT
+from helpers import command_line
 from helpers.command_line import Started
 from helpers.sweeps import SAMPLERS, SPEC, Quiet, same, spec_of
 from sqzexplore.data.images import load
@@ -230,15 +228,7 @@ def test_a_lost_gpu_is_no_failure_of_the_trial(workers: int, tmp_path: Path) -> 
     """The error is the process's: another one takes the task, and nothing is recorded."""
     script = tmp_path / "script.py"
     script.write_text(LOST)
-    path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
-    done = subprocess.run(
-        [sys.executable, script, str(tmp_path), str(workers)],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+    done = command_line.run(tmp_path, workers, program=script)
     assert (tmp_path / "lost").exists(), "the fault did not happen"
     if workers == 1:  # this process has no GPU any more; the next one goes on
         assert "OSError: cpu: RuntimeError: an illegal memory access" in done.stderr
