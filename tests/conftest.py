@@ -34,8 +34,12 @@ onnx_registry.keep()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is slow begins first, or the end waits for it; `gpu` needs a CUDA device."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """What takes long begins first, or the end waits for it; `gpu` needs a CUDA device."""
+
+    def short(item: pytest.Item) -> bool:
+        return item.path.name != "test_docs.py" and item.get_closest_marker("slow") is None
+
+    items.sort(key=short)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
