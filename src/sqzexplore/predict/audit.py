@@ -70,24 +70,37 @@ def audit(
     """
     trained = trained_of(trials, target, sampler)
     trained.require("audit")
-    parts = folds_of(trained.networks, FOLDS, _SEED)
     draws = [*_draws(trained)]
-    total = int(parts.max()) + 1 + len(draws)
+    total = FOLDS + len(draws)
     held_out = []
-    for fold in range(int(parts.max()) + 1):
-        model = fit_trained(trained.take(parts != fold), level)
-        tested = _tested(model, trained.take(parts != fold), trained.take(parts == fold))
-        held_out.append(tested.assign(fold=fold, row=trained.rows[parts == fold]))
-        progress(fold + 1, total)
+    for tested in hold_out(trained, level, _SEED):
+        held_out.append(tested)
+        progress(len(held_out), total)
     curve = []
     for i, (repetition, drawn) in enumerate(draws):
         curve.append(_point(trained, drawn, level) | {"repetition": repetition})
-        progress(int(parts.max()) + 2 + i, total)
+        progress(FOLDS + 1 + i, total)
     rows = pd.concat(held_out, ignore_index=True).sort_values("row", ignore_index=True)
     names = trials.reindex(columns=[*TRIAL]).iloc[rows.pop("row")].reset_index(drop=True)
     rows = pd.concat([names, rows.assign(target=target, level=level)], axis=1)
     points = [point | {"target": target, "level": level} for point in curve]
     return Audit(target, rows, pd.DataFrame(points, columns=[*AUDIT_CURVE]))
+
+
+def hold_out(trained: Trained, level: float, seed: int) -> Iterator[pd.DataFrame]:
+    """Each tenth of the networks, as what was fitted to the others predicts it: as the table
+    `audit`, `row` in the place of what the network is.
+
+    Args:
+        trained: measured networks.
+        level: of the intervals.
+        seed: of the division into tenths.
+    """
+    parts = folds_of(trained.networks, FOLDS, seed)
+    for fold in range(int(parts.max()) + 1):
+        fitted, others = trained.take(parts != fold), trained.take(parts == fold)
+        tested = _tested(fit_trained(fitted, level), fitted, others)
+        yield tested.assign(fold=fold, row=others.rows)
 
 
 def _draws(trained: Trained) -> Iterator[tuple[int, NDArray[np.bool_]]]:
