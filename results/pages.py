@@ -512,6 +512,21 @@ def beside_simpler(folder: str, unit: str, form: str = ".1f") -> str:
     return _table(["predictor", f"mean error, {unit}", "Kendall's tau"], rows)
 
 
+def divisions() -> str:
+    """How many of FireBench's networks the intervals held, divided into other tenths each time."""
+    rows = []
+    for target, own in pd.read_csv(HERE / "benchmarks" / "audits.csv").groupby("target"):
+        held, of = own["held"], own["networks"].iloc[0]
+        rows.append([str(target), f"{held.iloc[0]} of {of}"])
+        rows[-1] += [
+            f"{held.min()} to {held.max()}",
+            f"{held.mean():.1f}",
+            f"{held.mean() / of:.1%}",
+        ]
+    head = ["predicted", "held in the division of the audit", f"in {len(own)} divisions", "mean"]
+    return _table([*head, "mean share"], rows)
+
+
 def latencies() -> str:
     """How long FireBench's networks take in each runtime, and what ranks them alike."""
     table = sqz.load_results(HERE / "firebench_latency", "throughput")
@@ -586,6 +601,7 @@ TABLES = {
     "FireBench's latency predicted, beside simpler": lambda: beside_simpler(
         "firebench_latency", "ms", ".3f"
     ),
+    "audits": divisions,
     "a profile": profiled,
     "searches": searched,
     "the best predicted": predicted_best,

@@ -185,7 +185,8 @@ def budget_ranking(seeds: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
     for budget in budgets[:-1]:
         both = means[[budget, budgets[-1]]].dropna().to_numpy(dtype=float)
         require_rows("budget_ranking", len(both), 4, "architectures with both budgets")
-        taus = resampled_kendall(*both.T, rng.integers(0, len(both), (resamples, len(both))))
+        drawn = rng.integers(0, len(both), (resamples, len(both)))
+        taus = resampled_kendall(both[:, 0], both[:, 1], drawn)
         low, high = np.nanpercentile(taus, [2.5, 97.5])
         rows.append(
             {

@@ -79,7 +79,8 @@ def runtime_ranking(rows: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
             if len(both) < 4:
                 continue
             drawn = generator.integers(0, len(both), (resamples, len(both)))
-            low, high = np.nanpercentile(resampled_kendall(*both.T, drawn), [2.5, 97.5])
+            taus = resampled_kendall(both[:, 0], both[:, 1], drawn)
+            low, high = np.nanpercentile(taus, [2.5, 97.5])
             tau = kendall(*both.T)
             if abs(tau) > 1 - 1e-12:
                 low = high = math.nan
