@@ -544,7 +544,7 @@ def latencies() -> str:
 
 def profiled() -> str:
     """What the audit of the committed profile found."""
-    lines = json.loads((HERE / "profiles" / "xeon-onnxruntime.json").read_text())["audit"]
+    lines = json.loads((HERE / "profiles" / "epyc-onnxruntime.json").read_text())["audit"]
     return "\n".join(f"- {line}" for line in lines)
 
 
