@@ -120,13 +120,12 @@ def test_killed_half_way_and_run_again(tmp_path: Path) -> None:
     for kept in (1, 4):
         process = Started("sweep", spec, "--out", folder)
         deadline = time.monotonic() + 120
-        while _runs(folder) < kept:
+        while len(before := _runs(folder)) < kept:
             assert time.monotonic() < deadline, "it trains nothing"
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert 4 <= _runs(folder) < 8, "it was not half way"
-    before = load_results(folder, "seeds")
+    assert len(before) < 8, "it was not half way"
     run(FOUR, folder)
     table = load_results(folder)
     assert sorted(table["squeeze_ratio"]) == [0.25, 0.5, 0.75, 1.0]
@@ -137,21 +136,26 @@ def test_killed_half_way_and_run_again(tmp_path: Path) -> None:
     run(FOUR, tmp_path / "undisturbed")
     seeds, expected = load_results(folder, "seeds"), load_results(tmp_path / "undisturbed", "seeds")
     assert seeds["top1"].tolist() == expected["top1"].tolist()
-    merged = before.merge(seeds, on=["arch_id", "seed", "duration_s"])
-    assert len(merged) == len(before) > 0, "what was measured before the kill was measured again"
+    merged = before.merge(seeds, on=RUN)
+    assert len(merged) == len(before), "what was measured before the kill was measured again"
 
 
-def _runs(folder: Path) -> int:
-    """Trainings that are safe on disk."""
-    done = 0
+#: What tells one training from another of the same.
+RUN = ["arch_id", "seed", "duration_s"]
+
+
+def _runs(folder: Path) -> pd.DataFrame:
+    """The trainings that are safe on disk: of whole trials, and of others."""
+    rows = []
     if (folder / "seeds.parquet").exists():
-        done = len(pd.read_parquet(folder / "seeds.parquet"))
+        rows = pd.read_parquet(folder / "seeds.parquet")[RUN].to_dict("records")
     for file in folder.glob("partial/*.json"):
         try:
-            done += "run" in json.loads(file.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            run = json.loads(file.read_text())["run"]
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
             continue
-    return done
+        rows.append({"arch_id": file.name.split("-")[0], **{name: run[name] for name in RUN[1:]}})
+    return pd.DataFrame(rows, columns=RUN).drop_duplicates(ignore_index=True)
 
 
 def test_killed_while_it_writes_to_the_study(
@@ -182,7 +186,7 @@ def test_an_interrupt_says_how_to_resume(tmp_path: Path, sqz) -> None:
     spec, folder = tmp_path / "four.yaml", tmp_path / "out"
     spec.write_text(FOUR)
     process = Started("sweep", spec, "--out", folder)
-    while _runs(folder) < 1:
+    while _runs(folder).empty:
         assert process.poll() is None, "it ended before it trained"
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
