@@ -401,16 +401,11 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
             url = f"sqlite:///{disk}/study.db"
         folders = [disk / "one", disk / ("two" if server else "one")]
         log = place / "begun"
-        environments = [
-            environment(faults, log, f"machine {number}" if server else "") for number in range(2)
-        ]
-        processes = [
-            Process(
-                f"process {number}",
-                partial(started, spec, folder, max(1, asked.workers // 2), url, each),
-            )
-            for number, (folder, each) in enumerate(zip(folders, environments, strict=True))
-        ]
+        processes = []
+        for number, folder in enumerate(folders):
+            own = environment(faults, log, f"machine {number}" if server else "")
+            start = partial(started, spec, folder, max(1, asked.workers // 2), url, own)
+            processes.append(Process(f"process {number}", start))
         for process in processes:
             stack.callback(process.kill)
         monkey = Monkey(

@@ -516,13 +516,10 @@ def divisions() -> str:
     """How many of FireBench's networks the intervals held, divided into other tenths each time."""
     rows = []
     for target, own in pd.read_csv(HERE / "benchmarks" / "audits.csv").groupby("target"):
-        held, of = own["held"], own["networks"].iloc[0]
-        rows.append([str(target), f"{held.iloc[0]} of {of}"])
-        rows[-1] += [
-            f"{held.min()} to {held.max()}",
-            f"{held.mean():.1f}",
-            f"{held.mean() / of:.1%}",
-        ]
+        held = own["held"]
+        rows.append([str(target), f"{held.iloc[0]} of {own['networks'].iloc[0]}"])
+        rows[-1] += [f"{held.min()} to {held.max()}", f"{held.mean():.1f}"]
+        rows[-1].append(f"{own['coverage'].mean():.1%}")
     head = ["predicted", "held in the division of the audit", f"in {len(own)} divisions", "mean"]
     return _table([*head, "mean share"], rows)
 

@@ -17,7 +17,10 @@ CONTEXT.set_forkserver_preload(
         *(f"sqzexplore.{name}" for name in ("census.census", "executors.processes")),
         *("torch._dynamo", "sklearn.datasets", "sklearn.model_selection"),  # the first training
         *("pyarrow.dataset", "fontTools.subset", "matplotlib.backends.backend_pdf"),  # its tables
-        *("rich.progress", "rich.live", "helpers.warm"),
+        *("rich.progress", "rich.live", "typer.rich_utils", "tabulate", "grpc"),
+        *("alembic.context", "optuna.storages._rdb.models"),
+        *("sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite"),
+        "helpers.warm",  # last: what is imported by then is left alone by collections
     ]
 )
 

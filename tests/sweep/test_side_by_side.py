@@ -15,7 +15,6 @@ from PIL import Image
 
 import sqzexplore as sqz
 from helpers import command_line
-from helpers.command_line import Started
 from helpers.sweeps import SAMPLERS, SPEC, Quiet, same, spec_of
 from sqzexplore.data.images import load
 from sqzexplore.data.open import open_data
@@ -62,7 +61,9 @@ def test_killed_and_resumed_with_other_numbers_of_processes(alone: Path, tmp_pat
     spec, folder = tmp_path / "spec.yaml", tmp_path / "out"
     spec.write_text(spec_of("grid").source)
     for workers, wanted in (("2", 2), ("1", 5), ("4", 9)):
-        process = Started("sweep", spec, "--out", folder, "--device", "cpu", "--workers", workers)
+        process = command_line.Started(
+            "sweep", spec, "--out", folder, "--device", "cpu", "--workers", workers
+        )
         deadline = time.monotonic() + 120
         while len(done_in(folder)) < wanted:
             assert process.poll() is None, "it ended before it was killed"

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from PIL import Image
 
 import sqzexplore as sqz
 from helpers.command_line import Started
+from helpers.servers import free_port
 from sqzexplore.train import checkpoint, distributed
 
 pytestmark = pytest.mark.slow
@@ -56,10 +56,8 @@ def train(photographs: Path, folder: Path, epochs: int) -> list[str]:
 
 def run_as_torchrun_would(processes: int, *arguments: object) -> str:
     """So many processes with the environment that torchrun gives each; what the first printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"WORLD_SIZE": str(processes)}
     started = [
         Started(
             *arguments, environment=os.environ | shared | {"RANK": str(i), "LOCAL_RANK": str(i)}

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..analysis.ranking import kendall
 from ..results.tables import AUDIT_CURVE
 from ..schema import TRIAL
 from .features import FLOOR, NAMES
@@ -117,8 +118,6 @@ def _draws(trained: Trained) -> Iterator[tuple[int, NDArray[np.bool_]]]:
 
 def _point(trained: Trained, drawn: NDArray[np.bool_], level: float) -> dict[str, Any]:
     """A point of the learning curve."""
-    from scipy import stats
-
     fitted, others = trained.take(drawn).learned, trained.take(~drawn).learned
     said = _said(fit_trained(fitted, level), others.features)
     inside = (said["low"] <= others.one) & (others.one <= said["high"])
@@ -128,7 +127,7 @@ def _point(trained: Trained, drawn: NDArray[np.bool_], level: float) -> dict[str
         "coverage": float(inside.mean()),
         "width": float((said["high"] - said["low"]).mean()),
         "error": float(np.abs(said["predicted"] - others.values).mean()),
-        "kendall": float(stats.kendalltau(said["predicted"], others.values).statistic),
+        "kendall": kendall(said["predicted"], others.values),
     }
 
 

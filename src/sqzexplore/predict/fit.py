@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..analysis.ranking import kendall
 from ..errors import UserError
 from ..network.columns import take_rows
 from ..network.frames import columns_of_frame
@@ -211,8 +212,6 @@ def _compared(
     target: str, unseen: Mapping[str, Array], learned: Trained
 ) -> tuple[str, pd.DataFrame]:
     """The model to take, and how each did in the rows that it had not seen."""
-    from scipy import stats
-
     errors, rows = {}, []
     for name, aims in unseen.items():
         said = natural(target, aims)
@@ -224,7 +223,7 @@ def _compared(
                 "model": name,
                 "mae": apart.mean(),
                 "mae_se": _standard_error(apart),
-                "kendall": stats.kendalltau(said, learned.values).statistic,
+                "kendall": kendall(said, learned.values),
             }
         )
     first = chosen = next(iter(errors))
