@@ -75,8 +75,9 @@ gpu: $(READY)  ## everything that a GPU is wanted for (docs/gpu.md)
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt torch
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; pip uses one
 	touch $@
 
 # The pictures of docs/gallery.md, from the committed results.
