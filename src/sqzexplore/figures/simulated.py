@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
 from ..analysis.searches import By, reached, regret
 from .style import BLUE, GREEN, GREY, ORANGE, PURPLE, own_axes
@@ -66,9 +66,9 @@ def regret_curves(searches: pd.DataFrame, by: By = "training", axes: Axes | None
     # What a search starts from and where samplers still differ lie a factor of a hundred apart.
     axes.set_yscale("symlog", linthresh=1)
     axes.set_yticks([0, 0.5, 1, 2, 5, 10, 20], minor=False)
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylabel("regret in validation top-1 (points), linear below 1")
+    axes.set_ylabel("regret in validation top-1 (points);\nbelow 1 linear, above logarithmic")
     axes.set_ylim(bottom=0)
     axes.legend(title="mean, 95% band")
     return axes
