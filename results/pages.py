@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -512,6 +513,33 @@ def beside_simpler(folder: str, unit: str, form: str = ".1f") -> str:
     return _table(["predictor", f"mean error, {unit}", "Kendall's tau"], rows)
 
 
+def one_training_to_the_next() -> str:
+    """How much FireBench's first networks vary with the seed; those that died are counted apart."""
+    folder = HERE / "firebench_seeds"
+    networks = sqz.load_results(folder).set_index("trial")
+    seeds = sqz.load_results(folder, "seeds").join(networks["batch_norm"], on="trial")
+    sizes = networks["macs"].rank(pct=True)
+    rows = []
+    for name, own in {
+        "all": seeds,
+        "without BatchNorm": seeds[~seeds["batch_norm"]],
+        "with BatchNorm": seeds[seeds["batch_norm"]],
+        "the half with fewer MACs": seeds[seeds["trial"].map(sizes) <= 0.5],
+        "the half with more MACs": seeds[seeds["trial"].map(sizes) > 0.5],
+    }.items():
+        living = own[~own["dead"]]
+        groups = living["top1"].astype(float).groupby(living["trial"])
+        freedom = int((groups.size() - 1).sum())
+        squares = float((groups.var() * (groups.size() - 1)).sum())  # of one training: no variance
+        ends = stats.chi2.ppf([0.975, 0.025], freedom)
+        deviation, low, high = np.sqrt(squares / np.array([freedom, *ends]))
+        rows.append([name, str(own["trial"].nunique()), f"{own['dead'].sum()} of {len(own)}"])
+        rows[-1].append(f"{deviation:.2f} ({low:.2f} to {high:.2f})")
+        rows[-1].append(f"{(groups.max() - groups.min()).max():.1f}")
+    head = ["networks", "number", "trainings that died", "standard deviation, points"]
+    return _table([*head, "greatest range of one network, points"], rows)
+
+
 def divisions() -> str:
     """How many of FireBench's networks the intervals held, divided into other tenths each time."""
     rows = []
@@ -598,6 +626,7 @@ TABLES = {
     "FireBench's latency predicted, beside simpler": lambda: beside_simpler(
         "firebench_latency", "ms", ".3f"
     ),
+    "one training to the next": one_training_to_the_next,
     "audits": divisions,
     "a profile": profiled,
     "searches": searched,
