@@ -374,7 +374,7 @@ def test_fashion_is_what_its_files_say(cache: Path) -> None:
 def test_no_image_of_fashion_is_in_two_splits() -> None:
     source = open_data("fashion")
     parts = [source.train, source.validation, source.test]
-    images = [{part.read(n) for n in range(len(part))} for part in parts]
+    images = [{part.read(n).tobytes() for n in range(len(part))} for part in parts]
     assert [len(split) for split in images] == [7200, 800, 4000]
     assert len(set.union(*images)) == 12_000
 

@@ -1,4 +1,4 @@
-"""Encoded images to arrays of pixels: the one decoder of all sources."""
+"""Stored images to arrays of pixels: the one decoder of all sources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 
 
-def open_image(encoded: bytes, where: str, channels: int) -> Image.Image:
+def open_image(stored: bytes | NDArray[np.uint8], where: str, channels: int) -> Image.Image:
     """The decoded image in colour (3 channels) or grey (1), 8 bits each, upright as its EXIF says.
 
     16-bit grey is scaled to 8; what is transparent shows white.
@@ -27,7 +27,7 @@ def open_image(encoded: bytes, where: str, channels: int) -> Image.Image:
         UserError: the bytes are no image, its size is out of range, or its type has no range.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(encoded))
+        image = _opened(stored)
         if not _SMALLEST <= min(image.size) <= max(image.size) <= _LARGEST:
             raise UserError(
                 f"{where}: found an image of {image.width}x{image.height} pixels, expected "
@@ -42,8 +42,14 @@ def open_image(encoded: bytes, where: str, channels: int) -> Image.Image:
         if "cannot identify" in reason:
             reason = "unknown format"
         raise UserError(
-            f"{where}: found {len(encoded)} bytes that are no whole image ({reason})"
+            f"{where}: found {len(stored)} bytes that are no whole image ({reason})"
         ) from None
+
+
+def _opened(stored: bytes | NDArray[np.uint8]) -> Image.Image:
+    if isinstance(stored, np.ndarray):
+        return Image.fromarray(stored)
+    return Image.open(io.BytesIO(stored))
 
 
 def _eight_bits(image: Image.Image, where: str) -> Image.Image:
@@ -87,7 +93,7 @@ def channels_of(part: Part) -> int:
     open_image(part.read(0), part.where(0), 3)
     for number in range(len(part)):
         try:
-            mode = Image.open(io.BytesIO(part.read(number))).mode
+            mode = _opened(part.read(number)).mode
         except OSError:
             continue  # said with its name when it is decoded
         if mode not in _GREY:

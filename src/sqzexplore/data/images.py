@@ -29,6 +29,8 @@ from .stream import StreamedSplit
 #: Pixels of sets up to this size stay in memory, on the device.
 RESIDENT_BYTES = 4 * 2**30
 SPLITS = ("train", "validation", "test")
+#: Images that a thread decodes at a time.
+_BLOCK = 64
 #: Mean and standard deviation of photographs, 0..255: the field's constants for ImageNet.
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 #: Written into the cache's names; changes when the same source would decode to other pixels.
@@ -236,16 +238,20 @@ def _decode(source: Source, image_size: int) -> dict[str, Tensor]:
 def _decode_part(part: Part, channels: int, size: int, smaller: list[str]) -> Tensor:
     pixels = np.empty((len(part), size, size, channels), dtype=np.uint8)
 
-    def decode(number: int) -> tuple[tuple[int, int], str]:
-        where = part.where(number)
-        image = open_image(part.read(number), where, channels)
-        pixels[number] = fit(image, size)
-        return image.size, where
+    def decode(numbers: range) -> list[str]:
+        small = []
+        for number in numbers:
+            where = part.where(number)
+            image = open_image(part.read(number), where, channels)
+            pixels[number] = fit(image, size)
+            if min(image.size) < size:
+                small.append(where)
+        return small
 
+    blocks = (range(i, min(i + _BLOCK, len(part))) for i in range(0, len(part), _BLOCK))
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:  # Pillow decodes outside of Python's lock
-        for shape, where in pool.map(decode, range(len(part))):
-            if min(shape) < size:
-                smaller.append(where)
+        for small in pool.map(decode, blocks):
+            smaller += small
     return torch.from_numpy(pixels)
 
 

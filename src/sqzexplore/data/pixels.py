@@ -1,4 +1,4 @@
-"""Images that lie in memory as pixels, behind the interface of those that are encoded."""
+"""Images that lie in memory as pixels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ class PixelImages:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def read(self, index: int) -> bytes:
-        """The image as PGM or PPM, which is a header and the pixels."""
-        pixels = self.pixels[index]
-        kind = "P5" if pixels.ndim == 2 else "P6"
-        return f"{kind} {pixels.shape[1]} {pixels.shape[0]} 255\n".encode() + pixels.tobytes()
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Its pixels."""
+        return self.pixels[index]
 
     def where(self, index: int) -> str:
         """The place, and the image's number from 0."""

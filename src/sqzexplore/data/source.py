@@ -31,13 +31,13 @@ _HASHED_BYTES = 4 * 2**30
 
 
 class Stored(Protocol):
-    """Images of one split as they are stored, encoded; the order is fixed."""
+    """Images of one split as they are stored; the order is fixed."""
 
     def __len__(self) -> int:
         """How many images."""
 
-    def read(self, index: int) -> bytes:
-        """The encoded image."""
+    def read(self, index: int) -> bytes | NDArray[np.uint8]:
+        """The encoded image, or its pixels (H x W or H x W x 3)."""
 
     def where(self, index: int) -> str:
         """The file, and the place in it, that an error message names."""
@@ -66,8 +66,8 @@ class Part:
         """Some of the images."""
         return Part(self.stored, self.index[chosen], self.labels[chosen])
 
-    def read(self, number: int) -> bytes:
-        """The encoded image `number` of this split."""
+    def read(self, number: int) -> bytes | NDArray[np.uint8]:
+        """Image `number` of this split, encoded, or its pixels (H x W or H x W x 3)."""
         return self.stored.read(int(self.index[number]))
 
     def where(self, number: int) -> str:
