@@ -516,28 +516,34 @@ def beside_simpler(folder: str, unit: str, form: str = ".1f") -> str:
 def one_training_to_the_next() -> str:
     """How much FireBench's first networks vary with the seed; those that died are counted apart."""
     folder = HERE / "firebench_seeds"
-    networks = sqz.load_results(folder).set_index("trial")
-    seeds = sqz.load_results(folder, "seeds").join(networks["batch_norm"], on="trial")
-    sizes = networks["macs"].rank(pct=True)
+    normed = sqz.load_results(folder).set_index("trial")["batch_norm"]
+    seeds = sqz.load_results(folder, "seeds").join(normed, on="trial")
     rows = []
     for name, own in {
         "all": seeds,
         "without BatchNorm": seeds[~seeds["batch_norm"]],
         "with BatchNorm": seeds[seeds["batch_norm"]],
-        "the half with fewer MACs": seeds[seeds["trial"].map(sizes) <= 0.5],
-        "the half with more MACs": seeds[seeds["trial"].map(sizes) > 0.5],
     }.items():
-        living = own[~own["dead"]]
-        groups = living["top1"].astype(float).groupby(living["trial"])
-        freedom = int((groups.size() - 1).sum())
-        squares = float((groups.var() * (groups.size() - 1)).sum())  # of one training: no variance
-        ends = stats.chi2.ppf([0.975, 0.025], freedom)
-        deviation, low, high = np.sqrt(squares / np.array([freedom, *ends]))
+        groups = own[~own["dead"]].groupby("trial")["top1"]
+        freedom, variances = groups.size() - 1, groups.var().fillna(0.0)
+        drawn = stats.bootstrap(
+            (variances, freedom), _pooled, paired=True, method="percentile", rng=0
+        ).confidence_interval
+        away = (own["top1"] - groups.transform("mean")).abs()  # of a mean that it is part of
+        away *= np.sqrt(groups.transform("size") / (groups.transform("size") - 1))
         rows.append([name, str(own["trial"].nunique()), f"{own['dead'].sum()} of {len(own)}"])
-        rows[-1].append(f"{deviation:.2f} ({low:.2f} to {high:.2f})")
-        rows[-1].append(f"{(groups.max() - groups.min()).max():.1f}")
+        deviation = _pooled(variances, freedom, axis=0)
+        rows[-1].append(f"{deviation:.2f} ({drawn.low:.2f} to {drawn.high:.2f})")
+        rows[-1] += [f"{groups.std().median():.2f}", f"{groups.std().max():.1f}"]
+        rows[-1].append(f"{away.mean():.2f}")
     head = ["networks", "number", "trainings that died", "standard deviation, points"]
-    return _table([*head, "greatest range of one network, points"], rows)
+    head += ["its median over networks", "the greatest", "mean error that chance leaves, points"]
+    return _table(head, rows)
+
+
+def _pooled(variances: Any, freedom: Any, axis: int) -> Any:
+    """The standard deviation within groups, from that of each."""
+    return np.sqrt((variances * freedom).sum(axis=axis) / freedom.sum(axis=axis))
 
 
 def divisions() -> str:
