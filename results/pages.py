@@ -525,25 +525,26 @@ def one_training_to_the_next() -> str:
         "with BatchNorm": seeds[seeds["batch_norm"]],
     }.items():
         groups = own[~own["dead"]].groupby("trial")["top1"]
-        freedom, variances = groups.size() - 1, groups.var().fillna(0.0)
+        within, freedom = groups.std(), groups.size() - 1
         drawn = stats.bootstrap(
-            (variances, freedom), _pooled, paired=True, method="percentile", rng=0
+            (within, freedom), _pooled, paired=True, method="percentile", rng=0
         ).confidence_interval
+        size = groups.transform("size")
         away = (own["top1"] - groups.transform("mean")).abs()  # of a mean that it is part of
-        away *= np.sqrt(groups.transform("size") / (groups.transform("size") - 1))
+        away *= np.sqrt(size / (size - 1))
         rows.append([name, str(own["trial"].nunique()), f"{own['dead'].sum()} of {len(own)}"])
-        deviation = _pooled(variances, freedom, axis=0)
+        deviation = _pooled(within, freedom, axis=0)
         rows[-1].append(f"{deviation:.2f} ({drawn.low:.2f} to {drawn.high:.2f})")
-        rows[-1] += [f"{groups.std().median():.2f}", f"{groups.std().max():.1f}"]
+        rows[-1] += [f"{within.median():.2f}", f"{within.max():.1f}"]
         rows[-1].append(f"{away.mean():.2f}")
     head = ["networks", "number", "trainings that died", "standard deviation, points"]
     head += ["its median over networks", "the greatest", "mean error that chance leaves, points"]
     return _table(head, rows)
 
 
-def _pooled(variances: Any, freedom: Any, axis: int) -> Any:
+def _pooled(within: Any, freedom: Any, axis: int) -> Any:
     """The standard deviation within groups, from that of each."""
-    return np.sqrt((variances * freedom).sum(axis=axis) / freedom.sum(axis=axis))
+    return np.sqrt((within**2 * freedom).sum(axis=axis) / freedom.sum(axis=axis))
 
 
 def divisions() -> str:

@@ -23,6 +23,11 @@ def open_image(stored: bytes | NDArray[np.uint8], where: str, channels: int) -> 
 
     16-bit grey is scaled to 8; what is transparent shows white.
 
+    Args:
+        stored: as `Part.read` gives it: encoded, or pixels (H x W or H x W x 3).
+        where: what an error message calls the image.
+        channels: 1 or 3.
+
     Raises:
         UserError: the bytes are no image, its size is out of range, or its type has no range.
     """

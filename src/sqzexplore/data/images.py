@@ -248,7 +248,8 @@ def _decode_part(part: Part, channels: int, size: int, smaller: list[str]) -> Te
                 small.append(where)
         return small
 
-    blocks = (range(i, min(i + _BLOCK, len(part))) for i in range(0, len(part), _BLOCK))
+    numbers = range(len(part))
+    blocks = (numbers[start : start + _BLOCK] for start in numbers[::_BLOCK])
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:  # Pillow decodes outside of Python's lock
         for small in pool.map(decode, blocks):
             smaller += small
