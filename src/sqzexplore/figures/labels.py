@@ -27,8 +27,9 @@ _SHORT = {"squeeze_ratio": "SR", "fraction_3x3": "3x3", "pool_after": "pool", "b
 
 #: Keeps a label readable where it crosses a line.
 _HALO = withStroke(linewidth=1.5, foreground="white")
-#: Arrangements of labels that are tried until none lies on another.
-_ATTEMPTS = 8
+#: Arrangements of labels that are tried until none lies on another, and the steps of each: most
+#: are done within twenty, the others go round in a circle until a clock, or this, ends it.
+_ATTEMPTS, _STEPS = 8, 100
 #: Characters of a title that fit above a panel.
 _TITLE_WIDTH = 56
 
@@ -104,6 +105,7 @@ def write_labels(
             ax=axes,
             expand=(1.3, 1.6),
             force_text=(push, 2 * push),
+            iter_lim=_STEPS,
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
         )[1]
         if attempt + 1 == _ATTEMPTS or not _collide(texts):
