@@ -25,8 +25,9 @@ from typer.testing import CliRunner
 
 import sqzexplore as sqz
 from helpers import ROOT, independent
+from helpers.once import once
 from helpers.strategies import architectures
-from helpers.sweeps import SMALL, SMALL_BASE, Quiet
+from helpers.sweeps import SMALL, SMALL_BASE, run
 from sqzexplore.cli.app import app
 from sqzexplore.cli.progress import Live
 from sqzexplore.data.images import load
@@ -36,8 +37,7 @@ from sqzexplore.deploy.export import train_picked
 from sqzexplore.errors import FeatureMapVanishes, UserError
 from sqzexplore.files import replacing_folder
 from sqzexplore.results.selection import pick
-from sqzexplore.spec.load import load_spec, parse_spec
-from sqzexplore.sweep.run import run_sweep
+from sqzexplore.spec.load import load_spec
 from sqzexplore.train import checkpoint
 
 SR = ROOT / "results" / "sr"
@@ -154,7 +154,7 @@ def test_a_pick_that_names_nothing(choice: str, said: str) -> None:
 
 def test_picks_of_a_sweep_without_accuracy_or_knee(tmp_path: Path) -> None:
     text = "name: costs\nspace: {squeeze_ratio: [0.125, 0.5]}"
-    run_sweep(parse_spec(text), tmp_path / "costs", torch.device("cpu"), Quiet())
+    run(text, tmp_path / "costs")
     folder = tmp_path / "costs"
     spec, trials = load_spec(folder / "spec.yaml"), sqz.load_results(folder)
     with pytest.raises(UserError, match=r"found no accuracy .*, expected knee or the number of a"):
@@ -178,14 +178,16 @@ def test_picks_of_a_sweep_without_accuracy_or_knee(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    to = tmp_path_factory.mktemp("exports") / "new" / "sr"
-    done = CliRunner().invoke(app, ["export", str(SR), "--pick", "1", "--to", str(to)])
-    assert done.exit_code == 0, done.output
-    assert "UNTRAINED" in done.output
-    for name in ("model.onnx", "model.pt2", "MODEL_CARD.md"):
-        assert f"written: {to / name}" in done.output
-    assert sorted(path.name for path in to.parent.iterdir()) == ["sr"]
-    return to
+    def make(folder: Path) -> None:
+        to = folder / "new" / "sr"
+        done = CliRunner().invoke(app, ["export", str(SR), "--pick", "1", "--to", str(to)])
+        assert done.exit_code == 0, done.output
+        assert "UNTRAINED" in done.output
+        for name in ("model.onnx", "model.pt2", "MODEL_CARD.md"):
+            assert f"written: {to / name}" in done.output
+        assert sorted(path.name for path in to.parent.iterdir()) == ["sr"]
+
+    return once(tmp_path_factory, "untrained", make) / "new" / "sr"
 
 
 def test_an_untrained_trial_says_so_everywhere(untrained: Path) -> None:
@@ -270,16 +272,20 @@ def test_what_the_card_says_loads_the_files_does(untrained: Path) -> None:
 
 
 def test_the_same_trial_gives_the_same_files_and_takes_the_place_of_the_former(
-    untrained: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    to = tmp_path / "sr"
-    shutil.copytree(untrained, to)
+    sweep, former, to = (tmp_path / name for name in ("costs", "former", "to"))
+    text = "name: costs\nbase: {width_multiplier: 0.1, fires: 3, pool_after: [1, 3]}\n"
+    run(text + "space: {squeeze_ratio: [0.25, 0.5]}\ninput_size: 32\n", sweep)
+    command = ["export", str(sweep), "--pick", "1", "--to", str(former)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    shutil.copytree(former, to)
     (to / "model.onnx").write_bytes(b"old")
-    done = sqz.export(SR, 1, to)
+    done = sqz.export(sweep, 1, to)
     assert sorted(done.files) == sorted(to.iterdir())
-    assert [path.name for path in tmp_path.iterdir()] == ["sr"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["costs", "former", "to"]
     for name in ("model.onnx", "model.pt2"):
-        assert (to / name).read_bytes() == (untrained / name).read_bytes()
+        assert (to / name).read_bytes() == (former / name).read_bytes()
 
 
 def test_a_folder_of_something_else_is_refused(untrained: Path, tmp_path: Path) -> None:
@@ -312,23 +318,23 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained for long enough that its trial 1 has learned something."""
-    folder = tmp_path_factory.mktemp("sweeps") / "small"
-    run_sweep(
-        parse_spec(SMALL.replace("epochs: 1", "epochs: 8")), folder, torch.device("cpu"), Quiet()
-    )
-    return folder
+    text = re.sub("  throughput: .*\n", "", SMALL.replace("epochs: 1", "epochs: 8"))
+    return once(tmp_path_factory, "small", partial(run, text))
 
 
 @pytest.fixture(scope="module")
 def trained(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of trial 1, beside the checkpoint that `--train` left."""
-    place = tmp_path_factory.mktemp("trained")
-    options = ["--pick", "1", "--to", str(place / "to"), "--checkpoint", str(place / "checkpoint")]
-    done = CliRunner().invoke(app, ["export", str(small), *options, "--train", "--device", "cpu"])
-    assert done.exit_code == 0, done.output
-    assert "epoch 8/8" in done.output
-    assert "UNTRAINED" not in done.output
-    return place / "to"
+
+    def make(place: Path) -> None:
+        to, net = place / "to", place / "checkpoint"
+        command = ["export", str(small), "--pick", "1", "--to", str(to), "--checkpoint", str(net)]
+        done = CliRunner().invoke(app, [*command, "--train", "--device", "cpu"])
+        assert done.exit_code == 0, done.output
+        assert "epoch 8/8" in done.output
+        assert "UNTRAINED" not in done.output
+
+    return once(tmp_path_factory, "trained", make) / "to"
 
 
 def test_a_training_for_an_export_is_the_sweeps_first(small: Path, trained: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 import sqzexplore as sqz
+from helpers.once import once
 from helpers.sweeps import run
 from sqzexplore.cli.app import app
 from sqzexplore.compress.settings import Compression
@@ -37,7 +38,10 @@ COMPRESSION = "  compression: {density: [0.5, 0.7], bits: [6, 6], finetune_epoch
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("export")
+    return once(tmp_path_factory, "exported", export)
+
+
+def export(place: Path) -> None:
     run(SWEEP, place / "sweep")
     options = ["--pick", "0", "--to", str(place / "to"), "--checkpoint", str(place / "net")]
     options += ["--train", "--compress", "6", "--quantize", "int8"]
@@ -46,7 +50,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = " ".join(done.output.split())
     assert "model.sqz: 0.00" in said
     assert "model.int8.onnx: 0.0" in said
-    return place
 
 
 def test_both_files_do_what_the_card_says(exported: Path) -> None:

@@ -15,13 +15,13 @@ from ..data.images import ImageData, load
 from ..errors import UserError
 from ..evaluation.checkpoints import normalised_for, recipe_of_notes
 from ..evaluation.workload import open_requested
-from ..network.int8 import InRuntime, quantised, saturates
+from ..network.int8 import InRuntime, quantised_file, saturates
 from ..network.module import SqueezeNet
 from ..spec.models import Spec
 from ..train.accuracy import Guesses, guesses
 from ..train.finetune import deep_compression, finished
 from ..train.int8 import calibration_images
-from .artifacts import Classifier, ExportMismatch
+from .artifacts import ONNX_FILE, Classifier, ExportMismatch
 from .litert import FLOAT_FILE as LITERT_FILE
 from .litert import INT8_FILE as LITERT_INT8_FILE
 from .litert import InLiteRT, write_litert
@@ -63,7 +63,7 @@ def write_smaller(
         net: on the CPU, in evaluation mode.
         notes: of its checkpoint.
         spec: of the sweep, which names the images: to retrain on, to calibrate, to measure by.
-        folder: an existing folder.
+        folder: holds the network's `model.onnx`.
         bits: of an index into a codebook; the density and the epochs of fine-tuning are those that
             the sweep measured with as many bits, or else a third and 4. None: no such file.
         int8: whether to quantise, a weight scale a filter.
@@ -95,7 +95,7 @@ def write_smaller(
         (folder / COMPRESSED_FILE).write_bytes(done.compressed.content)
         written(COMPRESSED_FILE, how, guesses(done.net, data, data.test))
     if int8:
-        content = _in_integers(classifier, images)
+        content = _in_integers(folder / ONNX_FILE, images)
         (folder / INT8_FILE).write_bytes(content)
         how = "static QDQ, weights per channel" + (", of 7 bits" if saturates() else "")
         written(INT8_FILE, how, guesses(InRuntime(content), plain, plain.test))
@@ -129,9 +129,9 @@ def _images(spec: Spec, notes: Mapping[str, Any]) -> ImageData:
     return normalised_for(load(source, int(notes["image_size"]), notes["augmentation"]), notes)
 
 
-def _in_integers(classifier: Classifier, images: Tensor) -> bytes:
+def _in_integers(plain: Path, images: Tensor) -> bytes:
     """The int8 file, which takes what the float32 file takes."""
-    content = next(iter(quantised(classifier, images, ["per_channel"])))
+    content = next(iter(quantised_file(plain, images, ["per_channel"])))
     integers, values = (InRuntime(content, integers=kind)(images) for kind in (True, False))
     worst, largest = (integers - values).abs().max(), values.abs().max()
     if not worst <= _TOLERANCE * largest:  # a NaN is no agreement

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +28,7 @@ from torch import Tensor
 from ..errors import UserError, shown
 from ..files import write_atomically
 from ..network.architecture import Architecture
-from ..network.int8 import InRuntime, quantised
+from ..network.int8 import InRuntime, quantised_file
 from ..network.module import SqueezeNet
 from ..network.onnx import INPUT, OUTPUT, as_onnx, require_onnx, traced
 from .memory import check_memory
@@ -155,13 +156,17 @@ def _difference(
 
 def graph(architecture: Architecture, net: SqueezeNet, settings: Settings) -> bytes:
     """The ONNX file of a network, made once for all batches, runtimes and processes."""
+    return _graph_file(architecture, net, settings).read_bytes()
+
+
+def _graph_file(architecture: Architecture, net: SqueezeNet, settings: Settings) -> Path:
     key = (architecture.net_id, settings.input_size, settings.dtype == "int8", torch.__version__)
     name = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
     folder = _files or _own_folder()
     file = folder / f"{name}.onnx"
     if not file.exists():
         write_atomically(file, _written(architecture, net, settings))
-    return file.read_bytes()
+    return file
 
 
 def _written(architecture: Architecture, net: SqueezeNet, settings: Settings) -> bytes:
@@ -170,7 +175,8 @@ def _written(architecture: Architecture, net: SqueezeNet, settings: Settings) ->
         images = torch.randn(
             _COMPARED, channels, side, side, generator=torch.Generator().manual_seed(1)
         )
-        return next(iter(quantised(net, images, ["per_channel"])))
+        plain = _graph_file(architecture, net, replace(settings, dtype="float32"))
+        return next(iter(quantised_file(plain, images, ["per_channel"])))
     content: bytes = as_onnx(traced(net, channels, side)).model_proto.SerializeToString()
     return content
 

@@ -34,13 +34,20 @@ def quantised(net: nn.Module, images: Tensor, schemes: Sequence[str]) -> Iterato
         images: N x channels x side x side, normalised: their activations decide the ranges.
         schemes: how weights are scaled: per_channel or per_tensor.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.onnx"
+        as_onnx(traced(net, images.shape[1], images.shape[2])).save(plain)
+        yield from quantised_file(plain, images, schemes)
+
+
+def quantised_file(plain: Path, images: Tensor, schemes: Sequence[str]) -> Iterator[bytes]:
+    """As `quantised`, of a network's ONNX file."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        plain, ready, file = (str(Path(folder) / f"{n}.onnx") for n in ("plain", "ready", "int8"))
-        as_onnx(traced(net, images.shape[1], images.shape[2])).save(plain)
-        quant_pre_process(plain, ready)  # folds BatchNorm, which would be quantised by itself
+        ready, file = (str(Path(folder) / f"{name}.onnx") for name in ("ready", "int8"))
+        quant_pre_process(str(plain), ready)  # folds BatchNorm, or it is quantised by itself
         for scheme in schemes:
             quantize_static(
                 ready,
