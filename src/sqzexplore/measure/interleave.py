@@ -19,8 +19,8 @@ import numpy as np
 
 from . import statistics
 
-#: A block of passes lasts about so long, ms.
-BLOCK_MS = statistics.LONG_MS
+#: A block of passes lasts about so long, ms, or this share of the time budget if that is less.
+BLOCK_MS, _OF_BUDGET = statistics.LONG_MS, 0.2
 #: Passes of a warm-up that are made however long they take: twice what says that they are stable.
 _WARMUP, _MOST_PASSES = 8, 50
 
@@ -66,15 +66,17 @@ def alternate(
     Each round goes through the networks in another order (of a fixed seed), so that none of them
     always finds the caches, the clock and the memory as the same other one left them.
 
-    A block lasts about 20 ms: then its first pass, which finds another network's data in the
-    caches, is made but not counted. A pass that takes longer is a block of its own.
+    A block lasts about 20 ms, or a fifth of the time budget if that is less: then its first pass,
+    which finds another network's data in the caches, is made but not counted. A pass that takes
+    longer is a block of its own.
 
     Args:
         networks: each makes a pass and returns its latency in ms; warm already.
         seconds: time budget.
         least: rounds that are made however long they take.
     """
-    blocks = [_Block(network) for network in networks]
+    block_ms = min(BLOCK_MS, 1e3 * seconds * _OF_BUDGET)
+    blocks = [_Block(network, block_ms) for network in networks]
     rounds = Rounds([[] for _ in blocks], [[] for _ in blocks])
     order, shuffle = list(range(len(blocks))), random.Random(0).shuffle
     started = time.perf_counter()
@@ -91,9 +93,9 @@ def alternate(
 
 
 class _Block:
-    def __init__(self, latency_ms: Callable[[], float]) -> None:
+    def __init__(self, latency_ms: Callable[[], float], block_ms: float) -> None:
         self._latency_ms = latency_ms
-        self._passes = min(_MOST_PASSES, max(1, math.ceil(BLOCK_MS / latency_ms())))
+        self._passes = min(_MOST_PASSES, max(1, math.ceil(block_ms / latency_ms())))
 
     def run(self) -> list[float]:
         if self._passes > 1:
