@@ -47,8 +47,8 @@ def _commit_of(package: Path) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
+    done = subprocess.run(  # it only looks: no lock that its end, or another git, may find
+        ["git", "--no-optional-locks", "-C", str(folder), *arguments],
         capture_output=True,
         text=True,
         check=True,
