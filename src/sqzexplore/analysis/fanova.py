@@ -105,18 +105,17 @@ def _leaves(tree: Any, axes: list[_Axis]) -> tuple[Floats, Floats, Floats]:
     """What a tree predicts in its leaves, and the least and greatest of every column there."""
     low = np.concatenate([np.full(axis.matrix.shape[1], axis.low) for axis in axes])
     high = np.concatenate([np.full(axis.matrix.shape[1], axis.high) for axis in axes])
+    columns, thresholds, values = tree.feature, tree.threshold, tree.value  # each makes an array
+    left, right = tree.children_left, tree.children_right
     found, pending = [], [(0, low, high)]
     while pending:
         node, low, high = pending.pop()
-        column, threshold = tree.feature[node], tree.threshold[node]
+        column, threshold = columns[node], thresholds[node]
         if column < 0:
-            found.append((tree.value[node, 0, 0], low, high))
+            found.append((values[node, 0, 0], low, high))
             continue
         below, above = high.copy(), low.copy()
         below[column] = above[column] = threshold
-        pending += [
-            (tree.children_left[node], low, below),
-            (tree.children_right[node], above, high),
-        ]
+        pending += [(left[node], low, below), (right[node], above, high)]
     predicted, lows, highs = zip(*found, strict=True)
     return np.array(predicted), np.array(lows), np.array(highs)

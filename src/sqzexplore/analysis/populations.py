@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ def edf(values: Iterable[float], confidence: float = 0.95) -> pd.DataFrame:
         raise UserError(f"edf: confidence: found {confidence}, expected between 0 and 1")
     known = _known("edf", values)
     share = stats.ecdf(known).cdf
-    half = stats.kstwo.ppf(confidence, len(known))
+    half = _half_width(confidence, len(known))
     return pd.DataFrame(
         {
             "value": share.quantiles,
@@ -84,6 +85,12 @@ def compare_populations(first: Iterable[float], second: Iterable[float]) -> Comp
         ks_distance=float(distance.statistic),
         ks_p=float(distance.pvalue),
     )
+
+
+@lru_cache(maxsize=64)
+def _half_width(confidence: float, count: int) -> float:
+    """A quantile of Kolmogorov's statistic, which takes a search."""
+    return float(stats.kstwo.ppf(confidence, count))
 
 
 def _known(caller: str, values: Iterable[float]) -> NDArray[np.float64]:

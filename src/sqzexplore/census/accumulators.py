@@ -262,11 +262,9 @@ class Density:
             for name in ("params", "macs")
         )
         flat = params * self.cells.shape[1] + macs
-        shape, size = self.cells.shape, self.cells.size
-        self.cells += np.bincount(flat, minlength=size).reshape(shape)
+        np.add.at(self.cells.reshape(-1), flat, 1)
         if self.sums is not None and self._target:
-            values = block.columns[self._target]
-            self.sums += np.bincount(flat, values, minlength=size).reshape(shape)
+            np.add.at(self.sums.reshape(-1), flat, block.columns[self._target])
 
 
 class Pools:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from .pixels import PixelImages
 from .source import SPLIT_SEED, Part, Source
 
 
+@cache
 def digits_source() -> Source:
     """scikit-learn's handwritten digits: 1,797 real 8x8 grey images by 13 writers, ten classes.
 

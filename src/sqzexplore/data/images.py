@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import filelock
@@ -154,7 +154,7 @@ def load(source: Source, image_size: int, augmentation: Augmentation | None = No
         if source.channels == 1:
             mean, std = mean.mean(0, True), std.mean(0, True)
     else:
-        tensors = (_cached if source.cached else _decode)(source, image_size)
+        tensors = (_cached if source.cached else _kept)(source, image_size)
         parts = {
             split: Split(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in SPLITS
         }
@@ -222,6 +222,12 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensors[name].contiguous().numpy().data)
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _kept(source: Source, image_size: int) -> dict[str, Tensor]:
+    """Of images that are no files and decoded too fast to be worth one; nobody writes to them."""
+    return _decode(source, image_size)
 
 
 def _decode(source: Source, image_size: int) -> dict[str, Tensor]:

@@ -94,7 +94,8 @@ class Local:
         """Give a task to the worker that has least to do."""
         if task.kind == "throughput":
             device = self._workers[0].place.device
-            self._alone = self._alone or _Worker(self._job, Place(device, tuple(usable_cores())))
+            everywhere = Place(device, tuple(usable_cores()))
+            self._alone = self._alone or _Worker(self._job, everywhere, trains=False)
             self._alone.give(task)
             return
         if self._alone is not None:
@@ -156,7 +157,7 @@ class Local:
         """A worker is gone, or is to go: another one takes its place."""
         tasks, begun = list(worker.tasks), worker.begun
         worker.kill()
-        fresh = _Worker(self._job, worker.place)
+        fresh = _Worker(self._job, worker.place, worker.trains)
         if worker is self._alone:
             self._alone = fresh
         else:
@@ -171,8 +172,8 @@ class Local:
 class _Worker:
     """A process, and this end of its pipe."""
 
-    def __init__(self, job: Job, place: Place) -> None:
-        self.job, self.place = job, place
+    def __init__(self, job: Job, place: Place, trains: bool = True) -> None:
+        self.job, self.place, self.trains = job, place, trains
         #: What it does, and until when each may take.
         self.tasks: dict[Task, float] = {}
         self.begun = False
@@ -192,8 +193,9 @@ class _Worker:
         if self.process is None:
             context = _context(self.job, self.place.device)
             self.pipe, theirs = context.Pipe()
+            job = (self.job, self.place, self.trains)
             self.process = context.Process(
-                target=_work, args=(self.job, self.place, theirs), name="worker", daemon=True
+                target=_work, args=(*job, theirs), name="worker", daemon=True
             )
             with _blocked(signal.SIGINT):
                 self.process.start()
@@ -253,8 +255,8 @@ def _blocked(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(job: Job, place: Place, pipe: Connection) -> None:
-    """The life of a worker."""
+def _work(job: Job, place: Place, trains: bool, pipe: Connection) -> None:
+    """The life of a worker, which needs no images where it trains nothing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -262,7 +264,8 @@ def _work(job: Job, place: Place, pipe: Connection) -> None:
     _keep_to(place)
     try:
         spec, device = parse_spec(job.spec), torch.device(place.device)
-        _work_on(Bench(spec, load_data(spec, device), device, job.scratch), pipe)
+        data = load_data(spec, device) if trains else None
+        _work_on(Bench(spec, data, device, job.scratch), pipe)
     except (EOFError, BrokenPipeError):
         return  # the parent has no more work
     except OSError as error:

@@ -52,6 +52,9 @@ from .rules import (
 Step = Annotated[int, Field(ge=1, le=10_000)]
 
 
+_NO_OVERRIDE = FireOverride()
+
+
 class Architecture(BaseModel):
     """One point of the design space; the defaults are SqueezeNet v1.0 (paper, table 1).
 
@@ -205,7 +208,7 @@ class Architecture(BaseModel):
     def fire(self, layer: int) -> FireOverride:
         """What Fire `layer` (2 for the first) has in the place of what the metaparameters say;
         each field is None where it is as they say."""
-        return self.overrides.get(layer, FireOverride())
+        return self.overrides.get(layer, _NO_OVERRIDE)
 
     def fire_stages(self) -> list[FireStage]:
         """The Fires in order, with the filter counts that the metaparameters give them."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .architecture import FIELDS, KEYS, Architecture
-from .overrides import BYPASSES, MAX_FIRES, OVERRIDES
+from .overrides import BYPASSES, OVERRIDES
 from .rules import expand_filters
 
 Columns = Mapping[str, Any]
@@ -33,7 +33,8 @@ def encode(key: str, values: Iterable[Any]) -> NDArray[Any]:
 def decode(key: str, value: Any) -> Any:
     """One number of a column as the value that the field, or the override, holds."""
     if key == "pool_after":
-        return tuple(layer for layer in range(1, MAX_FIRES + 2) if int(value) >> layer & 1)
+        mask = int(value)
+        return tuple(layer for layer in range(1, mask.bit_length()) if mask >> layer & 1)
     if key in OVERRIDES and np.isnan(value):
         return None
     if KEYS[key] is str:

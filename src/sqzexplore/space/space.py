@@ -283,6 +283,10 @@ class Space:
         return active
 
     def _fixed_columns(self) -> dict[str, Any]:
+        return dict(self._fixed)
+
+    @cached_property
+    def _fixed(self) -> dict[str, Any]:
         keys = [*FIELDS, *self.base.overrides.flat(), *self.axis_names]
         return {key: encode(key, [self.base.get(key)])[0] for key in dict.fromkeys(keys)}
 

@@ -97,7 +97,7 @@ class CostGrid:
                 architecture,
                 TrialState.COMPLETE,
                 objective_values(evaluation.row, self._spec),
-                vars(evaluation),
+                {name: held for name, held in vars(evaluation).items() if held},
             )
             for architecture, evaluation in zip(block, evaluations, strict=True)
         ]

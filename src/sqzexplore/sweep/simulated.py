@@ -103,15 +103,22 @@ def simulate(
             f"the cheapest training took {least:.1f} s"
         )
     seeds = np.random.SeedSequence(seed).generate_state(repetitions)
-    found = []
+    searches: list[tuple[str, int, dict[str, NDArray[Any]]]] = []
     for name in names:
         for repetition, own in enumerate(seeds.tolist()):
             chosen = spec.search.model_copy(update={"sampler": name, "seed": own})
             order = _order(pool, spec.model_copy(update={"search": chosen}))
-            rows = pool.rows(_within(order, pool.seconds, budget_s, trainings))
-            found.append(rows.assign(sampler=name, repetition=repetition))
-    frame = pd.concat(found, ignore_index=True)
-    return frame[["sampler", "repetition", *frame.columns.drop(["sampler", "repetition"])]]
+            seen = pool.seen(_within(order, pool.seconds, budget_s, trainings))
+            searches.append((name, repetition, seen))
+    lengths = [len(seen["training"]) for *_, seen in searches]
+    columns = {column: [seen[column] for *_, seen in searches] for column in searches[0][2]}
+    return pd.DataFrame(
+        {
+            "sampler": np.repeat([name for name, *_ in searches], lengths),
+            "repetition": np.repeat([number for _, number, _ in searches], lengths),
+            **{column: np.concatenate(parts) for column, parts in columns.items()},
+        }
+    )
 
 
 def _check_samplers(names: list[str]) -> None:
@@ -174,24 +181,21 @@ class _Pool:
         # Sums of thirds and the like differ by a rounding where they are equal.
         return int(generator.choice(np.flatnonzero(distance <= distance.min() + 1e-9)))
 
-    def rows(self, order: Iterable[int]) -> pd.DataFrame:
-        """What a search sees that trains the networks of these numbers in turn."""
+    def seen(self, order: Iterable[int]) -> dict[str, NDArray[Any]]:
+        """What a search sees, by column, that trains the networks of these numbers in turn."""
         taken = np.fromiter(order, dtype=np.intp)
-        own = self.networks.iloc[taken]
-        values = own["val_top1"].to_numpy(dtype=float)
+        values = self.networks["val_top1"].to_numpy(dtype=float)[taken]
         best = np.maximum.accumulate(values)
         steps = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)  # where a new best was found
         holder = steps[np.searchsorted(steps, np.arange(len(best)), side="right") - 1]
-        return pd.DataFrame(
-            {
-                "training": np.arange(1, len(taken) + 1),
-                "spent_s": self.seconds[taken].cumsum(),
-                "net_id": own["net_id"].to_numpy(dtype=object),
-                "val_top1": values,
-                "regret": float(self.networks["val_top1"].max()) - best,
-                "top1": own["top1"].to_numpy(dtype=float)[holder],
-            }
-        )
+        return {
+            "training": np.arange(1, len(taken) + 1),
+            "spent_s": self.seconds[taken].cumsum(),
+            "net_id": self.networks["net_id"].to_numpy(dtype=object)[taken],
+            "val_top1": values,
+            "regret": float(self.networks["val_top1"].max()) - best,
+            "top1": self.networks["top1"].to_numpy(dtype=float)[taken][holder],
+        }
 
 
 def _pool(space: Space, folder: str | Path | None, under: str | None) -> _Pool:

@@ -71,9 +71,9 @@ class Record:
         }
         self._tables["trials"].append(identity | row)
         for name in TABLES:
-            rows = attributes.get(name, ())  # an older version had fewer tables
+            rows = attributes.get(name, ())  # one that is not there is empty
             self._tables[name] += [identity | dict(entry) for entry in rows]
-        if not attributes["throughput"] and row["state"] in _MEASURED:
+        if not attributes.get("throughput") and row["state"] in _MEASURED:
             self.unmeasured.add(trial.number)
         self.outcome.count(identity | row)
         return self._tables["trials"][-1]
