@@ -269,8 +269,10 @@ def fill_disk(folder: Path, running: list[Process]) -> None:
         until = time.monotonic() + 6
         with ballast.open("wb", buffering=0) as file:
             while time.monotonic() < until:
-                with suppress(OSError):
+                try:
                     file.write(b"x" * 65536)
+                except OSError:
+                    time.sleep(0.005)  # full: what is freed is taken at once
                 for process in running:
                     process.look()
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from helpers import Run, command_line, onnx_registry, servers
+from helpers import ROOT, Run, command_line, onnx_registry, servers
 from helpers.processes import Sweeps
 from helpers.sweeps import SMALL
 from sqzexplore import Architecture
@@ -29,6 +30,7 @@ if os.environ.get("CI"):
 
 # One thread a process: the tests run several at once, and two threads each on two cores crawl.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # those that ask for two share a core
 torch.set_num_threads(1)
 onnx_registry.keep()
 
@@ -83,7 +85,8 @@ def small_spec(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def _what_tests_fork_from() -> None:
     """Before a sweep in this process starts it for its workers: with less, and Ctrl-C blocked."""
-    forkserver.ensure_running()
+    with contextlib.chdir(ROOT / "tests"):  # or Python 3.11 finds no `helpers.warm`, without a word
+        forkserver.ensure_running()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from sqzexplore import provenance
 from sqzexplore.cli import measuring
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
-SMALL = ("--dtype", "float32", "--mode", "eager", "--seconds", "0.2", "--input-size", "40")
+SMALL = ("--dtype", "float32", "--mode", "eager", "--seconds", "0.02", "--input-size", "40")
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +86,28 @@ def test_every_setting_is_one_that_a_gpu_can_be_measured_at(gpu: ModuleType) -> 
     assert asked == 10
 
 
-def test_a_step_writes_is_skipped_and_goes_on(tmp_path: Path) -> None:
+def test_a_step_writes_is_skipped_and_goes_on(
+    gpu: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(gpu.signal, "signal", lambda *handler: None)
+    monkeypatch.delenv("CIFAR10", raising=False)
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, arguments)])
+        assert gpu.main() == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        return said.out
+
     only = ("--device", "cpu", "--out", tmp_path, "--only", "throughput", "--minutes", 4)
     one = ("--", *SMALL, "--network", "squeezenet1_1")
-    done = invoke(*only, *one, "--batch", "1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "done after" in done.stdout
+    done = run(*only, *one, "--batch", "1")
+    assert "done after" in done
     first = pd.read_csv(tmp_path / "benchmark.csv")
-    assert f"benchmark.csv: {len(first) + 1:+} lines" in done.stdout
+    assert f"benchmark.csv: {len(first) + 1:+} lines" in done
     assert set(first["batch"]) == {1}
     # The baseline stands first and last, and both speeds beside it.
     assert first["again"].tolist() == [False] * (len(first) - 1) + [True]
@@ -103,11 +117,9 @@ def test_a_step_writes_is_skipped_and_goes_on(tmp_path: Path) -> None:
     assert set(first["git_commit"]) == {provenance.git_commit()}
     assert json.loads((tmp_path / "steps.json").read_text())["throughput"]["git_commit"]
 
-    again = invoke(*only, *one, "--batch", "1")
-    assert again.stdout == "throughput: there already\n"
+    assert run(*only, *one, "--batch", "1") == "throughput: there already\n"
 
-    more = invoke(*only, *one, "--batch", "1,2")  # another command: it goes on where the table is
-    assert more.returncode == 0
+    run(*only, *one, "--batch", "1,2")  # another command: it goes on where the table is
     log = (tmp_path / "log" / "throughput.txt").read_text()
     assert "squeezenet1_1, batch 1: there already" in log
     assert "squeezenet1_1, batch 2: done" in log

@@ -23,6 +23,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 import sqzexplore as sqz
+from helpers.command_line import Started
 from helpers.strategies import spellings
 from helpers.sweeps import run
 from sqzexplore.census import accumulators, blocks, networks
@@ -247,15 +248,15 @@ def test_filter_sort_and_top(
     st.lists(st.sampled_from(COST_COLUMNS), min_size=1, max_size=4, unique=True),
     st.integers(0, 15),
 )
-def test_the_front_of_blocks_is_the_front_of_all(names: list[str], directions: int) -> None:
+def test_the_front_of_blocks_is_the_front_of_all(
+    everything: pd.DataFrame, names: list[str], directions: int
+) -> None:
     """Against every pair of rows; equal rows (dropout costs nothing) are all on it or all off."""
     minimize = tuple(name for i, name in enumerate(names) if directions >> i & 1)
     maximize = tuple(name for name in names if name not in minimize)
     space = parse_spec(SPEC).design_space
     front = take_census(space, Query(minimize=minimize, maximize=maximize)).front
-    rows = sqz.cost_table(
-        [space.architecture(i) for i in space.indices()], space.variants[0].input_size
-    )
+    rows = everything[list(COST_COLUMNS)]
     signed = rows[[*minimize, *maximize]] * ([1] * len(minimize) + [-1] * len(maximize))
     values = signed.to_numpy()
     dominated = [
@@ -293,7 +294,10 @@ def test_a_sweep_evaluates_exactly_what_the_census_keeps(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("log", [False, True])
-def test_a_sample_is_drawn_from_the_whole_space(log: bool, tmp_path: Path) -> None:
+def test_a_sample_is_drawn_from_the_whole_space(
+    log: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "_BLOCK", 512)  # eight, the last of which is not full
     space = Space(
         sqz.Architecture(),
         (
@@ -427,13 +431,10 @@ def test_what_is_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "beyond 2**53" in str(invoke(tmp_path, wide).exception)
 
 
-def _census(tmp_path: Path, *options: str, **more: object) -> subprocess.Popen[str]:
+def _census(tmp_path: Path, *options: str) -> Started:
     spec = tmp_path / "long.yaml"
     spec.write_text(LONG)
-    command = [sys.executable, "-m", "sqzexplore", "census", str(spec), "--spellings", *options]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
-    )
+    return Started("census", spec, "--spellings", *options)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -454,13 +455,10 @@ def test_an_interrupt_leaves_no_half_file(number: int, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
     out = tmp_path / "rows.parquet"
     out.write_bytes(b"what stood there before")
-    process = _census(tmp_path, "--out", str(out), preexec_fn=limit)
+    process = _census(tmp_path, "--out", str(out))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
     _, message = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Traceback" not in message

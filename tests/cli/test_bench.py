@@ -162,7 +162,7 @@ def test_a_sweeps_folder_is_not_written_over(spec: Path, tmp_path: Path, measure
 
 
 def test_the_reference_of_a_combination_is_made_once(
-    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Settings] = []
     real = runner.Runner.__init__
@@ -173,5 +173,7 @@ def test_the_reference_of_a_combination_is_made_once(
         real(self, a, at)
 
     monkeypatch.setattr(runner.Runner, "__init__", init)
-    invoke(spec, tmp_path / "out", "--batch", "1,2", "--memory-format", "channels_last,contiguous")
+    options = ("--batch", "1,2", "--memory-format", "channels_last,contiguous")
+    done = CliRunner().invoke(app, ["bench", str(spec), *OPTIONS, *options])
+    assert done.exit_code == 0, done.output
     assert len(made) == len(set(made)) == 4

@@ -11,7 +11,7 @@ from sqzexplore.cli.app import app
 
 SPEC = """\
 name: small
-base: {width_multiplier: 0.1, fires: 3, pool_after: [1, 3]}
+base: {width_multiplier: 0.1, num_classes: 10, fires: 3, pool_after: [1, 3]}
 input_size: 40
 space: {squeeze_ratio: [0.5]}
 """

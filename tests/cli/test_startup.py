@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from helpers import ROOT
 
 #: Imported only by what trains, measures, draws or searches.
@@ -16,51 +14,42 @@ CODE = """
 import json, sys
 sys.argv[0] = "sqzexplore"
 from sqzexplore.cli import main
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
-finally:
-    print(json.dumps([name for name in MODULES if name in sys.modules]), file=sys.stderr)
+for words, code in RUNS:
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as end:
+        assert (end.code or 0) == code, (words, end.code)
+    found = [name for name in MODULES if name in sys.modules]
+    print("imported", json.dumps(found), file=sys.stderr)
 """
+LIGHT = [
+    ["validate", "sweeps/sr.yaml"],
+    ["describe", "squeezenet1_1", "--json"],
+    ["status", "results/sr"],
+    ["results", "results/sr"],
+    ["census", "sweeps/sr.yaml"],
+]
 
 
-def imported(*arguments: str, among: set[str]) -> set[str]:
-    code = CODE.replace("MODULES", repr(sorted(among)))
+def test_what_only_reads_and_counts_is_light_and_help_is_lighter() -> None:
+    """One after the other in one interpreter; last what imports torch, so that the others' silence
+    means something."""
+    bench = ["bench", "--seconds", "0.01", "--batch", "1", "--processes", "1", "--input-size", "32"]
+    runs = [(words, 0) for words in (["--help"], *LIGHT, bench)]
+    among = sorted(HEAVY | {"pandas", "optuna", "scipy", "pyarrow"})
+    code = CODE.replace("RUNS", repr(runs)).replace("MODULES", repr(among))
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stderr.splitlines()[-1]))
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["validate", "sweeps/sr.yaml"],
-        ["describe", "squeezenet1_1", "--json"],
-        ["status", "results/sr"],
-        ["results", "results/sr"],
-        ["census", "sweeps/sr.yaml"],
-    ],
-    ids=lambda arguments: arguments[0],
-)
-def test_what_only_reads_and_counts_is_light(arguments: list[str]) -> None:
-    assert imported(*arguments, among=HEAVY) == set()
-
-
-def test_help_imports_nothing_heavy() -> None:
-    assert imported("--help", among=HEAVY | {"pandas", "optuna", "scipy", "pyarrow"}) == set()
-
-
-def test_what_trains_imports_torch() -> None:
-    """So that the others' silence means something."""
-    options = ("--seconds", "0.01", "--batch", "1", "--processes", "1")
-    assert imported("bench", *options, among={"torch"}) == {"torch"}
+    lines = [line for line in done.stderr.splitlines() if line.startswith("imported ")]
+    imported = [set(json.loads(line.removeprefix("imported "))) for line in lines]
+    assert len(imported) == len(runs)
+    assert imported[0] == set()
+    for words, found in zip(LIGHT, imported[1:-1], strict=True):
+        assert not found & HEAVY, words
+    assert "torch" in imported[-1]
 
 
 def test_a_worker_imports_no_verbs() -> None:

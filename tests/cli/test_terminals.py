@@ -32,17 +32,31 @@ def spec(tmp_path: Path) -> Path:
     return file
 
 
+BOTH = """
+import runpy, sys
+spec, folder = sys.argv[1:]
+for words in (["sweep", spec, "--out", folder], ["results", folder]):
+    sys.argv[1:] = words
+    try:
+        runpy.run_module("sqzexplore", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        assert not end.code, end.code
+    print("--- ended", flush=True)
+"""
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_a_terminal_that_cannot_show_it(spec: Path, tmp_path: Path, encoding: str) -> None:
-    for arguments in (("sweep", spec, "--out", tmp_path / "out"), ("results", tmp_path / "out")):
-        done = subprocess.run(  # an interpreter of its own: encodings are chosen when it starts
-            [sys.executable, "-m", "sqzexplore", *map(str, arguments)],
-            env=os.environ | {"PYTHONIOENCODING": encoding},
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert b"What is ?2?" in done.stdout
+    done = subprocess.run(  # an interpreter of its own: encodings are chosen when it starts
+        [sys.executable, "-c", BOTH, str(spec), str(tmp_path / "out")],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    swept, shown, _ = done.stdout.split(b"--- ended")
+    assert b"What is ?2?" in swept
+    assert b"What is ?2?" in shown
 
 
 def test_exact_counts_are_never_cut(tmp_path: Path) -> None:

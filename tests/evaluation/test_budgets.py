@@ -28,7 +28,7 @@ from sqzexplore.train import accuracy, loop
 
 TWO = """\
 name: budgets
-base: {width_multiplier: 0.1, bypass: complex}
+base: {width_multiplier: 0.1, fires: 3, pool_after: [1, 3], bypass: complex}
 space: {squeeze_ratio: [0.25, 1.0]}
 input_size: 32
 measure:
@@ -37,7 +37,15 @@ measure:
 """
 
 
-def test_a_training_for_each_budget(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smaller budget alone, run to its end."""
+    folder = tmp_path_factory.mktemp("one_epoch")
+    run(TWO.replace("[2, 1]", "1"), folder)
+    return folder
+
+
+def test_a_training_for_each_budget(one_epoch: Path, tmp_path: Path) -> None:
     """The row is the largest one's; a smaller budget is a training of its own, not a part of it."""
     _, progress = run(TWO, tmp_path)
     trials, seeds = load_results(tmp_path), load_results(tmp_path, "seeds")
@@ -56,11 +64,9 @@ def test_a_training_for_each_budget(tmp_path: Path) -> None:
     first = history[history["epoch"] == 1].pivot_table("train_loss", ["trial", "seed"], "epochs")
     assert (first[1] != first[2]).all(), "another schedule from the first step on"
     assert progress.units == pytest.approx(progress.total)
-    alone = TWO.replace("[2, 1]", "1")
-    run(alone, tmp_path / "alone")
     assert (
         seeds[seeds["epochs"] == 1]["top1"].tolist()
-        == load_results(tmp_path / "alone", "seeds")["top1"].tolist()
+        == load_results(one_epoch, "seeds")["top1"].tolist()
     )
 
 
@@ -175,15 +181,18 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def test_which_images_were_right(tmp_path: Path) -> None:
+def test_which_images_were_right(one_epoch: Path) -> None:
     """The bits are those of the network that the seed trains."""
-    run(TWO.replace("[2, 1]", "1"), tmp_path)
-    images, seeds = load_results(tmp_path, "images"), load_results(tmp_path, "seeds")
+    images, seeds = load_results(one_epoch, "images"), load_results(one_epoch, "seeds")
     assert images["split"].tolist() == ["test", "validation"] * 4
     data = load(open_data("digits"), 32)
     for trial, ratio in ((0, 0.25), (1, 1.0)):
         architecture = sqz.Architecture(
-            squeeze_ratio=ratio, width_multiplier=0.1, bypass="complex"
+            squeeze_ratio=ratio,
+            width_multiplier=0.1,
+            fires=3,
+            pool_after=(1, 3),
+            bypass="complex",
         ).replace(in_channels=1, num_classes=10)
         how = loop.Recipe(epochs=1, batch_size=32, learning_rate=0.01)
         net, _ = loop.fit(architecture, data, how, 1)

@@ -138,6 +138,7 @@ def _run(
     streams: list[Connection],
 ) -> None:
     """In the new process: what a new interpreter would find, and then the program."""
+    assert "helpers.warm" in sys.modules, "what this is forked from has not imported what it should"
     for number, stream in enumerate(streams, 1):
         os.dup2(stream.fileno(), number)
         stream.close()

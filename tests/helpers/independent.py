@@ -118,21 +118,28 @@ def with_weights(architecture: Any, state: dict[str, torch.Tensor]) -> Network:
     return net.eval()
 
 
+def go_through(net: nn.Module, channels: int, size: int) -> None:
+    """A batch of no images: torch finds and checks every shape, and computes nothing. (On the
+    device `meta`, which is Python's, each operation takes many times as long.)"""
+    with torch.no_grad():
+        net(torch.empty(0, channels, size, size))
+
+
 def convolution_counts(net: nn.Module, channels: int, size: int) -> dict[str, tuple[int, int]]:
     """MACs and output elements of every convolution by name, from the shapes it really sees."""
     counts: dict[str, tuple[int, int]] = {}
 
     def hook(name: str) -> Any:
         def count(module: nn.Conv2d, args: Any, out: torch.Tensor) -> None:
-            per_output = module.weight[0].numel()
-            counts[name] = (out[0].numel() * per_output, out[0].numel())
+            elements = out.shape[1:].numel()
+            counts[name] = (elements * module.weight[0].numel(), elements)
 
         return count
 
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(hook(name))
-    net(torch.empty(1, channels, size, size, device=next(net.parameters()).device))
+    go_through(net, channels, size)
     return counts
 
 
@@ -159,7 +166,7 @@ def live_params(net: nn.Module, channels: int, size: int) -> tuple[int, set[int]
             module.register_forward_hook(count)
         if isinstance(module, Fire):
             module.register_forward_pre_hook(see)
-    net(torch.empty(1, channels, size, size, device=next(net.parameters()).device))
+    go_through(net, channels, size)
     return live, sides
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from sqzexplore.sweep.status import status
+
 from .command_line import Started
 
 RATIOS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -20,6 +22,7 @@ QUICK = f"""\
 name: quick
 space: {{squeeze_ratio: {RATIOS}}}
 search: {{sampler: random, trials: 6, retries: 1, seed: 3}}
+figures: []
 """
 #: A sweep that runs, forked or in an interpreter of its own.
 Program = Started | subprocess.Popen[str]
@@ -81,12 +84,12 @@ class Sweeps:
             process.wait()
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for a condition, but not for ever."""
+def until(condition: Callable[[], bool], seconds: float = 60, every: float = 0.02) -> None:
+    """Wait for a condition, which is looked at every so many seconds, but not for ever."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def gone(pid: int) -> bool:
@@ -95,6 +98,11 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def until_done(sweeps: Sweeps, trials: int) -> None:
+    """Wait for so many trials to be whole; to look takes a while."""
+    until(lambda: status(sweeps.out).complete.done == trials, every=0.25)
 
 
 def whole(rows: pd.DataFrame) -> bool:

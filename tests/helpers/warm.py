@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 
 from PIL import Image
-from sklearn.model_selection import train_test_split
+
+from sqzexplore.data.images import load
+from sqzexplore.data.open import open_data
 
 from . import onnx_registry
 
-train_test_split([0, 1, 2, 3])  # looks for plugins through all that is installed
+load(open_data("digits"), 32)  # what most sweeps train on
 Image.init()
 onnx_registry.keep()
 gc.freeze()  # or the first collection of each would touch, and so copy, all of it

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import operator
-import warnings
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -24,7 +23,6 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 import sqzexplore as sqz
 from helpers.strategies import architectures, fits, on_small_images
@@ -38,19 +36,29 @@ FUSED = (nn.ReLU, nn.BatchNorm2d, nn.Identity, nn.functional.dropout, torch.flat
 WRITES = (nn.Conv2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, torch.cat, operator.add)
 
 
+class Sizes(fx.Interpreter):
+    """Runs a traced network on a batch of no images; a node keeps how many elements an image's
+    value has there."""
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        n.meta["elements"] = prod(value.shape[1:])
+        return value
+
+
 def graph_peak(net: nn.Module, channels: int, size: int) -> tuple[int, str]:
     """Run the traced graph in its order with one buffer for every tensor that an operation writes,
     each freed after its last reader; the most bytes held at once, and the operation at which."""
-    traced = fx.symbolic_trace(net)
-    with torch.device("meta"):
-        ShapeProp(traced).propagate(torch.empty(1, channels, size, size))
+    graph = fx.Tracer().trace(net)  # no module of it: its code would be made and compiled
+    with torch.no_grad():
+        Sizes(net, graph=graph).run(torch.empty(0, channels, size, size))
     buffer: dict[fx.Node, fx.Node] = {}  # of every value, the node that wrote its memory
     readers: dict[fx.Node, list[fx.Node]] = {}
     operations: list[fx.Node] = []
-    for node in traced.graph.nodes:
+    for node in graph.nodes:
         if node.op == "output":
             continue
-        what = type(traced.get_submodule(node.target)) if node.op == "call_module" else node.target
+        what = type(net.get_submodule(node.target)) if node.op == "call_module" else node.target
         reads = node.all_input_nodes
         if what in FUSED:
             buffer[node] = buffer[reads[0]]
@@ -64,7 +72,7 @@ def graph_peak(net: nn.Module, channels: int, size: int) -> tuple[int, str]:
     held: dict[fx.Node, int] = {}
     peak, where = 0, ""
     for node in operations:
-        held[node] = prod(node.meta["tensor_meta"].shape)
+        held[node] = node.meta["elements"]
         if sum(held.values()) > peak:
             peak, where = sum(held.values()), node.name
         held = {n: size for n, size in held.items() if n not in readers or readers[n][-1] != node}
@@ -72,9 +80,7 @@ def graph_peak(net: nn.Module, channels: int, size: int) -> tuple[int, str]:
 
 
 def without_weights(architecture: sqz.Architecture) -> nn.Module:
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # meta tensors are not initialised
-        return sqz.build(architecture).eval()
+    return sqz.build(architecture).eval()
 
 
 def flash(net: nn.Module) -> int:

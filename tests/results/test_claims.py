@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sqzexplore as sqz
+from helpers.once import once
 from helpers.sweeps import run
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
@@ -21,7 +23,7 @@ base: {width_multiplier: 0.1, fires: 3, pool_after: [1, 3], bypass: complex}
 space: {squeeze_ratio: [0.25, 1.0], pool_after: [[1, 3], [2, 3]]}
 input_size: 32
 measure:
-  accuracy: {data: digits, epochs: 2, batch_size: 32, learning_rate: 0.01, seeds: 3}
+  accuracy: {data: digits, epochs: 1, batch_size: 32, learning_rate: 0.01, seeds: 3}
 """
 CLAIMS = """\
 claims:
@@ -35,9 +37,7 @@ claims:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("claimed")
-    run(SWEEP + CLAIMS, place)
-    return place
+    return once(tmp_path_factory, "claimed", partial(run, SWEEP + CLAIMS))
 
 
 def test_each_claim_has_its_verdict(folder: Path) -> None:

@@ -78,6 +78,8 @@ def test_a_row_a_network_and_what_was_found_of_it(folder: Path) -> None:
         assert (found["epoch"], found["epochs"], found["seeds"]) == (3, 3, 2)
         assert found["top1"] == pytest.approx(row["top1"])
         assert found["val_top1"] == pytest.approx(row["val_top1"])
+        spent = runs[runs["trial"] == row["trial"]]["duration_s"]
+        assert found["duration_s"] == pytest.approx(spent.mean())
         own = runs[(runs["trial"] == row["trial"]) & (runs["seed"] == 1)].iloc[0]
         one = sqz.query(arch, seed=1, folder=folder)
         assert one["top1"] == own["top1"]

@@ -247,7 +247,7 @@ name: large
 space:
   squeeze_ratio: {min: 0.1, max: 1.0, step: 0.1}
   fraction_3x3: {min: 0.0, max: 1.0, step: 0.25}
-  bypass: [none, simple, complex]
+  bypass: [none, complex]
   fires: [8, 9]
 constraints: ["params < 1e7"]
 """

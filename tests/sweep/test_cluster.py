@@ -26,7 +26,7 @@ from sqzexplore.sweep.storage.open import open_database, open_storage
 pytestmark = pytest.mark.slow
 
 SCRIPT = ROOT / "sweeps" / "slurm.sh"
-COSTS = "name: costs\nspace: {squeeze_ratio: [0.25, 0.5]}\n"
+COSTS = "name: costs\nspace: {squeeze_ratio: [0.25, 0.5]}\nfigures: []\n"
 LONG = f"{COSTS}measure: {{throughput: {{processes: 1, batch: [1], seconds: 300}}}}\n"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sqzexplore as sqz
+from helpers.once import once
 from helpers.sweeps import run
 from sqzexplore import provenance
 from sqzexplore.cli.app import app
@@ -27,6 +30,18 @@ measure:
 THROUGHPUT = "  throughput: {processes: 1, batch: [1], seconds: 0.02}"
 #: Of what has been measured: when, and for how long, tells one training from another.
 KEYS = ["arch_id", "seed", "epochs"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SWEEP, run to its end."""
+    return once(tmp_path_factory, "finished", partial(run, SWEEP))
+
+
+@pytest.fixture
+def grown(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to go on from."""
+    return Path(shutil.copytree(finished, tmp_path / "grown"))
 
 
 def spent(folder: Path) -> pd.Series:
@@ -73,20 +88,19 @@ def test_trained_on_one_device_and_measured_on_another(
     ids=["seeds", "values", "budgets", "axis", "measurement"],
 )
 def test_it_goes_on_from_what_is_there(
-    change: tuple[str, str], trainings: int, tmp_path: Path
+    change: tuple[str, str], trainings: int, grown: Path, tmp_path: Path
 ) -> None:
     more = SWEEP.replace(*change)
     assert more != SWEEP
-    run(SWEEP, tmp_path / "grown")
-    before = spent(tmp_path / "grown")
-    run(more, tmp_path / "grown")
-    after = spent(tmp_path / "grown")
+    before = spent(grown)
+    run(more, grown)
+    after = spent(grown)
     assert len(after) == trainings
     assert after[before.index].tolist() == before.tolist()  # the same trainings
     # And what a sweep that began so gives, but for the times.
     run(more, tmp_path / "whole")
     for table in ("trials", "seeds", "history", "images", "confusion"):
-        grown, whole = (load_results(tmp_path / name, table) for name in ("grown", "whole"))
+        ours, whole = (load_results(folder, table) for folder in (grown, tmp_path / "whole"))
         order = [n for n in (*KEYS, "epoch", "split", "label", "predicted") if n in whole]
         columns = [
             name
@@ -96,11 +110,11 @@ def test_it_goes_on_from_what_is_there(
             and name not in ("relative_to_reference", "roofline_share", "bound", "repetitions")
         ]
         pd.testing.assert_frame_equal(
-            grown.sort_values(order, ignore_index=True)[columns],
+            ours.sort_values(order, ignore_index=True)[columns],
             whole.sort_values(order, ignore_index=True)[columns],
         )
-    assert not list((tmp_path / "grown").glob("partial/*"))
-    assert (tmp_path / "grown" / "study.1.journal").is_file()  # what it was before
+    assert not list(grown.glob("partial/*"))
+    assert (grown / "study.1.journal").is_file()  # what it was before
 
 
 def test_more_architectures_of_a_list(tmp_path: Path) -> None:
@@ -165,27 +179,23 @@ def test_what_is_measured_of_speed_stays(tmp_path: Path) -> None:
         (("space: {", "space: {stem_kernel: [3, 5], "), "space.stem_kernel"),
     ],
 )
-def test_what_would_mix_things_is_refused(
-    change: tuple[str, str], named: str, tmp_path: Path
-) -> None:
-    run(SWEEP, tmp_path)
-    before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+def test_what_would_mix_things_is_refused(change: tuple[str, str], named: str, grown: Path) -> None:
+    before = {p: p.read_bytes() for p in grown.iterdir() if p.is_file()}
     with pytest.raises(UserError, match=named):
-        run(SWEEP.replace(*change), tmp_path)
-    assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+        run(SWEEP.replace(*change), grown)
+    assert {p: p.read_bytes() for p in grown.iterdir() if p.is_file()} == before
 
 
-def test_a_sweep_of_another_version_is_not_added_to(tmp_path: Path) -> None:
-    run(SWEEP, tmp_path)
-    journal = tmp_path / "study.journal"
+def test_a_sweep_of_another_version_is_not_added_to(grown: Path) -> None:
+    journal = grown / "study.journal"
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     for line in lines:
         if "measurement" in line.get("user_attr", {}):
             line["user_attr"]["measurement"] = "of another version"
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(UserError, match="another version of sqzexplore"):
-        run(SWEEP.replace("seeds: 2", "seeds: 3"), tmp_path)
-    run(SWEEP, tmp_path)  # what is whole stays whole
+        run(SWEEP.replace("seeds: 2", "seeds: 3"), grown)
+    run(SWEEP, grown)  # what is whole stays whole
 
 
 def test_claims_keep_when_they_were_written(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from sqzexplore.sweep.storage.open import open_storage
 
 TRAINED = """\
 name: NAME
-base: {width_multiplier: 0.1, num_classes: 10, bypass: complex}
+base: {width_multiplier: 0.1, num_classes: 10, fires: 3, pool_after: [1, 3], bypass: complex}
 space: {squeeze_ratio: RATIOS}
 input_size: 48
 constraints: CONSTRAINTS

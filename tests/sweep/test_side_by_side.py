@@ -15,11 +15,13 @@ from PIL import Image
 
 import sqzexplore as sqz
 from helpers import command_line
+from helpers.once import once
 from helpers.sweeps import SAMPLERS, SPEC, Quiet, same, spec_of
 from sqzexplore.data.images import load
 from sqzexplore.data.open import open_data
 from sqzexplore.errors import UserError
 from sqzexplore.executors.processes import usable_cores
+from sqzexplore.measure.roofline import Roofs
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.sweep.run import run_sweep, workers_for
@@ -32,10 +34,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each sampler's sweep in one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    for sampler in SAMPLERS:
-        run_sweep(spec_of(sampler), folder / sampler, CPU, Quiet())
-    return folder
+
+    def make(folder: Path) -> None:
+        for sampler in SAMPLERS:
+            run_sweep(spec_of(sampler), folder / sampler, CPU, Quiet())
+
+    return once(tmp_path_factory, "alone", make)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,7 @@ def test_killed_and_resumed_with_other_numbers_of_processes(alone: Path, tmp_pat
     """SIGKILL at moments between trainings of one architecture; what is done is not done again."""
     spec, folder = tmp_path / "spec.yaml", tmp_path / "out"
     spec.write_text(spec_of("grid").source)
-    for workers, wanted in (("2", 2), ("1", 5), ("4", 9)):
+    for workers, wanted in (("2", 2), ("1", 4), ("4", 6)):
         process = command_line.Started(
             "sweep", spec, "--out", folder, "--device", "cpu", "--workers", workers
         )
@@ -119,8 +123,10 @@ def test_trainings_by_turns_change_nothing() -> None:
 
 def test_throughput_is_measured_when_no_training_runs(tmp_path: Path) -> None:
     """After all trainings, of every architecture, in a process that has all cores."""
-    text = SPEC.format(sampler="grid").replace("[0.25, 0.5, 1.0]", "[0.25, 1.0]")
+    axes = "[0.25, 0.5, 1.0], fraction_3x3: [0.5, 1.0]"
+    text = SPEC.format(sampler="grid").replace(axes, "[0.25, 1.0]")
     text += "  throughput: {processes: 1, batch: [1, 2], seconds: 0.02}\n"
+    Roofs(tmp_path).of(CPU, "float32")  # once a process of the tests, not of the sweep
     seen: list[str] = []
 
     class Order(Quiet):
@@ -133,8 +139,8 @@ def test_throughput_is_measured_when_no_training_runs(tmp_path: Path) -> None:
     kinds = [kind for kind in seen if kind]
     assert kinds.index("throughput") == kinds.count("training"), "not one training after it"
     assert trials["images_per_s"].notna().all()
-    assert trials["train_threads"].tolist() == [1] * 4
-    assert rows.groupby("trial").size().tolist() == [2] * 4
+    assert trials["train_threads"].tolist() == [1] * 2
+    assert rows.groupby("trial").size().tolist() == [2] * 2
     assert set(rows["threads"]) == {torch.get_num_threads()}
     before = trials["images_per_s"].tolist()
     run_sweep(parse_spec(text), tmp_path, CPU, Quiet(), workers=2)
@@ -146,10 +152,8 @@ def test_a_search_that_goes_by_speed_measures_it_in_between(tmp_path: Path) -> N
     text = SPEC.format(
         sampler="random, trials: 3, objectives: {images_per_s: maximize, top1: maximize}"
     )
-    text = (
-        text.replace("seeds: 3", "seeds: 2")
-        + "  throughput: {processes: 1, batch: [1], seconds: 0.02}\n"
-    )
+    text += "  throughput: {processes: 1, batch: [1], seconds: 0.02}\n"
+    Roofs(tmp_path).of(CPU, "float32")  # once a process of the tests, not of the sweep
     ended: list[float] = []
 
     class Rows(Quiet):
@@ -169,15 +173,15 @@ def test_the_workers_fill_the_machine(
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     assert len(usable_cores()) == 4
-    text = SPEC.format(sampler="grid").replace("seeds: 3", f"seeds: 3, threads: {threads}")
+    text = SPEC.format(sampler="grid").replace("seeds: 2", f"seeds: 2, threads: {threads}")
     assert workers_for(parse_spec(text), CPU) == expected
     few = text.replace("[0.25, 0.5, 1.0], fraction_3x3: [0.5, 1.0]", "[0.25]")
-    assert workers_for(parse_spec(few.replace("seeds: 3", "seeds: 1")), CPU) == 1
+    assert workers_for(parse_spec(few.replace("seeds: 2", "seeds: 1")), CPU) == 1
     assert workers_for(parse_spec("name: s\nspace: {squeeze_ratio: [0.5, 1.0]}\n"), CPU) == 1
 
 
 def test_tf32_is_refused_where_nothing_has_it(tmp_path: Path) -> None:
-    text = SPEC.format(sampler="grid").replace("seeds: 3", "seeds: 3, precision: tf32")
+    text = SPEC.format(sampler="grid").replace("seeds: 2", "seeds: 2, precision: tf32")
     with pytest.raises(UserError, match="precision: found 'tf32', which needs a CUDA device"):
         run_sweep(parse_spec(text), tmp_path / "out", CPU, Quiet())
     assert not (tmp_path / "out").exists()

@@ -17,8 +17,7 @@ import sqzexplore as sqz
 from sqzexplore.errors import UserError
 from sqzexplore.figures.simulated import regret_curves
 from sqzexplore.network.architecture import FIELDS, Architecture
-from sqzexplore.network.columns import architecture_at
-from sqzexplore.network.frames import columns_of_frame, format_value
+from sqzexplore.network.frames import format_value
 from sqzexplore.results.folder import ResultFolder
 from sqzexplore.space.axis import Axis
 from sqzexplore.space.distance import axis_distances
@@ -90,9 +89,9 @@ def of(folder: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def took(folder: Path) -> dict[str, float]:
-    columns = columns_of_frame(sqz.firebench(folder))
-    asked = [sqz.query(architecture_at(columns, row), folder=folder) for row in range(40)]
-    return {row["net_id"]: row["duration_s"] for row in asked}
+    """Of each network, the mean of its two trainings, as they were made up."""
+    table = sqz.firebench(folder)
+    return dict(zip(table["net_id"], (12.0 + table["trial"]).tolist(), strict=True))
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "nsga2", "nsga3", "gp"])

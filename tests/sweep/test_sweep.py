@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,7 +36,24 @@ from sqzexplore.sweep.run import run_sweep
 from sqzexplore.train import loop
 from sqzexplore.train.recipe import Recipe
 
-FOUR = SMALL.replace("[0.25, 1.0]", "[0.25, 0.5, 0.75, 1.0]")
+#: A measurement of speed takes longer than a training, and few tests look at one.
+ONE_BATCH = SMALL.replace("batch: [1, 2]", "batch: [1]")
+UNTIMED = re.sub(r"  throughput: .*\n", "", SMALL)
+CLAIMED = SMALL + "claims: [{say: x, compare: {squeeze_ratio: [0.25, 1.0]}, expect: higher}]\n"
+RATIOS = ("[0.25, 1.0]", "[0.25, 0.5, 0.75, 1.0]")
+FOUR = ONE_BATCH.replace(*RATIOS)
+#: The command line where no file grows beyond 6 kB; worker processes import this file too.
+LIMITED = """\
+import resource
+import signal
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+if __name__ == "__main__":
+    from sqzexplore.cli.app import main
+
+    main()
+"""
 COST_ONLY = """\
 name: costs
 space:
@@ -44,6 +61,13 @@ space:
   bypass: [none, simple, complex]
 constraints: ["params < 2e6 or bypass == 'none'"]
 """
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Quiet]:
+    """A finished sweep, to be looked at or copied, and what its progress was told."""
+    folder = tmp_path_factory.mktemp("small")
+    return folder, run(CLAIMED, folder)[1]
 
 
 def stored(folder: Path) -> optuna.Study:
@@ -86,8 +110,8 @@ def test_a_sweep_from_the_command_line(small_spec: Path, tmp_path: Path, sqz) ->
 
 
 def test_costs_in_the_table_are_of_the_networks_they_name(tmp_path: Path) -> None:
-    text = re.sub(r"(base|input_size|  throughput): .*\n", "", SMALL)
-    run(text, tmp_path)
+    text = re.sub(r"(base|input_size): .*\n", "", UNTIMED)
+    run(text.replace("seeds: 2", "seeds: 1"), tmp_path)
     row = load_results(tmp_path).iloc[1]
     deployed = sqz.Architecture(squeeze_ratio=1.0)
     assert row["params"] == sum(p.numel() for p in sqz.build(deployed).parameters())
@@ -102,14 +126,13 @@ def test_costs_in_the_table_are_of_the_networks_they_name(tmp_path: Path) -> Non
     assert row["train_live_params"] == row["train_params"] - dead < row["train_params"]
 
 
-def test_the_same_seeds_give_the_same_numbers(tmp_path: Path) -> None:
-    run(SMALL, tmp_path / "a")
-    run(SMALL, tmp_path / "b")
+def test_the_same_seeds_give_the_same_numbers(small: tuple[Path, Quiet], tmp_path: Path) -> None:
+    run(UNTIMED, tmp_path)
     for table in ("seeds", "history", "images"):
-        a, b = (load_results(tmp_path / name, table) for name in "ab")
+        a, b = (load_results(folder, table) for folder in (small[0], tmp_path))
         columns = [name for name in a if name != "duration_s"]
         pd.testing.assert_frame_equal(a[columns], b[columns])
-    seeds = load_results(tmp_path / "a", "history")
+    seeds = load_results(tmp_path, "history")
     assert seeds.groupby("arch_id")["train_loss"].nunique().tolist() == [2, 2]
 
 
@@ -134,7 +157,7 @@ def test_killed_half_way_and_run_again(tmp_path: Path) -> None:
     assert table["trial"].tolist() == [0, 1, 2, 3]
     trials = stored(folder).trials
     assert [t.state for t in trials] == [optuna.trial.TrialState.COMPLETE] * 4
-    run(FOUR, tmp_path / "undisturbed")
+    run(UNTIMED.replace(*RATIOS), tmp_path / "undisturbed")
     seeds, expected = load_results(folder, "seeds"), load_results(tmp_path / "undisturbed", "seeds")
     assert seeds["top1"].tolist() == expected["top1"].tolist()
     merged = before.merge(seeds, on=RUN)
@@ -299,7 +322,7 @@ def test_a_search_of_a_small_space_ends(tmp_path: Path) -> None:
 def test_a_diverged_run_is_recorded_as_diverged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text, real = SMALL, loop.Training
+    text, real = ONE_BATCH, loop.Training
 
     def poisoned(architecture, data, recipe, seed, *rest):
         mean = data.mean * (math.nan if seed == 1 else 1.0)
@@ -324,7 +347,7 @@ def test_a_diverged_run_is_recorded_as_diverged(
 
 
 def test_a_failing_trial_does_not_stop_the_sweep(
-    tmp_path: Path, small_spec: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(architecture, *rest):
         if architecture.squeeze_ratio == 0.25:
@@ -333,7 +356,9 @@ def test_a_failing_trial_does_not_stop_the_sweep(
 
     real = bench.lead
     monkeypatch.setattr(bench, "lead", failing)
-    outcome, _ = run(SMALL, tmp_path / "out")
+    spec = tmp_path / "small.yaml"
+    spec.write_text(ONE_BATCH)
+    outcome, _ = run(ONE_BATCH, tmp_path / "out")
     table = load_results(tmp_path / "out")
     assert table["state"].tolist() == ["failed", "complete"]
     assert table["error"][0] == "OutOfMemoryError: no room for it"
@@ -345,30 +370,24 @@ def test_a_failing_trial_does_not_stop_the_sweep(
 
     from sqzexplore.cli.app import app
 
-    done = CliRunner().invoke(app, ["sweep", str(small_spec), "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(app, ["sweep", str(spec), "--out", str(tmp_path / "out")])
     assert done.exit_code == 1
     assert "no room for it" in done.output
 
 
-def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing(tmp_path: Path, sqz: Run) -> None:
     """The process may write files of 6 kB at most; then the limit is lifted."""
-    spec, folder = tmp_path / "four.yaml", tmp_path / "out"
-    spec.write_text(FOUR)
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
-
-    command = [sys.executable, "-m", "sqzexplore", "sweep", str(spec), "--out", str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, preexec_fn=limit, timeout=120, check=False
-    )
+    spec, program, folder = (tmp_path / name for name in ("four.yaml", "limited.py", "out"))
+    text = UNTIMED.replace(*RATIOS)
+    spec.write_text(text)
+    program.write_text(LIMITED)
+    done = sqz("sweep", spec, "--out", folder, program=program, timeout=120)
     assert done.returncode == 1
     assert "run the same command again to resume" in done.stderr
     assert "Traceback" not in done.stderr
     hidden = {p.name for p in folder.rglob("*") if p.name.startswith(".")}
     assert hidden <= {".lock", ".journal.lock", f".measuring-{socket.gethostname()}"}
-    run(FOUR, folder)
+    run(text, folder)
     table = load_results(folder)
     assert sorted(table["squeeze_ratio"]) == [0.25, 0.5, 0.75, 1.0]
 
@@ -401,9 +420,9 @@ def test_data_that_is_not_there_writes_nothing(tmp_path: Path, sqz) -> None:
 
 
 def test_other_images_in_the_same_folder_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: tuple[Path, Quiet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(SMALL, tmp_path)
+    shutil.copytree(small[0], tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "trials.csv").read_bytes()
     real = images.load
 
@@ -412,7 +431,7 @@ def test_other_images_in_the_same_folder_are_refused(
 
     monkeypatch.setattr(images, "load", other)
     with pytest.raises(UserError, match="holds the results of other images: digits"):
-        run(SMALL, tmp_path)
+        run(CLAIMED, tmp_path)
     assert (tmp_path / "trials.csv").read_bytes() == before
 
 
@@ -435,9 +454,8 @@ def test_a_database_holds_the_study(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "study.journal").exists()
 
 
-def test_every_column_is_documented_and_fixed_ones_are_there(tmp_path: Path) -> None:
-    claim = "{say: x, compare: {squeeze_ratio: [0.25, 1.0]}, expect: higher}"
-    run(SMALL + f"claims: [{claim}]\n", tmp_path)
+def test_every_column_is_documented_and_fixed_ones_are_there(small: tuple[Path, Quiet]) -> None:
+    folder, _ = small
     two = [SMALL_BASE.replace(squeeze_ratio=ratio) for ratio in (0.25, 1.0)]
     networks = {architecture.arch_id: architecture.net_id for architecture in two}
     for name, columns in TABLES.items():
@@ -445,10 +463,10 @@ def test_every_column_is_documented_and_fixed_ones_are_there(tmp_path: Path) -> 
         # Of a prediction, or what not every sweep asks for: tests of their own look at these.
         if name in ("audit", "audit_curve", "compression", "int8"):
             continue
-        frame = load_results(tmp_path, name)
+        frame = load_results(folder, name)
         assert list(frame) == list(columns)
         assert {str(dtype) for dtype in frame.dtypes} <= {"Int64", "Float64", "string", "boolean"}
-        text = pd.read_csv(tmp_path / f"{name}.csv", dtype={"pool_after": "string"})
+        text = pd.read_csv(folder / f"{name}.csv", dtype={"pool_after": "string"})
         assert list(text) == list(columns)
         assert len(text) == len(frame)
         if name != "claims":
@@ -499,8 +517,8 @@ def test_several_sweeps_in_one_frame(tmp_path: Path) -> None:
         sqz.load_results(tmp_path / "notes")
 
 
-def test_the_progress_adds_up(tmp_path: Path) -> None:
-    _, progress = run(SMALL, tmp_path)
+def test_the_progress_adds_up(small: tuple[Path, Quiet]) -> None:
+    _, progress = small
     assert progress.units == pytest.approx(progress.total)
 
 
@@ -539,7 +557,7 @@ def test_the_sampler_is_told_the_validation_accuracy(
             return loop.Run(self.seed, 1, *states, *tops, 0.1, history, {}, test, [])
 
     monkeypatch.setattr(bench, "lead", MadeUp)
-    run(SMALL, tmp_path)
+    run(UNTIMED, tmp_path)
     table = load_results(tmp_path)
     assert [t.values[0] for t in stored(tmp_path).trials] == [42.5, 50.0]
     assert table["val_top1"].tolist() == [42.5, 50.0]
@@ -628,7 +646,7 @@ def test_recipe_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(bench, "lead", spy)
     changed = "image_size: 40, epochs: 3, batch_size: 99"
-    text = SMALL.replace("image_size: 32, epochs: 1, batch_size: 32", changed)
+    text = UNTIMED.replace("image_size: 32, epochs: 1, batch_size: 32", changed)
     run(text, tmp_path)
     assert seen[0] == (Recipe(epochs=3, batch_size=99, learning_rate=0.01), 0, 40)
     assert [seed for _, seed, _ in seen] == [0, 1, 0, 1]

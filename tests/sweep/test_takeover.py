@@ -18,7 +18,7 @@ import torch
 from optuna.trial import TrialState
 
 from helpers import servers
-from helpers.processes import QUICK, RATIOS, Program, Sweeps, gone, until, whole
+from helpers.processes import QUICK, RATIOS, Program, Sweeps, gone, until, until_done, whole
 from helpers.sweeps import Quiet
 from sqzexplore.files import write_atomically
 from sqzexplore.results.folder import load_results
@@ -72,7 +72,7 @@ def test_stopped_while_another_took_its_trials(sweeps: Sweeps) -> None:
     began(sweeps, 0.1, 0.2)
     pause(sweeps, first)
     second = sweeps.start({0.2: f"until {there}"}, "--workers", 2, machine=SECOND)
-    until(lambda: status(sweeps.out).complete.done == 5)
+    until_done(sweeps, 5)
     os.kill(first.pid, signal.SIGCONT)
     time.sleep(2)  # it looks what happened
     here.touch()
@@ -104,7 +104,7 @@ def test_stopped_by_a_full_disk(sweeps: Sweeps) -> None:
     """It cannot even say that it lets go of its trial; the next process knows at once."""
     first = sweeps.start({0.1: "hang"}, "--workers", 2)
     began(sweeps, 0.1)
-    until(lambda: status(sweeps.out).complete.done == 5)
+    until_done(sweeps, 5)
     resource.prlimit(first.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     first.send_signal(signal.SIGINT)
     _, errors = first.communicate(timeout=60)
@@ -119,7 +119,7 @@ def test_the_last_one_leaves_what_another_needs_to_know(sweeps: Sweeps) -> None:
     first = sweeps.start(faults, "--workers", 2)
     began(sweeps, 0.1, 0.2)
     second = sweeps.start(faults)
-    until(lambda: status(sweeps.out).complete.done == 4)
+    until_done(sweeps, 4)
     second.send_signal(signal.SIGSTOP)
     first.kill()
     first.wait()

@@ -11,8 +11,9 @@ import psutil
 import pytest
 import torch
 
-from helpers.processes import QUICK, RATIOS, Sweeps, gone, until, whole
+from helpers.processes import QUICK, RATIOS, Sweeps, gone, until, until_done, whole
 from sqzexplore.executors.processes import places
+from sqzexplore.measure.roofline import Roofs
 from sqzexplore.results.folder import load_results
 from sqzexplore.sweep.status import status
 
@@ -113,13 +114,13 @@ def test_processes_share_a_folder(sweeps: Sweeps, sampler: str) -> None:
     """Each architecture is evaluated once; one process is killed, another takes up its trial."""
     text = QUICK.replace("sampler: random, trials: 6", sampler)
     if "grid" in sampler:  # a grid of which nothing is measured needs no engine
-        text += "base: {width_multiplier: 0.1, num_classes: 10}\n"
+        text += "base: {width_multiplier: 0.1, num_classes: 10, fires: 3, pool_after: [1, 3]}\n"
         text += "measure: {accuracy: {data: digits, epochs: 1, seeds: 1}}\n"
     first = sweeps.start({0.1: "hang"}, "--workers", 2, text=text)
     until(lambda: 0.1 in {ratio for ratio, _ in sweeps.begun()})
     others = [sweeps.start({}, text=text) for _ in range(2)]
     until(lambda: len(list(sweeps.out.glob(".processes/*"))) == 3)
-    until(lambda: status(sweeps.out).complete.done == 5)
+    until_done(sweeps, 5)
     time.sleep(2)  # all have seen the living owner of what is left
     assert all(process.poll() is None for process in others), "they wait for the one that hangs"
     first.kill()
@@ -144,6 +145,7 @@ measure:
   accuracy: {data: digits, epochs: 1, seeds: 1, batch_size: 32, learning_rate: 0.01}
   throughput: {processes: 1, batch: [1], seconds: 0.05}
 """
+    Roofs(sweeps.out).of(torch.device("cpu"), "float32")  # once a process of the tests
     both = [sweeps.start({}, "--workers", 1, text=text) for _ in range(2)]
     for process in both:
         _, errors = process.communicate(timeout=200)

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image
 
 import sqzexplore as sqz
 from helpers.command_line import Started
+from helpers.processes import until
 from helpers.servers import free_port
 from sqzexplore.train import checkpoint, distributed
 
@@ -46,24 +46,21 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def train(photographs: Path, folder: Path, epochs: int) -> list[str]:
-    """The command that trains on random crops with two processes."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run += ["-m", "sqzexplore", "train", "squeezenet1_1", *SMALL, "--augmentation", "crop_flip"]
-    options = ["--data", photographs, "--epochs", epochs, "--out", folder, "--device", "cpu"]
-    return [*run, *map(str, options)]
-
-
-def run_as_torchrun_would(processes: int, *arguments: object) -> str:
-    """So many processes with the environment that torchrun gives each; what the first printed."""
+def as_torchrun_would(processes: int, *arguments: object) -> list[Started]:
+    """So many processes with the environment that torchrun gives each."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared |= {"WORLD_SIZE": str(processes)}
-    started = [
+    return [
         Started(
             *arguments, environment=os.environ | shared | {"RANK": str(i), "LOCAL_RANK": str(i)}
         )
         for i in range(processes)
     ]
+
+
+def run_as_torchrun_would(processes: int, *arguments: object) -> str:
+    """The same to their end; what the first printed."""
+    started = as_torchrun_would(processes, *arguments)
     try:
         printed = [one.communicate(timeout=240) for one in started]
     finally:
@@ -74,20 +71,21 @@ def run_as_torchrun_would(processes: int, *arguments: object) -> str:
     return printed[0][0]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds children in /proc")
 def test_two_processes_train_a_folder_at_224_and_resume(photographs: Path, tmp_path: Path) -> None:
+    """Both are killed; a real torchrun goes on."""
     folder = tmp_path / "net"
-    command, quiet = train(photographs, folder, 6), subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
-    deadline = time.monotonic() + 200
-    while not (folder / "unfinished.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.kill()  # torchrun first, or it would tidy up
-    for child in started:
-        os.kill(int(child), signal.SIGKILL)
-    process.wait(timeout=60)
+    options = ["train", "squeezenet1_1", *SMALL, "--augmentation", "crop_flip", "--epochs", 6]
+    options += ["--data", photographs, "--out", folder, "--device", "cpu"]
+    begun = as_torchrun_would(2, *options)
+    try:
+        until((folder / "unfinished.safetensors").exists, 200)
+    finally:
+        for one in begun:
+            one.kill()
+    assert [one.wait(60) for one in begun] == [-signal.SIGKILL] * 2
     assert not (folder / checkpoint.MODEL_FILE).exists()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "sqzexplore", *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "epoch 1/6" not in done.stdout
