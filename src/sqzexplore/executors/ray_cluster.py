@@ -6,8 +6,8 @@ of them share lets a trial go on where a lost node left it; otherwise it begins 
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import pickle
 import re
 import socket
 import time
@@ -28,6 +28,7 @@ from ..spec.load import parse_spec
 from ..spec.models import Spec
 from ..train.loop import Epoch
 from .base import Job, Listener
+from .mailbox import Mailbox
 
 #: Seconds in which a cluster's head must take a connection.
 _ANSWERS_S = 10.0
@@ -48,7 +49,7 @@ class OnRay:
         self._job, self._listener, self.slots = job, listener, slots
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Any = (
-            ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+            ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         )
         declared = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
         self._evaluate: Any = ray.remote(_evaluate).options(**declared)
@@ -91,13 +92,14 @@ class OnRay:
         ray.shutdown()
 
     def _read_mail(self) -> None:
-        for task, kind, *content in ray.get(self._mailbox.take.remote()):
+        for number, letter in ray.get(self._mailbox.take.remote()):
+            task, kind, *content = pickle.loads(letter)
             if kind == "begun":
                 self._begun[task] = time.monotonic()
             elif kind == "progress":
                 self._listener.progress(task, *content)
             else:
-                self._mailbox.answer.remote(task, self._listener.prune(task, *content))
+                self._mailbox.answer.remote(number, self._listener.prune(task, *content))
 
     def _finish(self, reference: Any) -> None:
         task = self._tasks.pop(reference)
@@ -117,46 +119,17 @@ class OnRay:
             self._listener.ended(task, measured)
 
 
-class _Mailbox:
-    """Lives beside the sweep: tasks write to it, the sweep reads."""
-
-    def __init__(self) -> None:
-        self._letters: list[tuple[Any, ...]] = []
-        self._questions: dict[Task, asyncio.Future[bool]] = {}
-
-    async def post(self, *letter: Any) -> None:
-        """Leave a letter."""
-        self._letters.append(letter)
-
-    async def ask(self, task: Task, epoch: Epoch) -> bool:
-        """Leave an epoch, and wait whether to stop after it."""
-        self._questions[task] = asyncio.get_running_loop().create_future()
-        self._letters.append((task, "epoch", epoch))
-        return await self._questions[task]
-
-    async def answer(self, task: Task, stop: bool) -> None:
-        """Answer a question."""
-        question = self._questions.pop(task)
-        if not question.done():
-            question.set_result(stop)
-
-    async def take(self) -> list[tuple[Any, ...]]:
-        """The letters since the last time."""
-        letters, self._letters = self._letters, []
-        return letters
-
-
 def _evaluate(job: Job, task: Task, device: str, threads: int, mailbox: Any) -> Measured:
     """One task of the cluster."""
     torch.set_num_threads(threads)
     spec, data = _prepared(job.spec, device)
-    ray.get(mailbox.post.remote(task, "begun"))
+    ray.get(mailbox.post.remote(pickle.dumps((task, "begun"))))
 
     def on_progress(share: float, what: str) -> None:
-        mailbox.post.remote(task, "progress", share, what)
+        mailbox.post.remote(pickle.dumps((task, "progress", share, what)))
 
     def prune(epoch: Epoch) -> bool:
-        return bool(ray.get(mailbox.ask.remote(task, epoch)))
+        return bool(ray.get(mailbox.ask.remote(pickle.dumps((task, "epoch", epoch)))))
 
     bench = Bench(spec, data, torch.device(device), job.scratch)
     bench.add(task, on_progress, prune)
