@@ -93,7 +93,10 @@ class ResultFolder:
             # What an older version did not measure is missing; a metaparameter that it did not
             # have was at what is now its default.
             absent = {n: DEFAULTS[n] for n in types if n in FIELDS and n not in frame}
-            frame = frame.assign(**absent).reindex(columns=[*types]).astype(types)
+            frame = frame.assign(**absent).reindex(columns=[*types])
+            kinds = zip(types.items(), frame.dtypes, strict=True)
+            wrong = {name: kind for (name, kind), found in kinds if found != kind}
+            frame = frame.astype(wrong) if wrong else frame  # which takes a while for nothing
             if "runtime" in frame:  # an older version had but one
                 of_torch = frame["runtime"].isna() & frame["outcome"].notna()
                 frame.loc[of_torch, "runtime"] = "torch"

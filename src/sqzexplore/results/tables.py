@@ -329,11 +329,16 @@ def architecture_row(architecture: Architecture, input_size: int) -> dict[str, A
 
 def to_frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Column]) -> pd.DataFrame:
     """Rows as a typed table with exactly `columns`; what a row lacks is missing."""
-    frame = pd.DataFrame(list(rows), columns=list(columns))
+    rows = list(rows)
     unknown = {key for row in rows for key in row} - set(columns)
     if unknown:
         raise KeyError(f"undocumented columns: {sorted(unknown)}")
-    return frame.astype({name: column.type for name, column in columns.items()})
+    return pd.DataFrame(
+        {
+            name: pd.array([row.get(name) for row in rows], dtype=column.type)
+            for name, column in columns.items()
+        }
+    )
 
 
 def meeting_constraints(trials: pd.DataFrame) -> pd.DataFrame:
