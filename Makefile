@@ -10,6 +10,7 @@ else
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 endif
+COMPILE = $(BIN)/python -m compileall -qq -x /tests/ $(VENV)/lib -j
 SWEEPS := sr fraction_3x3 pooling bypass
 
 .PHONY: help demo test test-fast lint docs gallery sweeps pages census benchmarks bench-cpu gpu clean
@@ -73,11 +74,13 @@ gpu: $(READY)  ## everything that a GPU is wanted for (docs/gpu.md)
 	$(PY) benchmarks/gpu.py $(if $(MINUTES),--minutes $(MINUTES))
 
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
+# pip keeps one core busy: another compiles what is there meanwhile, all of them the rest.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt torch
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m compileall -qq -j 0 -x /tests/ $(VENV)/lib || true  # on all cores; pip uses one
+	$(COMPILE) 1 & $(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev]"; \
+		code=$$?; wait; exit $$code
+	$(COMPILE) 0 || true
 	touch $@
 
 # The pictures of docs/gallery.md, from the committed results.
