@@ -297,7 +297,7 @@ def _settle(running: list[Process]) -> None:
     while time.monotonic() < until:
         for process in running:
             process.look()
-        time.sleep(0.05)
+        time.sleep(0.5)  # each try to begin again ends at once
     for process in running:
         process.disk_full = False
 
@@ -380,17 +380,19 @@ def run(asked: argparse.Namespace, place: Path) -> dict[str, object]:
     count = asked.architectures
     ratios = [round(0.05 + 0.9 * i / (count - 1), 4) for i in range(count)]
     spec = place / "chaos.yaml"
-    search = f"sampler: {asked.sampler}"
-    if asked.sampler != "grid":  # which then draws all that there are
-        search += f", trials: {count}"
-    text = SPEC.format(ratios=ratios, search=search, timeout=asked.timeout, epochs=asked.epochs)
-    spec.write_text(text)
+    sizes = {"ratios": ratios, "timeout": asked.timeout, "epochs": asked.epochs}
+    drawn = f", trials: {count}"  # all that there are
+    own = f"sampler: {asked.sampler}{'' if asked.sampler == 'grid' else drawn}"
+    spec.write_text(SPEC.format(search=own, **sizes))
     always = {ratios[1]: "raise", ratios[2]: "eat"}
     faults = always | {ratios[3]: "hang once", ratios[4]: "die once"}
 
     began = time.monotonic()
-    undisturbed, log = place / "undisturbed", place / "begun-undisturbed"
-    started(spec, undisturbed, asked.workers, None, environment(always, log)).wait()
+    undisturbed, log = asked.undisturbed or place / "undisturbed", place / "begun-undisturbed"
+    if not (undisturbed / "trials.csv").exists():
+        calm = place / "undisturbed.yaml"  # at random: a grid has the same rows, and fewer figures
+        calm.write_text(SPEC.format(search=f"sampler: random{drawn}", **sizes))
+        started(calm, undisturbed, asked.workers, None, environment(always, log)).wait()
     quiet_s = time.monotonic() - began
 
     with ExitStack() as stack:
@@ -482,6 +484,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=60.0, help="search.trial_timeout, s")
     parser.add_argument("--limit", type=float, default=3600.0, help="most seconds in all")
     parser.add_argument("--seed", type=int, default=0, help="of the monkey")
+    parser.add_argument("--undisturbed", type=Path, help="folder of that sweep, kept for the next")
     parser.add_argument("--out", type=Path, help="CSV file; a row is added")
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

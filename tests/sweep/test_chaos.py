@@ -15,6 +15,12 @@ pytestmark = pytest.mark.slow
 CHAOS = ROOT / "benchmarks" / "chaos.py"
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test leaves the undisturbed sweep for the second."""
+    return tmp_path_factory.mktemp("chaos") / "undisturbed"
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -23,12 +29,13 @@ CHAOS = ROOT / "benchmarks" / "chaos.py"
     ],
     ids=["journal", "postgres"],
 )
-def test_a_sweep_under_a_monkey(options: list[str], tmp_path: Path) -> None:
+def test_a_sweep_under_a_monkey(options: list[str], undisturbed: Path, tmp_path: Path) -> None:
     if "postgres" in options:
         servers.need_postgres()
     out = tmp_path / "chaos.csv"
     sizes = ["--architectures", "6", "--epochs", "6", "--workers", "2", "--timeout", "10"]
     command = [*options, *sizes, "--every", "0.2", "--limit", "240", "--out", out]
+    command += ["--undisturbed", undisturbed]
     chaos = command_line.Started(*command, program=CHAOS)
     try:
         printed = "".join(chaos.communicate(timeout=280))
