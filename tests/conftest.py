@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 from collections.abc import Iterator
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from helpers import ROOT, Run, command_line, onnx_registry, servers
+from helpers import Run, children, command_line, onnx_registry, servers
 from helpers.processes import Sweeps
 from helpers.sweeps import SMALL
 from sqzexplore import Architecture
@@ -33,6 +31,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # those that ask for two share a core
 torch.set_num_threads(1)
 onnx_registry.keep()
+
+
+def pytest_configure() -> None:
+    """It imports what it needs while the tests are collected."""
+    children.begin()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,13 +83,6 @@ def small_spec(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     return path
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _what_tests_fork_from() -> None:
-    """Before a sweep in this process starts it for its workers: with less, and Ctrl-C blocked."""
-    with contextlib.chdir(ROOT / "tests"):  # or Python 3.11 finds no `helpers.warm`, without a word
-        forkserver.ensure_running()
 
 
 @pytest.fixture

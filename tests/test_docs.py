@@ -171,7 +171,7 @@ SHORTER = {
         " --top 10": " --top 10 --sample 20000",  # docs/census.md takes the whole of it
         " --processes 3": " --processes 1 --seconds 0.1",
         "--batch 1 --layers ": "--batch 1 --layers --seconds 0.1",
-        "--data fashion --epochs 2": "--data fashion --epochs 1",
+        "--data fashion --epochs 2": "--data fashion --epochs 1 --image-size 24",
     },
     "docs/tutorial.md": {"epochs: 4, seeds: 3": "image_size: 16, epochs: 2, seeds: 2"},
     "docs/choosing.md": {

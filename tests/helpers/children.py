@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from . import ROOT
 
 # Each is forked from a process that has imported all this and done nothing else.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -23,6 +28,26 @@ CONTEXT.set_forkserver_preload(
         "helpers.warm",  # last: what is imported by then is left alone by collections
     ]
 )
+
+
+#: Where the processes of a test run find what they all fork from.
+ADDRESS = "SQZEXPLORE_TESTS_FORK_FROM"
+
+
+def begin() -> None:
+    """Start what they are forked from, or find what the first process of this test run started.
+
+    Before a sweep in this process would start it for its workers, with less, and Ctrl-C blocked.
+    """
+    server = forkserver._forkserver
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        with contextlib.chdir(ROOT / "tests"):  # or Python 3.11 finds no `helpers`, without a word
+            server.ensure_running()
+        os.environ[ADDRESS] = server._forkserver_address
+        return
+    server._forkserver_address = os.environ[ADDRESS]
+    server._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # the first process keeps it
+    server.ensure_running = resource_tracker.ensure_running
 
 
 def start(function: Callable[..., None], *arguments: object) -> BaseProcess:

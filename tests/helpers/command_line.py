@@ -7,6 +7,7 @@ is asked of an interpreter before that (encodings, start-up) needs a process mad
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import runpy
@@ -79,7 +80,8 @@ class Started:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
