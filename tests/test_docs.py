@@ -175,8 +175,8 @@ SHORTER = {
     },
     "docs/tutorial.md": {"epochs: 4, seeds: 3": "image_size: 16, epochs: 2, seeds: 2"},
     "docs/choosing.md": {
-        "trials: 40": "trials: 22",
-        "data: fashion, epochs: 6": "data: digits, image_size: 16, epochs: 1, batch_size: 32",
+        "trials: 40": "trials: 24",
+        "data: fashion, epochs: 6": "data: digits, epochs: 1, batch_size: 32",
         "--suggest 5": "--suggest 2",
         "epochs=18": "epochs=1",
         " --seconds 0.5": " --seconds 0.02 --processes 1",

@@ -23,7 +23,7 @@ base: {width_multiplier: 0.1, fires: 3, pool_after: [1, 3], bypass: complex}
 space: {squeeze_ratio: [0.25, 1.0], pool_after: [[1, 3], [2, 3]]}
 input_size: 32
 measure:
-  accuracy: {data: digits, epochs: 1, batch_size: 32, learning_rate: 0.01, seeds: 3}
+  accuracy: {data: digits, epochs: 2, batch_size: 32, learning_rate: 0.01, seeds: 3}
 """
 CLAIMS = """\
 claims:
