@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from helpers import Run, children, command_line, onnx_registry, servers
+from helpers import Run, children, command_line, garbage, onnx_registry, servers
 from helpers.processes import Sweeps
 from helpers.sweeps import SMALL
 from sqzexplore import Architecture
@@ -52,9 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: no collection need look at it, and there are many."""
-    gc.collect()
-    gc.freeze()
+    """What is imported by now stays: no collection need look at it."""
+    garbage.spare_collections()
 
 
 @pytest.hookimpl(optionalhook=True)
