@@ -10,7 +10,6 @@ else
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 endif
-COMPILE = $(BIN)/python -m compileall -qq -x /tests/ $(VENV)/lib -j
 SWEEPS := sr fraction_3x3 pooling bypass
 
 .PHONY: help demo test test-fast lint docs gallery sweeps pages census benchmarks bench-cpu gpu clean
@@ -74,12 +73,15 @@ gpu: $(READY)  ## everything that a GPU is wanted for (docs/gpu.md)
 	$(PY) benchmarks/gpu.py $(if $(MINUTES),--minutes $(MINUTES))
 
 # torch first and by its exact version: a range would fetch the newest build, with gigabytes of CUDA.
-# pip keeps one core busy: another compiles what is there meanwhile, all of them the rest.
+# pip keeps one core busy: the largest others are unpacked beside torch, what is there is compiled
+# beside the rest, and the rest by all cores.
+LARGE := duckdb onnxruntime openvino playwright polars-runtime-32 pyarrow ray scikit-learn scipy
+PIP = $(BIN)/python -m pip install -q --no-compile -c constraints.txt
+COMPILE = $(BIN)/python -m compileall -qq -x /tests/ $(VENV)/lib -j
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt torch
-	$(COMPILE) 1 & $(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev]"; \
-		code=$$?; wait; exit $$code
+	$(PIP) torch & $(PIP) --no-deps $(LARGE) && wait $$!
+	$(COMPILE) 1 & $(PIP) -e ".[dev]" && wait
 	$(COMPILE) 0 || true
 	touch $@
 
