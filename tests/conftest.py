@@ -33,7 +33,7 @@ onnx_registry.keep()
 
 
 def pytest_configure() -> None:
-    """It imports what it needs while the tests are collected."""
+    """What tests fork from, which imports what they need while they are collected."""
     children.begin()
 
 

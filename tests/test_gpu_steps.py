@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -86,25 +87,28 @@ def test_every_setting_is_one_that_a_gpu_can_be_measured_at(gpu: ModuleType) -> 
     assert asked == 10
 
 
-def test_a_step_writes_is_skipped_and_goes_on(
-    gpu: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def run(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """The command in this process: its exit code, standard output and error."""
     monkeypatch.setattr(gpu.signal, "signal", lambda *handler: None)
     monkeypatch.delenv("CIFAR10", raising=False)
 
-    def run(*arguments: object) -> str:
+    def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, arguments)])
-        assert gpu.main() == 0
-        said = capsys.readouterr()
-        assert said.err == ""
-        return said.out
+        return gpu.main(), *capsys.readouterr()
 
+    return run
+
+
+def test_a_step_writes_is_skipped_and_goes_on(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     only = ("--device", "cpu", "--out", tmp_path, "--only", "throughput", "--minutes", 4)
     one = ("--", *SMALL, "--network", "squeezenet1_1")
-    done = run(*only, *one, "--batch", "1")
+    code, done, errors = run(*only, *one, "--batch", "1")
+    assert (code, errors) == (0, "")
     assert "done after" in done
     first = pd.read_csv(tmp_path / "benchmark.csv")
     assert f"benchmark.csv: {len(first) + 1:+} lines" in done
@@ -117,9 +121,11 @@ def test_a_step_writes_is_skipped_and_goes_on(
     assert set(first["git_commit"]) == {provenance.git_commit()}
     assert json.loads((tmp_path / "steps.json").read_text())["throughput"]["git_commit"]
 
-    assert run(*only, *one, "--batch", "1") == "throughput: there already\n"
+    assert run(*only, *one, "--batch", "1") == (0, "throughput: there already\n", "")
 
-    run(*only, *one, "--batch", "1,2")  # another command: it goes on where the table is
+    # Another command: it goes on where the table is.
+    code, _, errors = run(*only, *one, "--batch", "1,2")
+    assert (code, errors) == (0, "")
     log = (tmp_path / "log" / "throughput.txt").read_text()
     assert "squeezenet1_1, batch 1: there already" in log
     assert "squeezenet1_1, batch 2: done" in log
@@ -223,18 +229,13 @@ def options(gpu: ModuleType, out: Path, minutes: float | None = None) -> object:
 def test_a_wrong_command_is_one_message(
     arguments: list[str],
     expected: str,
-    gpu: ModuleType,
+    run: Callable[..., tuple[int, str, str]],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(gpu.signal, "signal", lambda *handler: None)
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path / "out"), *arguments])
-    assert gpu.main() == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert expected in said.err
-    assert len(said.err.splitlines()) == 1
+    code, out, errors = run("--out", tmp_path / "out", *arguments)
+    assert (code, out) == (2, "")
+    assert expected in errors
+    assert len(errors.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

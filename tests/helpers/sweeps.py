@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +29,8 @@ measure:
     {data: digits, image_size: 32, epochs: 1, batch_size: 32, learning_rate: 0.01, seeds: 2,
      proxy: {width_multiplier: 0.1, bypass: complex}}
 """
+#: The same without throughput, which takes longer than a training, and few tests look at.
+UNTIMED = re.sub(r"  throughput: .*\n", "", SMALL)
 #: What `base` makes of them.
 SMALL_BASE = Architecture(width_multiplier=0.25, fires=3, pool_after=(1, 3))
 #: Trainings beside each other: six architectures, two seeds.

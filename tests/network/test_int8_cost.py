@@ -79,10 +79,6 @@ def graph_peak(net: nn.Module, channels: int, size: int) -> tuple[int, str]:
     return peak, where
 
 
-def without_weights(architecture: sqz.Architecture) -> nn.Module:
-    return sqz.build(architecture).eval()
-
-
 def flash(net: nn.Module) -> int:
     """Every convolution has a bias once BatchNorm is folded into it."""
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
@@ -105,7 +101,7 @@ WIDE_STEM = sqz.Architecture(
 @example((sqz.Architecture(num_classes=20_000, pool_after=(1, 2, 3, 4, 5)), 100))
 def test_both_equal_the_traced_graph(case: tuple[sqz.Architecture, int]) -> None:
     architecture, size = case
-    net = without_weights(architecture)
+    net = sqz.build(architecture).eval()
     counted = sqz.cost(architecture, size)
     assert counted.int8_peak_bytes == graph_peak(net, architecture.in_channels, size)[0]
     assert counted.int8_flash_bytes == flash(net)
@@ -118,7 +114,7 @@ def test_rows_of_a_table_do_not_touch_each_other(rows: list[sqz.Architecture], s
     rows = [a for a in rows if fits(a, size)]
     assume(rows)
     table = sqz.cost_table(rows, size)
-    nets = [without_weights(a) for a in rows]
+    nets = [sqz.build(a).eval() for a in rows]
     peaks = [graph_peak(net, a.in_channels, size)[0] for net, a in zip(nets, rows, strict=True)]
     assert table["int8_peak_bytes"].tolist() == peaks
     assert table["int8_flash_bytes"].tolist() == [flash(net) for net in nets]
@@ -129,7 +125,7 @@ def test_by_hand() -> None:
     v10 = sqz.preset("squeezenet1_0")
     # Fire 4, all of it at 54x54: both branches, together 256 channels, and their concatenation.
     assert sqz.cost(v10).int8_peak_bytes == 2 * 256 * 54 * 54
-    assert graph_peak(without_weights(v10), 3, 224) == (2 * 256 * 54 * 54, "cat_2")
+    assert graph_peak(sqz.build(v10).eval(), 3, 224) == (2 * 256 * 54 * 54, "cat_2")
     # Its addition reads two tensors of them and writes a third; in float32 it works in place.
     bypassed = sqz.cost(v10.replace(bypass="complex"))
     assert bypassed.int8_peak_bytes == 3 * 256 * 54 * 54
@@ -160,7 +156,7 @@ def test_a_census_and_constraints_keep_to_budgets() -> None:
     budget = 110_000
     fitting = []
     for architecture in every:
-        net = without_weights(architecture)
+        net = sqz.build(architecture).eval()
         if flash(net) < 1_000_000:
             peak = graph_peak(net, 3, 96)[0]
             if peak <= budget:

@@ -23,7 +23,7 @@ import torch
 import sqzexplore as sqz
 from helpers import Run
 from helpers.command_line import Started
-from helpers.sweeps import SMALL, SMALL_BASE, Quiet, run
+from helpers.sweeps import SMALL, SMALL_BASE, UNTIMED, Quiet, run
 from sqzexplore.data import images
 from sqzexplore.errors import UserError
 from sqzexplore.evaluation import bench, rows, tasks, workload
@@ -38,7 +38,6 @@ from sqzexplore.train.recipe import Recipe
 
 #: A measurement of speed takes longer than a training, and few tests look at one.
 ONE_BATCH = SMALL.replace("batch: [1, 2]", "batch: [1]")
-UNTIMED = re.sub(r"  throughput: .*\n", "", SMALL)
 CLAIMED = SMALL + "claims: [{say: x, compare: {squeeze_ratio: [0.25, 1.0]}, expect: higher}]\n"
 RATIOS = ("[0.25, 1.0]", "[0.25, 0.5, 0.75, 1.0]")
 FOUR = ONE_BATCH.replace(*RATIOS)

@@ -193,9 +193,11 @@ class _Worker:
         if self.process is None:
             context = _context(self.job, self.place.device)
             self.pipe, theirs = context.Pipe()
-            job = (self.job, self.place, self.trains)
             self.process = context.Process(
-                target=_work, args=(*job, theirs), name="worker", daemon=True
+                target=_work,
+                args=(self.job, self.place, self.trains, theirs),
+                name="worker",
+                daemon=True,
             )
             with _blocked(signal.SIGINT):
                 self.process.start()
