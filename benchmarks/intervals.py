@@ -27,7 +27,7 @@ from sqzexplore import provenance
 from sqzexplore.analysis.accuracy import Trainings, accuracy_interval, difference
 from sqzexplore.analysis.front import draw_means, not_worse
 from sqzexplore.analysis.ranking import rank_correlation
-from sqzexplore.analysis.verdicts import verdicts
+from sqzexplore.analysis.verdicts import ALPHA, verdicts
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def cases() -> Iterator[tuple[dict[str, object], float, Trial]]:
                 ("'same within 1' said to hold", UNEQUAL, _wrong_same),
                 ("a family of five 'higher', any said to hold", EQUAL, _wrong_family),
                 ("'at most 1 point worse' said of one that is 1 worse", UNEQUAL, _wrong_smallest),
+                ("the same of eight, said of any", UNEQUAL, _wrong_of_eight),
             ):
                 what = {"what": name, "truth": f"{pair[0]:g}% and {pair[1]:g}%"}
                 yield where | what, 0.05, partial(trial, world, seeds)
@@ -137,7 +138,16 @@ def _wrong_family(world: World, seeds: int, rng: np.random.Generator) -> bool:
 
 
 def _wrong_smallest(world: World, seeds: int, rng: np.random.Generator) -> bool:
-    return not_worse(world.draw(rng, list(UNEQUAL), seeds), [0, 1], 0, _MARGIN)
+    return _said_wrongly(world, [UNEQUAL[0]], seeds, rng)
+
+
+def _wrong_of_eight(world: World, seeds: int, rng: np.random.Generator) -> bool:
+    return _said_wrongly(world, 8 * [UNEQUAL[0]], seeds, rng)
+
+
+def _said_wrongly(world: World, worse: list[float], seeds: int, rng: np.random.Generator) -> bool:
+    runs = world.draw(rng, [*worse, UNEQUAL[1]], seeds)
+    return bool((not_worse(runs, range(len(runs)), _MARGIN)[:-1] < ALPHA).any())
 
 
 def _sure_of_equals(world: World, seeds: int, rng: np.random.Generator) -> bool:

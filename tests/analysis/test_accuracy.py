@@ -109,6 +109,7 @@ def test_no_interval_is_a_point(share: float) -> None:
     right = np.full((3, 450), bool(share))
     low, high = accuracy_interval(of(right))
     assert 0 <= low < high <= 100
+    assert 100 * share in (low, high)
     assert high - low == pytest.approx(100 * 3.84 / (450 + 3.84), rel=0.02)  # Wilson's at the end
     found = difference(of(right), of(right))
     low, high = found.interval()

@@ -61,3 +61,13 @@ def test_only_what_was_trained_to_the_end_counts() -> None:
     pd.testing.assert_frame_equal(ranking, early_ranking(history, pruned))
     with pytest.raises(UserError, match="found 2 complete"):
         early_ranking(history, trials.assign(state=["complete"] * 2 + ["failed"] * 10))
+
+
+def test_other_budgets_and_columns_that_are_missing_are_refused() -> None:
+    history, trials = tables()
+    with pytest.raises(UserError, match=r"rows of different epochs \(4, 8\)"):
+        early_ranking(history, trials.assign(epochs=[4, 8] * 6))
+    with pytest.raises(UserError, match="early_ranking: no column 'top1'"):
+        early_ranking(history, trials.drop(columns="top1"))
+    with pytest.raises(UserError, match="early_ranking: no column 'val_top1'"):
+        early_ranking(history.drop(columns="val_top1"), trials)

@@ -73,6 +73,31 @@ def test_torchs_other_forms_do_not_compete() -> None:
     assert found["latency_ms_p50"].min() == 2.0
 
 
+def test_memory_formats_are_no_runtimes() -> None:
+    rows = table(LATENCIES)
+    torch = rows["runtime"] == "torch"
+    alone = rows[torch].assign(arch_id="alone")
+    fast = rows[torch].assign(
+        memory_format="contiguous", latency_ms_p50=0.1, latency_ms_p50_low=0.1
+    )
+    both = pd.concat([rows, alone, alone.assign(latency_ms_p50=0.1), fast])
+    found = analysis.fastest_runtime(both)
+    assert found["arch_id"].tolist() == [f"a{number}" for number in range(5)]
+    assert set(found["runtime"]) == {"torch"}
+    assert set(found["next_runtime"]) == {"onnxruntime"}
+
+
+def test_sizes_of_the_image_are_no_architectures() -> None:
+    rows = table(LATENCIES)
+    lines = runtime_lines(pd.concat([rows, rows.assign(input_size=32)]))
+    assert [line.partition(":")[0] for line in lines[:2]] == [
+        "fastest runtime at batch 1, 32x32",
+        "fastest runtime at batch 1, 64x64",
+    ]
+    assert all(" of 5 architectures" in line for line in lines[:2])
+    assert len(set(lines)) == 2 * (1 + 3)
+
+
 def test_too_little_is_said() -> None:
     one = table({WAYS[0]: [1.0, 2, 3, 4]})
     for function in (analysis.fastest_runtime, analysis.runtime_ranking):

@@ -246,8 +246,8 @@ def test_the_card_has_exact_numbers_and_the_sweeps_own(untrained: Path) -> None:
     assert len(speeds) == 2
     for _, speed in speeds.iterrows():
         assert re.search(
-            rf"\| cpu \| {speed['device_name']} \| {speed['batch']} \| float32 \| .*"
-            rf"\| {speed['images_per_s']:,.1f} \|",
+            rf"\| torch \| 224 \| cpu \| {speed['device_name']} \| {speed['batch']} \| float32 "
+            rf"\| .*\| {speed['images_per_s']:,.1f} \|",
             card,
         )
     assert str(row["data_sha256"]) in card

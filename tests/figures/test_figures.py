@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 import sqzexplore as sqz
 from helpers import ROOT
 from sqzexplore.errors import UserError
-from sqzexplore.figures import tradeoff
+from sqzexplore.figures import smaller, tradeoff
 from sqzexplore.figures.labels import caption
 from sqzexplore.published import published
 from sqzexplore.results.folder import load_results
@@ -111,6 +111,35 @@ def test_a_trade_off_shows_every_point_its_interval_and_the_front() -> None:
     assert texts == ["SR 0.125", "SR 0.25", "SR 0.5", "SR 0.75", "SR 1"]
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "style"),
+    [
+        ("images_per_s", "relative_to_reference", "steps-pre"),
+        ("macs", "images_per_s", "steps-post"),
+        ("macs", "params", "steps-post"),
+        ("images_per_s", "macs", "steps-pre"),
+        ("macs", "top1", "default"),
+    ],
+)
+def test_the_line_of_a_front_ends_what_it_dominates(x: str, y: str, style: str) -> None:
+    numbers = table().assign(top1_ci_low=np.nan, top1_ci_high=np.nan)
+    numbers = numbers.assign(**{x: [1.0, 2, 3, 4, 5], y: [5.0, 4, 3, 2, 1]})
+    lines = tradeoff.tradeoff(numbers, x, y).lines
+    (front,) = [line for line in lines if line.get_label().startswith("Pareto front")]
+    assert front.get_drawstyle() == style
+
+
+def test_an_interval_that_rounding_ended_below_its_mean_is_drawn() -> None:
+    perfect = table().assign(top1=100.0, top1_ci_low=98.0, top1_ci_high=99.99999999999999)
+    (container,) = tradeoff.tradeoff(perfect, "train_size_mb", "top1").containers
+    assert container.lines[2][0].get_segments()[0][:, 1].tolist() == [98.0, 100.0]
+    drops = perfect.rename(columns=lambda name: name.replace("top1", "int8_top1"))
+    drops = drops.assign(int8_mb=drops["train_size_mb"], scheme="per_channel")
+    series = smaller.sizes(perfect, {"int8": drops}, tradeoff.own_axes(None)).containers
+    for container in series:
+        assert container.lines[2][0].get_segments()[0][:, 1].tolist() == [98.0, 100.0]
+
+
 def test_labels_do_not_collide() -> None:
     crowded = table()
     crowded["train_size_mb"] = [1.0, 1.01, 1.02, 1.03, 2.0]
@@ -152,7 +181,8 @@ def test_a_caption_speaks_of_the_networks_whose_speed_is_known() -> None:
     folder = ROOT / "results" / "sr"
     spec, trials = load_spec(folder / "spec.yaml"), load_results(folder)
     here = "AMD EPYC, batch 16, float32, 1 thread"
-    assert caption(spec, trials, "images_per_s") == here
+    for column in ("images_per_s", "latency_ms_p50", "latency_ms_p99", "relative_to_reference"):
+        assert caption(spec, trials, "macs", column) == here
     settings = ["images_per_s", "throughput_device_name", "batch", "dtype", "threads"]
     trials.loc[0, settings] = pd.NA  # as of a trial that failed
     assert caption(spec, trials, "images_per_s") == here

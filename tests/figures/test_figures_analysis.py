@@ -142,6 +142,33 @@ def test_a_front_over_a_size_that_is_the_same_is_left_out(tmp_path: Path) -> Non
     assert left_out == ["front: train_size_mb does not vary"]
 
 
+def test_a_front_is_of_what_can_be_chosen() -> None:
+    """Of more that is better on both axes; not of what breaks a constraint or was ended early."""
+    trials, seeds = sweep()
+    trials = trials.assign(images_per_s=2e3 - trials["train_params"] / 1e3, epochs=9, feasible=True)
+    trials.loc[1, "feasible"] = False
+    trials.loc[2, ["state", "epochs", "top1"]] = ["pruned", 1, np.nan]
+    trials.loc[[1, 2], "val_top1"] = 99.0
+    spec = parse_spec(
+        SPEC.replace("measure: {", "measure: {throughput: {batch: [1]}, ")
+        + "figures: [{x: images_per_s, y: top1}]\nsearch: {sampler: random, trials: 40}\n"
+    )
+    drawn = figures.analysis_figures(spec, trials, seeds, None)
+    axes = drawn["front"]().axes[0]
+    (front,) = axes.lines
+    whole = trials.drop([1, 2])
+    best = figures.analysis.pareto_front(whole, maximize=["images_per_s", "val_top1"])
+    assert sorted(front.get_xdata()) == sorted(best["images_per_s"])
+    assert front.get_drawstyle() == "steps-pre"
+    assert len(axes.collections[0].get_offsets()) == 22
+    heights = drawn["hypervolume"]().axes[0].lines[0].get_ydata()
+    assert len(heights) == 24
+    assert heights[0] == heights[2]
+    lines = choices(parse_spec(SPEC), trials, seeds)
+    assert lines == choices(parse_spec(SPEC), whole, seeds)
+    assert any(line.startswith("knee of the front: trial ") for line in lines)
+
+
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_a_sweep_of_failures_draws_what_it_can(tmp_path: Path, keep: int) -> None:
     trials, seeds = sweep()
@@ -180,6 +207,13 @@ def test_importances_and_effects_of_the_same_table() -> None:
     names = [label.get_text() for label in right.get_xticklabels()]
     expected = trials.groupby("bypass")["top1"].mean()
     assert means.tolist() == pytest.approx([expected[name] for name in names])
+
+
+def test_effects_say_which_metaparameters_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_MOST_AXES", 1)
+    (axes,) = figures.effects(sweep()[0], "top1")
+    (legend,) = axes.figure.legends
+    assert legend.get_title().get_text().startswith("first 1 of 2 metaparameters; out of bag")
 
 
 def test_too_many_populations() -> None:
@@ -230,7 +264,9 @@ def test_it_looks_as_it_did(draw: object, tmp_path: Path) -> None:
     assert difference is None, difference
 
 
-def test_smaller_networks_are_drawn_at_their_sizes(tmp_path: Path) -> None:
+def test_smaller_networks_are_drawn_at_their_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the committed sweep: a series a setting, each architecture at its file's size."""
     folder = tmp_path / "compression"
     shutil.copytree(ROOT / "results" / "compression", folder)
@@ -251,6 +287,11 @@ def test_smaller_networks_are_drawn_at_their_sizes(tmp_path: Path) -> None:
     left, right = figure.axes
     assert len(left.get_yticklabels()) == len(right.get_yticks()) == 12
     assert len(left.containers) == 3
+    assert left.get_ylabel() == ""
+    monkeypatch.setattr(smaller, "_MOST_LINES", 5)
+    few = smaller.losses(trials, drops, ["squeeze_ratio"]).axes[0]
+    assert (few.get_ylabel(), len(few.get_yticks())) == ("first 5 of 12 architectures", 5)
+    monkeypatch.undo()
     files, _ = write_figures(smaller.smaller_figures(results.spec(), trials, folder), tmp_path)
     names = [file.name for file in files]
     assert names == [f"smaller{end}" for end in (".pdf", ".png", "-losses.pdf", "-losses.png")]

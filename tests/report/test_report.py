@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -18,8 +19,11 @@ from helpers import ROOT
 from helpers.sweeps import Quiet
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
+from sqzexplore.network.frames import architecture_name
+from sqzexplore.report.content import gather
+from sqzexplore.report.findings import answer
 from sqzexplore.report.page import write_report
-from sqzexplore.spec.load import parse_spec
+from sqzexplore.spec.load import load_spec, parse_spec
 from sqzexplore.sweep.run import run_sweep
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -27,6 +31,8 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+#: No seeds, images, or throughput.
+_NO_TABLES = (pd.DataFrame(), None, pd.DataFrame())
 #: Where the scatter has drawn the point of a row, in pixels of the window.
 PLACE = """(row) => {
     const drawn = (view) => view.model.renderers?.some((r) => r.data_source.data.row);
@@ -151,6 +157,45 @@ def test_the_smallest_is_that_of_a_size_which_varies(tmp_path: Path) -> None:
     assert f"fewest macs (pool_after {small['pool_after']}) to the best in top1" in text
     assert f"macs go from {small['macs']:,} to {best['macs']:,}" in text
     assert f"rises by {best['top1'] - small['top1']:.2f} points" in text
+
+
+def test_what_breaks_a_constraint_is_not_the_best() -> None:
+    folder = ROOT / "results" / "cifar10-joint"
+    spec, trials = load_spec(folder / "spec.yaml"), sqz.load_results(folder)
+    best, second = trials["val_top1"].astype(float).nlargest(2).index
+    axes = spec.design_space.axis_names
+    names = [architecture_name(trials.loc[row], axes) for row in (best, second)]
+    said = answer(spec, trials.assign(feasible=trials.index != best), *_NO_TABLES)
+    assert f"to the best in top1 ({names[1]})" in said[0]
+    assert said[1].startswith("The best of 19 was chosen by")
+    assert said[2] == "Of the 20 architectures, 19 meet the constraints."
+    (one,) = answer(spec, trials.assign(feasible=trials.index == best), *_NO_TABLES)
+    assert one.startswith(f"One trial that meets the constraints has a value of top1: {names[0]}")
+    none = answer(spec, trials.assign(feasible=False), *_NO_TABLES)
+    assert none == ["No trial that meets the constraints has a value of top1 yet."]
+
+
+def test_a_speed_beside_the_reference_has_its_interval() -> None:
+    folder = ROOT / "results" / "sr"
+    trials, throughput = sqz.load_results(folder), sqz.load_results(folder, "throughput")
+    spec = parse_spec(
+        "name: sr\nspace: {squeeze_ratio: [0.125, 0.25, 0.5, 0.75, 1.0]}\n"
+        "measure: {throughput: {batch: [1, 16]}}\n"
+        "search: {objectives: {relative_to_reference: maximize}}\n"
+    )
+    said = answer(spec, trials, pd.DataFrame(), None, throughput)[0]
+    for trial in (0, 4):
+        row = throughput.query(f"trial == {trial} and batch == {trials['batch'][0]}").iloc[0]
+        low, value, high = (row[f"relative_to_reference{end}"] for end in ("_low", "", "_high"))
+        assert f"{value:.4g} (95% CI {low:.4g} to {high:.4g})" in said
+
+
+def test_the_provenance_of_speeds_tells_runtimes_apart() -> None:
+    table = gather(ROOT / "results" / "runtimes").origins[-1].table
+    known = [dict(zip(table.headings, row, strict=True)) for row in table.rows]
+    assert {row["runtime"] for row in known} == {"torch", "onnxruntime", "openvino"}
+    assert all((row["runtime"] == "torch") == (row["runtime_version"] == "") for row in known)
+    assert {row["processes"] for row in known} == {"5"}
 
 
 @pytest.mark.parametrize("which", ["pooling", "bypass", "joint", "level"])

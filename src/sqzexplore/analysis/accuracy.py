@@ -195,7 +195,9 @@ def accuracy_interval(runs: Trainings, level: float = 0.95) -> tuple[float, floa
     centre = (share + square / (2 * effective)) / (1 + square / effective)
     inner = share * (1 - share) / effective + square / (4 * effective**2)
     half = math.sqrt(square * inner) / (1 + square / effective)
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    # In exact arithmetic the interval holds the share, and ends at 0 and 1 with it.
+    low, high = min(share, centre - half), max(share, centre + half)
+    return 100 * max(0.0, low), 100 * min(1.0, high)
 
 
 def difference(first: Trainings, second: Trainings, paired: bool = False) -> Estimate:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..errors import UserError, nearest, shown
 from .accuracy import difference, trainings
-from .validation import require_columns, require_rows
+from .validation import largest_budget, require_alike, require_columns, require_rows
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def compare(
 
     Raises:
         UserError: an unknown column or architecture, fewer than 2 trainings (with `paired`, seeds
-            that both have), or several sweeps that hold the architecture.
+            that both have), several sweeps that hold the architecture, or trainings of different
+            budgets.
     """
     require_columns("compare", seeds, ["sweep", "trial", "arch_id", "seed", column])
     found = []
@@ -67,6 +68,8 @@ def compare(
             )
         require_rows("compare", len(runs[0].seeds) if runs else 0, 2, f"trainings of {name}")
         found.append(runs[0])
+    of_either = seeds[seeds["arch_id"].isin([first, second])]
+    require_alike("compare", largest_budget(of_either), [column])
     both = set(found[0].seeds) & set(found[1].seeds)
     if paired:
         require_rows("compare", len(both), 2, "seeds that both were trained with")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,8 @@ from .validation import numbers, require_columns, require_rows, varying
 
 #: Fewer trials than this say nothing of which axis matters.
 _LEAST_TRIALS = 10
+#: Draws for each resample that is asked for, until one has two values of every axis.
+_MOST_DRAWS = 100
 
 
 def main_effects(trials: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -58,11 +62,11 @@ def interaction(trials: pd.DataFrame, column: str, first: str, second: str) -> p
     """
     rows = with_values("interaction", trials, column, 4)
     require_columns("interaction", rows, [first, second])
+    if first == second or min(rows[first].nunique(), rows[second].nunique()) < 2:
+        raise UserError("interaction: expected two metaparameters that vary")
     cells = rows.assign(**{column: rows[column].astype(float)}).pivot_table(
         index=first, columns=second, values=column, aggfunc="mean"
     )
-    if min(cells.shape) < 2 or first == second:
-        raise UserError("interaction: expected two metaparameters that vary")
     if cells.isna().any(axis=None):
         raise UserError(
             f"interaction: {int(cells.isna().sum().sum())} of {cells.size} combinations of {first} "
@@ -102,29 +106,41 @@ def importance(
         95% percentile bootstrap interval (Efron, 1979), missing without resamples.
 
     Raises:
-        UserError: an unknown column or method, fewer than 2 axes that vary, or too few trials (10
-            for fanova, 50 for ped_anova).
+        UserError: an unknown column or method, one with one value only, fewer than 2 axes that
+            vary, or too few trials (10 for fanova, 50 for ped_anova; for resamples: of some value).
     """
     if method not in ("ped_anova", "fanova"):
         raise UserError(f"importance: method: found {shown(method)}, expected ped_anova or fanova")
     least = 5 * _LEAST_TRIALS if method == "ped_anova" else _LEAST_TRIALS
     rows = with_values("importance", trials, column, least)
+    if rows[column].nunique() < 2:
+        raise UserError(f"importance: {column}: found one value only, expected several")
     axes = varying(rows)
     require_rows("importance", len(axes), 2, "metaparameters that vary")
     goal = -1.0 if maximize else 1.0
     whole = _shares(rows, axes, goal * rows[column].to_numpy(dtype=float), method, seed)
-    generator = np.random.default_rng(seed)
-    drawn: list[dict[str, float]] = []
-    while len(drawn) < resamples:
-        some = rows.iloc[generator.integers(0, len(rows), len(rows))]
-        if some[column].nunique() > 1 and all(some[axis].nunique() > 1 for axis in axes):
-            values = goal * some[column].to_numpy(dtype=float)
-            drawn.append(_shares(some, axes, values, method, seed))
+    samples = itertools.islice(_samples(rows, [column, *axes], seed, resamples), resamples)
+    drawn = [
+        _shares(some, axes, goal * some[column].to_numpy(dtype=float), method, seed)
+        for some in samples
+    ]
+    require_rows("importance", len(drawn), resamples, "resamples with two values of every axis")
     found = pd.DataFrame(list(whole.items()), columns=["axis", "importance"])
     table = pd.DataFrame(drawn, columns=list(whole), dtype=float)
     for name, share in (("ci_low", 0.025), ("ci_high", 0.975)):
         found[name] = found["axis"].map(table.quantile(share)).astype(float)
     return found
+
+
+def _samples(
+    rows: pd.DataFrame, names: list[str], seed: int, resamples: int
+) -> Iterator[pd.DataFrame]:
+    """The rows drawn with replacement: the draws with two values of each of `names`."""
+    generator = np.random.default_rng(seed)
+    for _ in range(_MOST_DRAWS * resamples):
+        some = rows.iloc[generator.integers(0, len(rows), len(rows))]
+        if all(some[name].nunique() > 1 for name in names):
+            yield some
 
 
 def _shares(

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .validation import largest_budget, numbers, require_alike, require_rows
+from .validation import largest_budget, numbers, require_alike, require_columns, require_rows
 
 #: Up to so many rows the p-value is exact, over all orders.
 _MOST_PERMUTED = 8
@@ -45,7 +45,8 @@ def rank_correlation(
     x: NDArray[np.float64], y: NDArray[np.float64], resamples: int = 2000, seed: int = 0
 ) -> Correlation | None:
     """Spearman's rank correlation, its 95% percentile bootstrap interval (Efron, 1979), and the
-    p-value of no association: over all orders of up to 8 rows, of Student's t above.
+    p-value of no association: over all orders of up to 8 rows or where the order is perfect, of
+    Student's t elsewhere.
 
     Args:
         x: one number a row.
@@ -75,7 +76,11 @@ def _p_of_no_association(x: NDArray[np.float64], y: NDArray[np.float64], spearma
 
     freedom = len(x) - 2
     if abs(spearman) > 1 - 1e-12:
-        return 0.0
+        # Those that only change places within ties, and as many mirrored where the ties allow it.
+        ties = np.unique(x, return_counts=True)[1]
+        sides = 2 if (ties == ties[::-1]).all() else 1
+        alike = special.gammaln(ties + 1).sum() - special.gammaln(len(x) + 1)
+        return sides * float(np.exp(alike))
     t = spearman * math.sqrt(freedom / (1 - spearman**2))
     return 2 * float(special.stdtr(freedom, -abs(t)))
 
@@ -129,9 +134,14 @@ def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
         `architectures`: successive halving with factor 3 would have dropped it there).
 
     Raises:
-        UserError: fewer than 4 architectures that were trained to the end.
+        UserError: a column is missing, fewer than 4 architectures that were trained to the end, or
+            some that cannot be compared (other data, another budget).
     """
-    final = trials[trials["state"] == "complete"].set_index(["sweep", "arch_id"])["top1"].dropna()
+    require_columns("early_ranking", trials, ["sweep", "arch_id", "state", "top1"])
+    require_columns("early_ranking", history, ["sweep", "arch_id", "epoch", "val_top1"])
+    complete = trials[trials["state"] == "complete"].dropna(subset=["top1"])
+    require_alike("early_ranking", complete, ["top1"])
+    final = complete.set_index(["sweep", "arch_id"])["top1"]
     if len(final) < 4:
         raise UserError(f"early_ranking: found {len(final)} complete architectures, expected >= 4")
     history = largest_budget(history)
@@ -172,11 +182,12 @@ def budget_ranking(seeds: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
     Returns:
         A row a budget: `epochs`, `against` (the largest), `architectures`, `kendall`, and its 95%
         percentile bootstrap interval `ci_low`, `ci_high`, without the resamples in which one side
-        is constant.
+        is constant; missing where the order is perfect, since there every resample says so.
 
     Raises:
-        UserError: one budget only, or fewer than 4 architectures with both.
+        UserError: a column is missing, one budget only, or fewer than 4 architectures with both.
     """
+    require_columns("budget_ranking", seeds, ["sweep", "arch_id", "epochs", "val_top1"])
     means = seeds.groupby(["sweep", "arch_id", "epochs"])["val_top1"].mean().unstack("epochs")
     budgets: list[Any] = sorted(means)
     if len(budgets) < 2:
@@ -185,17 +196,15 @@ def budget_ranking(seeds: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
     for budget in budgets[:-1]:
         both = means[[budget, budgets[-1]]].dropna().to_numpy(dtype=float)
         require_rows("budget_ranking", len(both), 4, "architectures with both budgets")
-        drawn = rng.integers(0, len(both), (resamples, len(both)))
-        taus = resampled_kendall(both[:, 0], both[:, 1], drawn)
-        low, high = np.nanpercentile(taus, [2.5, 97.5])
+        tau, low, high = bootstrapped_kendall(both, resamples, rng)
         rows.append(
             {
                 "epochs": int(budget),
                 "against": int(budgets[-1]),
                 "architectures": len(both),
-                "kendall": kendall(*both.T),
-                "ci_low": float(low),
-                "ci_high": float(high),
+                "kendall": tau,
+                "ci_low": low,
+                "ci_high": high,
             }
         )
     return pd.DataFrame(rows)
@@ -214,6 +223,21 @@ def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.floa
 def kendall(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Kendall's tau-b (Biometrika 33, 1945); NaN where all values of one are equal."""
     return float(resampled_kendall(a, b, np.arange(len(a))[None])[0])
+
+
+def bootstrapped_kendall(
+    both: NDArray[np.float64], resamples: int, generator: np.random.Generator
+) -> tuple[float, float, float]:
+    """Kendall's tau-b of two columns, with its 95% percentile bootstrap interval over the rows,
+    without the resamples in which one side is constant; missing where the order is perfect: there
+    every resample is perfect too, and the bootstrap has no width to give."""
+    first, second = both.T
+    drawn = generator.integers(0, len(both), (resamples, len(both)))
+    low, high = np.nanpercentile(resampled_kendall(first, second, drawn), [2.5, 97.5])
+    tau = kendall(first, second)
+    if abs(tau) > 1 - 1e-12:
+        low = high = math.nan
+    return tau, float(low), float(high)
 
 
 def resampled_kendall(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from .ranking import kendall, resampled_kendall
+from .ranking import bootstrapped_kendall
 from .validation import require_columns, require_rows
 
 #: What two measurements must share to be compared across runtimes.
@@ -22,23 +21,25 @@ def fastest_runtime(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each architecture at each batch, the runtime and dtype with the least median latency.
 
     Args:
-        rows: of the table `throughput`; those without a latency are left out.
+        rows: of the table `throughput`; those without a latency are left out, and of a runtime and
+            dtype all but the fastest memory format.
 
     Returns:
-        A row an architecture, batch, image size, device and number of threads: `runtime`, `dtype`,
-        `latency_ms_p50`; `next_runtime`, `next_dtype`, `next_latency_ms_p50` of the second; and
+        A row an architecture, batch, image size, device and number of threads that several runtimes
+        have: `runtime`, `dtype`, `latency_ms_p50`; `next_runtime`, `next_dtype`,
+        `next_latency_ms_p50` of the second; and
         `told_apart`: whether its 95% interval ends below that of every other (missing where one
         has no interval), which is stricter than a test at 5%.
 
     Raises:
-        UserError: one runtime only, or no latency.
+        UserError: one runtime only, or no architecture with a latency in two.
     """
     known = _measured("fastest_runtime", rows)
     found = []
     for key, group in known.groupby(["arch_id", *_PLACE], dropna=False, sort=False):
-        if len(group) < 2:
+        ordered = group.sort_values(_LATENCY).drop_duplicates(["runtime", "dtype"])
+        if ordered["runtime"].nunique() < 2:
             continue
-        ordered = group.sort_values(_LATENCY)
         first, second = (row for _, row in ordered.head(2).iterrows())
         ends = [first[f"{_LATENCY}_high"], *ordered[f"{_LATENCY}_low"][1:]]
         found.append(
@@ -78,16 +79,11 @@ def runtime_ranking(rows: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
             most = max(most, len(both))
             if len(both) < 4:
                 continue
-            drawn = generator.integers(0, len(both), (resamples, len(both)))
-            taus = resampled_kendall(both[:, 0], both[:, 1], drawn)
-            low, high = np.nanpercentile(taus, [2.5, 97.5])
-            tau = kendall(*both.T)
-            if abs(tau) > 1 - 1e-12:
-                low = high = math.nan
+            tau, low, high = bootstrapped_kendall(both, resamples, generator)
             found.append(
                 dict(zip(_PLACE, cast(tuple[Any, ...], key), strict=True))
                 | {"first": first, "second": second, "architectures": len(both)}
-                | {"kendall": tau, "ci_low": float(low), "ci_high": float(high)}
+                | {"kendall": tau, "ci_low": low, "ci_high": high}
             )
     if not found:
         require_rows("runtime_ranking", most, 4, "architectures in two runtimes")

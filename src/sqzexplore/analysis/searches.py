@@ -53,9 +53,10 @@ def regret(
         done = searches[searches[by] <= position].groupby(["sampler", "repetition"], sort=False)
         each = done["regret"].last().unstack("sampler")
         for name in each:
-            beside = each[name] - each["random"] if "random" in each and name != "random" else None
-            row = {"sampler": name, by: position, "repetitions": len(each)}
-            row |= _interval("regret", each[name], least=0.0)
+            own = each[name].dropna()  # of the samplers some may have fewer repetitions
+            beside = own - each["random"] if "random" in each and name != "random" else None
+            row = {"sampler": name, by: position, "repetitions": len(own)}
+            row |= _interval("regret", own, least=0.0)
             row |= _interval("vs_random", beside)
             found.append(row)
     order = {name: i for i, name in enumerate(searches["sampler"].unique())}
@@ -85,7 +86,7 @@ def _interval(name: str, values: pd.Series | None, least: float = -np.inf) -> di
     """The mean, with its 95% t-interval, which ends at `least`."""
     from scipy import stats
 
-    if values is None:
+    if values is None or (values := values.dropna()).empty:
         return dict.fromkeys([name, f"{name}_low", f"{name}_high"], np.nan)
     mean, half = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.sem()
     ends = {f"{name}_low": np.maximum(least, mean - half), f"{name}_high": mean + half}

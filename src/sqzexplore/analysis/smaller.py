@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 from scipy import special
 
 from ..errors import UserError, shown
 from .accuracy import Trainings, accuracy_interval, difference, trainings
 from .validation import require_columns
+from .verdicts import ALPHA, holm
 
 #: Of each form that trained networks are made into, the columns that say how.
 SETTINGS = {"compressed": ("density", "bits", "finetune_epochs"), "int8": ("scheme",)}
@@ -36,11 +36,12 @@ def drops(
         means over the seeds of `FORM_mb`, `top1`, `FORM_top1`, with the 95% interval of the last
         (`FORM_top1_ci_low`, `FORM_top1_ci_high`); `FORM_drop`, top1 less FORM_top1 in points, with
         its 95% interval over seeds and test images, both paired (`analysis.difference`);
-        `val_drop`, the same on the validation split, with `val_drop_high`, a 95% upper bound over
-        the seeds by Student's t, which choices are made by. Intervals are missing with one seed.
+        `val_drop`, the same on the validation split, with `val_drop_se`, its standard error over
+        the seeds, which choices are made by. Intervals and errors are missing with one seed.
 
     Raises:
-        UserError: another form, or a table without its columns.
+        UserError: another form, a table without its columns, or a network whose own training is
+            not in `seeds`.
     """
     if form not in SETTINGS:
         raise UserError(f"drops: found {shown(form)}, expected one of {', '.join(SETTINGS)}")
@@ -58,12 +59,11 @@ def drops(
         after = Trainings.of_packed(
             at, group[f"{form}_top1"].to_numpy(dtype=float), [*group["right"]]
         )
-        float32 = before[which].of(at)
+        float32 = _of(before, which, at)
         lost = difference(float32, after, paired=True)
         low, high = lost.interval()
-        val_drop, val_high = _upper(
-            validation[which].of(at).values - group[f"{form}_val_top1"].to_numpy(dtype=float)
-        )
+        own_val = group[f"{form}_val_top1"].to_numpy(dtype=float)
+        val_drops = pd.Series(_of(validation, which, at).values - own_val)
         top1_low, top1_high = accuracy_interval(after)
         rows.append(
             {
@@ -77,30 +77,40 @@ def drops(
                 f"{form}_drop": lost.value,
                 f"{form}_drop_ci_low": low,
                 f"{form}_drop_ci_high": high,
-                "val_drop": val_drop,
-                "val_drop_high": val_high,
+                "val_drop": val_drops.mean(),
+                "val_drop_se": val_drops.sem(),
             }
         )
     return pd.DataFrame(rows).sort_values(["sweep", "trial"], kind="stable", ignore_index=True)
 
 
+def _of(
+    known: Mapping[tuple[str, int], Trainings], which: tuple[str, int], at: Sequence[int]
+) -> Trainings:
+    """The trainings that networks were made smaller of."""
+    found = known.get(which)
+    missing = {*at} - {*(found.seeds if found else ())}
+    if found is None or missing:
+        raise UserError(
+            f"drops: trial {which[1]} of {which[0]}: found no training of seed {min(missing)} in "
+            "the table seeds, expected one of each"
+        )
+    return found.of(at)
+
+
 def smallest_kept(rows: pd.DataFrame, form: str, points: float) -> pd.Series:
     """The smallest of what `drops` gives that is shown to be at most `points` below its float32
-    network on the validation split (`val_drop_high`).
+    network on the validation split.
+
+    By Student's t over the seeds, one-sided, at 5% over all the rows (Holm's correction). Equal
+    drops of all seeds show nothing: three accuracies can agree by chance.
 
     Raises:
         UserError: none is.
     """
-    known = rows[rows["val_drop_high"] <= points]
+    error = rows["val_drop_se"].where(rows["val_drop_se"] > 0)
+    p_values = special.stdtr(rows["seeds"] - 1, (rows["val_drop"] - points) / error)
+    known = rows[holm(p_values.to_numpy(dtype=float)) < ALPHA]
     if known.empty:
         raise UserError(f"smallest_kept: none is shown to be at most {points:g} points below")
     return known.sort_values([f"{form}_mb", "trial"]).iloc[0]
-
-
-def _upper(values: np.ndarray) -> tuple[float, float]:
-    """The mean over the seeds, and its one-sided 95% upper bound by Student's t."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, math.nan
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    return mean, mean + float(special.stdtrit(len(values) - 1, 0.95)) * error

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError, nearest, shown
 from ..network.architecture import KEYS
-from ..schema import COST, RUN, SIZELESS, SPEED
+from ..schema import COMPRESSED, COST, QUANTISED, RUN, SIZELESS, SPEED
 
 
 def require_columns(caller: str, frame: pd.DataFrame, names: Iterable[str]) -> None:
@@ -54,7 +54,7 @@ def require_alike(caller: str, rows: pd.DataFrame, names: Iterable[str]) -> None
     size of image."""
     settings: dict[str, None] = {}
     for name in names:
-        if name in RUN:
+        if name in RUN or name in COMPRESSED or name in QUANTISED:
             settings |= dict.fromkeys(_OF_ACCURACY)
         elif name in SPEED:
             own = "throughput_device_name"  # of a trial, which may have been trained elsewhere

@@ -83,7 +83,7 @@ def export(
 
     Args:
         folder: result folder of the sweep.
-        pick: `knee` of the front, `best` top1, or a trial's number (see `choices.pick`).
+        pick: `knee` of the front, `best` val_top1, or a trial's number (`results.selection.pick`).
         to: the folder to write: new, empty, or of an earlier export, which is replaced.
         checkpoint: what `train` wrote, a file or its folder: of the trial's architecture, or of
             the form of it that the sweep trains, with the classes and channels of its images.

@@ -243,7 +243,8 @@ def _swept_accuracy(spec: Spec, row: pd.Series) -> str:
 
 #: Columns of a measurement that the card shows, with their headings.
 _MEASURED = {
-    **{"input_size": "input", "device": "device", "device_name": "processor", "batch": "batch"},
+    **{"runtime": "runtime", "input_size": "input", "device": "device"},
+    **{"device_name": "processor", "batch": "batch"},
     **{"dtype": "dtype", "memory_format": "memory", "form": "form", "mode": "mode"},
     **{"threads": "threads", "torch_version": "torch"},
 }
@@ -266,8 +267,8 @@ def _throughput(card: Card) -> str:
         )
     headings = (*_MEASURED.values(), "images/s", "median latency, ms (95% interval)")
     return (
-        "Of the trial's own architecture in PyTorch, as the sweep measured it; not of these "
-        f"files.\n\n{_table(headings, rows)}"
+        "Of the trial's own architecture, as the sweep measured it; not of these files.\n\n"
+        f"{_table(headings, rows)}"
     )
 
 

@@ -20,10 +20,11 @@ from .. import analysis
 from ..analysis.front import SEEDED
 from ..errors import UserError
 from ..results.selection import chosen_by, cost_beside, goals
+from ..results.tables import meeting_constraints
 from ..spec.models import AT_RANDOM, Spec
 from .labels import axis_label, caption, scale_axis, write_labels
 from .style import BLUE, GREEN, GREY, ORANGE, own_axes, panels
-from .tradeoff import default_figures
+from .tradeoff import default_figures, direction, staircase
 from .writer import Figures
 
 _LINES = tuple(zip((BLUE, ORANGE, GREEN, GREY), ("-", "--", "-.", ":"), strict=True))
@@ -46,9 +47,10 @@ def front(
     y: str,
     axes: Axes | None = None,
     images: pd.DataFrame | None = None,
+    objectives: Mapping[str, str] | None = None,
 ) -> Axes:
-    """Column `y`, more of which is better, against `x`, less of which is: how surely each
-    architecture is on the Pareto front (`analysis.front_probability`), by shade and in numbers.
+    """Column `y`, more of which is better, against `x`: how surely each architecture is on the
+    Pareto front (`analysis.front_probability`), by shade and in numbers.
 
     Args:
         trials: one row an architecture.
@@ -57,11 +59,13 @@ def front(
         y: column of the vertical axis.
         axes: where to draw; new ones if None.
         images: which images the trainings had right; None: seeds alone make the probability.
+        objectives: `minimize` or `maximize` by column, as `tradeoff` takes them: of `x`.
 
     Raises:
         UserError: as `front_probability` does.
     """
-    rows = analysis.front_probability(trials, seeds, [x], [y], images)
+    least, most = ([], [x, y]) if direction(x, objectives) == "maximize" else ([x], [y])
+    rows = analysis.front_probability(trials, seeds, least, most, images)
     axes = own_axes(axes)
     xs, ys = rows[x].to_numpy(dtype=float), rows[y].to_numpy(dtype=float)
     chance = rows["front_probability"].to_numpy(dtype=float)
@@ -71,7 +75,7 @@ def front(
         measured[y].astype(float),
         color=ORANGE,
         linewidth=1.2,
-        drawstyle="steps-post",
+        drawstyle=staircase(x, objectives),
         zorder=2,
         label="front of the means",
     )
@@ -185,7 +189,8 @@ def effects(trials: pd.DataFrame, column: str) -> list[Axes]:
     """
     means = analysis.main_effects(trials, column)
     dependence = analysis.partial_dependence(trials, column)
-    names = list(means["axis"].unique())[:_MOST_AXES]
+    every = list(means["axis"].unique())
+    names = every[:_MOST_AXES]
     figure, drawn = panels(len(names))
     # Two columns of a page at most, however many panels.
     figure.set_figwidth(min(figure.get_figwidth(), 7.16))
@@ -234,11 +239,14 @@ def effects(trials: pd.DataFrame, column: str) -> list[Axes]:
     for axes in drawn[1:]:
         axes.tick_params(labelleft=False)
     drawn[0].set_ylabel(axis_label(trials, column))
+    title = f"out of bag, the forest explains {dependence.attrs['r2']:.0%} of the variance"
+    if len(every) > len(names):
+        title = f"first {len(names)} of {len(every)} metaparameters; {title}"
     figure.legend(
         *drawn[0].get_legend_handles_labels(),
         loc="outside lower center",
         ncols=3,
-        title=f"out of bag, the forest explains {dependence.attrs['r2']:.0%} of the variance",
+        title=title,
         title_fontsize=7,
     )
     return drawn
@@ -293,6 +301,8 @@ def analysis_figures(
     least, most = goals(spec, trials)
     aims = [name for name, goal in spec.objectives.items() if goal == "maximize" and most]
     y = aims[0] if aims else ""
+    # Those that a front may be of: what the search ended early has accuracies of fewer epochs.
+    whole = meeting_constraints(trials[trials["state"] == "complete"])
 
     def draw_front(axes: Axes) -> Axes:
         if seeds is None or y not in SEEDED:
@@ -301,14 +311,15 @@ def analysis_figures(
         if x is None:
             raise UserError(f"no figure of the spec shows {y}")
         x = cost_beside(x.removeprefix("train_"), trials, x.startswith("train_"))
-        if trials[x].nunique() < 2:
+        if whole[x].nunique() < 2:
             raise UserError(f"{x} does not vary")
-        return front(trials, seeds, x, chosen_by(y), axes, images)
+        return front(whole, seeds, x, chosen_by(y), axes, images, spec.objectives)
 
     def draw_hypervolume(axes: Axes) -> Axes:
         if spec.search.sampler == "grid":
             raise UserError("a grid is gone through in its own order")
-        return hypervolume(trials, least, most, axes)
+        values = whole.drop(columns="trial").reindex(trials.index)  # the others add nothing
+        return hypervolume(values.assign(trial=trials["trial"]), least, most, axes)
 
     def draw_population(axes: Axes) -> Axes:
         count = int(trials[y].notna().sum())

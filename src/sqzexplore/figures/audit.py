@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
+from ..predict.trained import level_text
 from ..predict.verdict import against_baselines, coverage
 from .labels import axis_label
 from .style import BLUE, GREY, ORANGE, own_axes, panels
@@ -44,7 +45,7 @@ def intervals(rows: pd.DataFrame, axes: Axes | None = None) -> Axes:
     ends = [min(said.min(), measured.min()), max(said.max(), measured.max())]
     axes.plot(ends, ends, color=GREY, linewidth=0.8, zorder=1)
     name = axis_label(rows, str(rows["target"].iloc[0]))
-    axes.set_xlabel(f"predicted, {rows['level'].iloc[0]:.0%} interval")
+    axes.set_xlabel(f"predicted, {level_text(rows['level'].iloc[0])} interval")
     axes.set_ylabel(name)
     axes.legend(loc="upper left")
     return axes

@@ -18,7 +18,7 @@ from ..network.cost import COST_COLUMNS
 from ..results.completeness import planned
 from ..results.shown import threads_text
 from ..results.tables import TRIALS, data_name
-from ..schema import MEASURED_COLUMNS, SIZELESS
+from ..schema import MEASURED_COLUMNS, SIZELESS, measured
 from ..spec.models import Spec
 from .style import GREY
 
@@ -138,10 +138,10 @@ def caption(spec: Spec, trials: pd.DataFrame, *columns: str) -> str:
         if "still_learning" in trials and trials["still_learning"].any():
             learning = trials["still_learning"].dropna()
             parts.append(f"{int(learning.sum())} of {len(learning)} networks were still learning")
-    if "images_per_s" in columns and len(trials):
+    if "throughput" in map(measured().get, columns) and len(trials):
         settings = ["throughput_device_name", "batch", "dtype", "threads"]
-        measured = trials.dropna(subset=["images_per_s"])
-        for _, row in measured[settings].drop_duplicates().iterrows():
+        known = trials.dropna(subset=["images_per_s"])
+        for _, row in known[settings].drop_duplicates().iterrows():
             parts.append(
                 f"{row['throughput_device_name']}, batch {row['batch']}, {row['dtype']}, "
                 f"{threads_text(row['threads'])}"

@@ -73,8 +73,8 @@ def losses(trials: pd.DataFrame, drops: Mapping[str, pd.DataFrame], names: list[
         names: of what varies among the architectures.
     """
     figure, drawn = panels(len(drops))
-    shown = trials[trials["trial"].isin({t for rows in drops.values() for t in rows["trial"]})]
-    shown = shown.head(_MOST_LINES)
+    every = trials[trials["trial"].isin({t for rows in drops.values() for t in rows["trial"]})]
+    shown = every.head(_MOST_LINES)
     figure.set_size_inches(PANEL_WIDTH * len(drops) + 1.5, max(HEIGHT, 0.26 * len(shown) + 1.2))
     places = {trial: -place for place, trial in enumerate(shown["trial"])}
     for axes, (form, rows) in zip(drawn, drops.items(), strict=True):
@@ -100,6 +100,8 @@ def losses(trials: pd.DataFrame, drops: Mapping[str, pd.DataFrame], names: list[
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), borderaxespad=0.2)
     labels = [architecture_name(row, names) for _, row in shown.iterrows()]
     drawn[0].set_yticks([*places.values()], labels, fontsize=6)
+    if len(every) > len(shown):
+        drawn[0].set_ylabel(f"first {len(shown)} of {len(every)} architectures")
     return figure
 
 
@@ -136,4 +138,5 @@ def _errors(rows: pd.DataFrame, name: str) -> np.ndarray | None:
     if low.isna().all():
         return None
     middle = rows[name]
-    return np.nan_to_num(np.stack([(middle - low), (high - middle)]).astype(float))
+    # Of a share of 1 older tables hold an end that is rounded to below it.
+    return np.nan_to_num(np.maximum(np.stack([middle - low, high - middle]).astype(float), 0.0))

@@ -51,8 +51,7 @@ def tradeoff(
     xs, ys = rows[x].astype(float).to_numpy(), rows[y].astype(float).to_numpy()
     goals: dict[str, list[str]] = {"maximize": [], "minimize": []}
     for column in (x, y):
-        direction = (objectives or {}).get(column) or goal(column) or "minimize"
-        goals[direction].append(chosen_by(column))
+        goals[direction(column, objectives)].append(chosen_by(column))
     met = meeting_constraints(rows)
     front = pareto_front(met, **goals).sort_values(x)
     label_ = "Pareto front" if len(met) == len(rows) else "Pareto front of the feasible"
@@ -63,7 +62,7 @@ def tradeoff(
         color=ORANGE,
         linewidth=1.2,
         # What validation chose need not be a staircase on the test split.
-        drawstyle="steps-post" if y in goals["maximize"] else "default",
+        drawstyle="default" if by_validation else staircase(x, objectives),
         zorder=2,
         marker="o" if len(front) == 1 else None,  # which no line would show
         markersize=9,
@@ -90,6 +89,18 @@ def tradeoff(
         write_labels(axes, xs, ys, texts, errors)
     axes.legend(loc="best")
     return axes
+
+
+def direction(column: str, objectives: Mapping[str, str] | None = None) -> str:
+    """Whether `minimize` or `maximize` a column on an axis: as the objectives say, else as the
+    registry does, and the least where neither speaks of it."""
+    return (objectives or {}).get(column) or goal(column) or "minimize"
+
+
+def staircase(x: str, objectives: Mapping[str, str] | None = None) -> str:
+    """How the line through a front is drawn, so that it ends what the front dominates: a point
+    holds for all that is worse in `x`."""
+    return "steps-pre" if direction(x, objectives) == "maximize" else "steps-post"
 
 
 def paper_panel(reference: str, axes: Axes | None = None) -> Axes:
@@ -148,4 +159,5 @@ def _interval(rows: pd.DataFrame, y: str, ys: np.ndarray) -> np.ndarray | None:
         return None
     low = ys - rows["top1_ci_low"].astype(float).to_numpy()
     high = rows["top1_ci_high"].astype(float).to_numpy() - ys
-    return np.nan_to_num(np.stack([low, high]))
+    # Of a share of 1 older tables hold an end that is rounded to below it.
+    return np.nan_to_num(np.maximum(np.stack([low, high]), 0.0))

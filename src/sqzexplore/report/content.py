@@ -474,12 +474,14 @@ def _origins(trials: pd.DataFrame, throughput: pd.DataFrame) -> list[Origin]:
             Origin(
                 "Throughput: images_per_s, latency_ms_p50, latency_ms_p99",
                 "Measured on the device below: rounds of passes of the network and of "
-                "squeezenet1_1 by turns; the median pass, with its distribution-free 95% interval.",
+                "squeezenet1_1 by turns; the median pass. Its 95% interval is over the processes "
+                "(Student's t of the logarithms), or, of one, over its rounds (distribution-free).",
                 _distinct(
                     throughput,
                     [
-                        *("device", "device_name", "threads", "torch_version", "input_size"),
-                        *("batch", "dtype", "memory_format", "form", "mode"),
+                        *("device", "device_name", "threads", "runtime", "runtime_version"),
+                        *("torch_version", "input_size", "batch", "dtype", "memory_format"),
+                        *("form", "mode", "processes"),
                     ],
                 ),
             )

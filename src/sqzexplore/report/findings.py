@@ -15,7 +15,7 @@ from ..network.architecture import KEYS
 from ..network.cost import COST_COLUMNS
 from ..network.frames import architecture_name, value_text
 from ..results.selection import chosen_by
-from ..results.tables import TRIALS
+from ..results.tables import TRIALS, meeting_constraints
 from ..schema import SPEED
 from ..spec.models import Spec
 from .wording import number, with_unit
@@ -80,14 +80,18 @@ def answer(
     axes = spec.design_space.axis_names
     goal, direction = next(iter(spec.objectives.items()))
     rows = trials[trials["state"] == "complete"].dropna(subset=[goal, "params"])
-    if rows.empty:
-        return [f"No trial has a value of {goal} yet."]
-    if len(rows) == 1:
-        only = rows.iloc[0]
+    met = meeting_constraints(rows)
+    which = "trial" if len(met) == len(rows) else "trial that meets the constraints"
+    if met.empty:
+        return [f"No {which} has a value of {goal} yet."]
+    if len(met) == 1:
+        only = met.iloc[0]
         stated = _value(only, goal, throughput)
-        return [f"One trial has a value of {goal}: {architecture_name(only, axes)} has {stated}."]
+        return [f"One {which} has a value of {goal}: {architecture_name(only, axes)} has {stated}."]
     runs = trainings(seeds, images) if goal == "top1" and len(seeds) else {}
-    said = _comparison(rows, axes, goal, direction, runs, throughput)
+    said = _comparison(met, axes, goal, direction, runs, throughput)
+    if len(met) < len(rows):
+        said.append(f"Of the {len(rows)} architectures, {len(met)} meet the constraints.")
     for axis in axes:
         for found in _correlations(rows, axis, [goal]):
             said.append(
@@ -205,7 +209,7 @@ def _value(row: pd.Series, goal: str, throughput: pd.DataFrame) -> str:
     interval = None
     if goal == "top1" and pd.notna(row["top1_ci_low"]):
         interval = float(row["top1_ci_low"]), float(row["top1_ci_high"])
-    if goal in ("images_per_s", "latency_ms_p50"):
+    if goal in ("images_per_s", "latency_ms_p50", "relative_to_reference"):
         interval = _speed_interval(row, goal, throughput)
     if interval is None:
         return f"{text} (no interval)"
@@ -222,11 +226,13 @@ def _speed_interval(
     for name in _SPEED_KEYS:
         if pd.notna(row[name]):
             same &= throughput[name].eq(row[name]).fillna(True)
-    found = throughput[same].dropna(subset=["latency_ms_p50_low", "latency_ms_p50_high"])
+    name = "latency_ms_p50" if goal == "images_per_s" else goal
+    ends = [f"{name}_low", f"{name}_high"]
+    found = throughput[same].dropna(subset=ends)
     if len(found) != 1:
         return None
-    low, high = (float(found[f"latency_ms_p50_{end}"].iloc[0]) for end in ("low", "high"))
-    if goal == "latency_ms_p50":
+    low, high = (float(found[end].iloc[0]) for end in ends)
+    if goal != "images_per_s":
         return low, high
     return 1000 * float(row["batch"]) / high, 1000 * float(row["batch"]) / low
 

@@ -3,6 +3,9 @@ another budget would rank them otherwise."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from ..analysis.ranking import budget_ranking
@@ -54,7 +57,15 @@ def _rankings(seeds: pd.DataFrame | None) -> list[str]:
     except UserError:  # one budget, or too few architectures
         return []
     return [
-        f"ranking at {row.epochs} epochs against {row.against}: Kendall's tau {row.kendall:.2f} "
-        f"({row.ci_low:.2f} to {row.ci_high:.2f}, bootstrap over {row.architectures} architectures)"
-        for row in rows.itertuples()
+        f"ranking at {row['epochs']} epochs against {row['against']}: {tau_text(row)}"
+        for row in rows.to_dict("records")
     ]
+
+
+def tau_text(row: Mapping[Any, Any]) -> str:
+    """Kendall's tau of a row of a ranking, with its interval; in words where the order is perfect
+    and there is none."""
+    tau, low, high = row["kendall"], row["ci_low"], row["ci_high"]
+    perfect = {1.0: "the same order", -1.0: "the opposite order"}.get(round(tau, 9))
+    sure = f"{low:.2f} to {high:.2f}, bootstrap over" if perfect is None else f"{perfect} of"
+    return f"Kendall's tau {tau:.2f} ({sure} {row['architectures']} architectures)"

@@ -6,6 +6,7 @@ Whatever is chosen is chosen on the validation split; the test split is reported
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import pandas as pd
 
@@ -80,8 +81,9 @@ def choices(
     seeds: pd.DataFrame | None,
     images: pd.DataFrame | None = None,
 ) -> list[str]:
-    """A line each: the Pareto front, its knee, the smallest within 1% of the best and the smallest
-    that is shown to be at most a point worse; those that the table has too little for are left out.
+    """A line each: the Pareto front, its knee, the smallest within 1% of the best and, where there
+    are several seeds, the smallest that is shown to be at most a point worse, or that none is; the
+    others are left out where the table has too little for them.
 
     Args:
         spec: of the sweep.
@@ -90,7 +92,8 @@ def choices(
         images: which images those had right; None if there is no such table.
     """
     least, most = goals(spec, trials)
-    trials = meeting_constraints(trials)  # a row that breaks one is no choice
+    # A row that breaks one is no choice, nor is one of fewer epochs, which the search ended.
+    trials = meeting_constraints(trials[trials["state"] == "complete"])
     lines = []
     if len(most) == 1 and len(least) == 1:
         (size,), (quality,) = least, most
@@ -100,12 +103,16 @@ def choices(
                 trials, size, quality
             ),
         }
-        if seeds is not None and quality in SEEDED:
-            found[f"smallest shown to be at most {MARGIN:g} point worse than the best (95%)"] = (
-                lambda: analysis.smallest_not_worse(trials, seeds, size, quality, MARGIN, images)
-            )
         shown_columns = [size, quality, *(["top1"] if quality == "val_top1" else [])]
         lines = [_line(name, find, spec, shown_columns) for name, find in found.items()]
+        accuracy = spec.measure.accuracy
+        several = accuracy is not None and accuracy.seeds > 1 and trials[quality].notna().any()
+        if seeds is not None and quality in SEEDED and several:
+            name = f"smallest shown to be at most {MARGIN:g} point worse than the best (95%)"
+            find = partial(
+                analysis.smallest_not_worse, trials, seeds, size, quality, MARGIN, images
+            )
+            lines.append(_line(name, find, spec, shown_columns) or f"{name}: none")
     return [line for line in [_front(spec, trials, seeds, images), *lines] if line]
 
 
@@ -179,9 +186,7 @@ def _front(
     rows = chosen_front(spec, trials)
     if seeds is not None and set(most) & set(SEEDED):
         try:
-            known = analysis.front_probability(
-                trials[trials["state"] == "complete"], seeds, least, most, images
-            )
+            known = analysis.front_probability(trials, seeds, least, most, images)
             rows = known[known["on_front"] | (known["front_probability"] >= 0.05)]
             shares = [f": {share:.0%}" for share in rows["front_probability"]]
             text += "; probability over the seeds" + (" and images" if images is not None else "")

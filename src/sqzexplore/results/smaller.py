@@ -42,17 +42,18 @@ def smaller_lines(spec: Spec, trials: pd.DataFrame, drops: dict[str, pd.DataFram
     axes = spec.design_space.axis_names
     for form, rows in drops.items():
         said = (
-            f"smallest {form} network shown to be at most {MARGIN:g} point below its float32 self"
+            f"smallest {form} network shown to be at most {MARGIN:g} point below its float32 self "
+            f"(validation, 95% over all {len(rows)})"
         )
         try:
             row = analysis.smallest_kept(rows, form, MARGIN)
         except UserError:
-            lines.append(f"{said} (validation, 95%): none")
+            lines.append(f"{said}: none")
             continue
         its = trials[trials["trial"] == row["trial"]].iloc[0]
         how = setting_text(form, row)
         lines.append(
-            f"{said} (validation, 95%): trial {row['trial']}, {architecture_name(its, axes)}, "
+            f"{said}: trial {row['trial']}, {architecture_name(its, axes)}, "
             f"{how}: {row[f'{form}_mb']:.3f} MB, test top-1 {row[f'{form}_top1']:.2f}% "
             f"({row[f'{form}_drop']:.2f} below)"
         )
