@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -15,12 +17,15 @@ from typer.testing import CliRunner
 import sqzexplore as sqz
 from helpers import truth
 from sqzexplore.census import suggest
-from sqzexplore.census.suggest import Steps
+from sqzexplore.census.blocks import Block
+from sqzexplore.census.suggest import Steps, Suggestions, suggested_spec
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
 from sqzexplore.predict import fit as fit_
+from sqzexplore.predict.fit import Model
 from sqzexplore.predict.models import MODELS
-from sqzexplore.spec.load import load_spec
+from sqzexplore.predict.trained import trained_of
+from sqzexplore.spec.load import load_spec, parse_spec
 
 CENSUS = """\
 name: few
@@ -156,7 +161,6 @@ def test_what_is_trained_is_not_suggested_again(state: str, folder: Path, tmp_pa
     [
         ([], "--suggest N and --to FILE.yaml: found one"),
         (["--suggest", "4", "--minimize", "top1"], "expected a cost to minimize"),
-        (["--suggest", "900"], "networks that are expected to gain anything, expected 900"),
     ],
 )
 def test_what_cannot_be_suggested(
@@ -165,6 +169,56 @@ def test_what_cannot_be_suggested(
     to = tmp_path / "next.yaml"
     assert message in asked(folder, to, *options)
     assert not to.exists()
+
+
+@pytest.mark.parametrize("where", ["base_expand == 64 and squeeze_ratio < 0.5", "params < 0"])
+def test_fewer_than_asked_for_are_written_and_said(
+    where: str, folder: Path, tmp_path: Path
+) -> None:
+    spec, to, out = (tmp_path / name for name in ("few.yaml", "next.yaml", "rows.csv"))
+    spec.write_text(CENSUS)
+    asked_for = ["--suggest", "900", "--to", str(to), "--where", where, "--out", str(out)]
+    done = CliRunner().invoke(app, ["census", str(spec), "--predict", str(folder), *asked_for])
+    assert done.exit_code == 1
+    assert f"written: {out}" in done.stdout.replace("\n", "")
+    found = len(load_spec(to).design_space.listed) if to.exists() else 0
+    assert (found > 0) == (where != "params < 0")
+    said = f"found {found} networks that are expected to gain anything, expected 900"
+    assert said in done.stderr
+
+
+def test_the_base_s_overrides_are_taken_back(folder: Path) -> None:
+    own = "  fire5.squeeze_ratio: [null, 0.25]\n  fire3.bypass: [null, complex]\n"
+    text = CENSUS.replace("num_classes: 10", "num_classes: 10, fire5.squeeze_ratio: 0.5")
+    spec = parse_spec(text.replace("space:\n", f"space:\n{own}"))
+    space = spec.design_space
+    numbers = np.arange(0, space.size, 37)
+    columns = space.columns_at(numbers)
+    costs, keep = space.costs(columns, len(numbers))
+    names = ("val_top1", "val_top1_low", "val_top1_high")
+    made_up = dict.fromkeys(names, np.ones(len(numbers)))
+    chosen = Block(numbers, columns | costs | made_up).take(keep)
+    model = SimpleNamespace(target="val_top1", names=names)
+    suggestions = cast(Suggestions, SimpleNamespace(model=model, cost="macs"))
+    trained = load_spec(folder / "spec.yaml", ["measure.accuracy.learning_rate=1e-3"])
+    trained = parse_spec(trained.source.replace("0.001", "1e-3"))  # to PyYAML's own reader text
+    written = suggested_spec(spec, trained, chosen, suggestions, "made up")
+    assert parse_spec(written).measure == trained.measure
+    listed = parse_spec(written).design_space.listed
+    expected = [space.architecture(number) for number in chosen.numbers.tolist()]
+    assert [each.net_id for each in listed] == [each.net_id for each in expected]
+    assert len({each.get("fire5.squeeze_ratio") for each in listed}) == 2
+
+
+def test_the_front_is_of_whole_trainings() -> None:
+    """What a search ended early is neither reached, nor suggested again."""
+    trials = truth.trained(20, 0, dying=False).assign(val_top1=50.0)
+    trials.loc[3, ["state", "val_top1"]] = ["pruned", 99.0]
+    view = trained_of(pd.concat([trials] * 2), "val_top1").view
+    model = SimpleNamespace(target="val_top1", view=view)
+    suggestions = Suggestions(cast(Model, model), "macs", trials)
+    assert suggestions._steps.values.max() == 50.0
+    assert len(suggestions._trained) == 20
 
 
 def test_a_file_that_is_there_stays(folder: Path, tmp_path: Path) -> None:

@@ -238,6 +238,11 @@ def test_an_empty_table() -> None:
         ("pool_after", [(1,), (1, 2, 3, 4, 5, 6, 7, 8)], "row 1: the feature map vanishes"),
         ("pool_after", ["4", 4.5], "found 4.5"),
         ("batch_norm", [0, 1], "expected bool"),
+        ("fire5.expand_filters", ["abc"], "'fire5.expand_filters': found 'abc', expected an integ"),
+        ("fire5.expand_filters", ["128"], "found '128', expected an integer"),
+        ("fire5.expand_filters", [128.0, 128.5], "found 128.5, expected an integer"),
+        ("fire5.expand_filters", [[128]], "expected an integer"),
+        ("overrides", ["fire5.expand_filters=abc"], "found 'abc', expected an integer"),
     ],
 )
 def test_a_table_with_a_bad_value(column: str, values: list, expected: str) -> None:

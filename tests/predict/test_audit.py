@@ -23,7 +23,7 @@ from sqzexplore.network.frames import columns_of_frame
 from sqzexplore.predict import fit as fit_
 from sqzexplore.predict.audit import Audit, audit
 from sqzexplore.predict.models import MODELS
-from sqzexplore.predict.trained import trained_of
+from sqzexplore.predict.trained import coverage_text, trained_of
 from sqzexplore.predict.verdict import (
     against_baselines,
     audit_lines,
@@ -108,6 +108,18 @@ def test_the_learning_curve_holds_out_all_others(trials: pd.DataFrame, found: Au
     assert (found.curve["held_out"] == learned - 20).all()
     assert found.curve["repetition"].tolist() == [0, 1, 2]
     assert found.curve["error"].nunique() == 3
+
+
+def test_the_learning_curve_begins_where_intervals_have_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing = pd.DataFrame({"row": [0]})
+    monkeypatch.setattr("sqzexplore.predict.audit.hold_out", lambda *_: iter([nothing]))
+    networks = truth.trained(50, 0, dying=False)
+    assert audit(networks, level=0.975).curve["networks"].tolist() == [39] * 3
+    for level in (0.0, 1.0):
+        with pytest.raises(UserError, match=f"level: found {level}, expected a share"):
+            audit(networks, level=level)
 
 
 def rows(count: int, seed: int = 0) -> pd.DataFrame:
@@ -198,6 +210,14 @@ def test_the_verdict_names_what_was_not_beaten() -> None:
     assert verdict(wide.assign(by_macs=30.0))[1:] == [
         "top1: lower error and higher tau than every baseline"
     ]
+
+
+def test_a_level_is_said_as_it_is() -> None:
+    given = rows(60).assign(level=0.975)
+    assert "in their 97.5% intervals" in verdict(given)[0]
+    assert support(given) == []
+    assert intervals(given).get_xlabel() == "predicted, 97.5% interval"
+    assert coverage_text("random", 0.975) == "97.5%"
 
 
 @pytest.mark.parametrize(

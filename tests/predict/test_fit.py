@@ -98,6 +98,26 @@ def test_of_two_trainings_one_is_drawn() -> None:
     assert found.values == pytest.approx(trials["top1"].to_numpy())
 
 
+@pytest.mark.parametrize("target", ["val_top1", "top5"])
+def test_a_folder_s_seeds_say_how_any_accuracy_varies(target: str) -> None:
+    folder = ROOT / "results" / "cifar10-budget"  # of the largest of three budgets
+    loaded = load_trained(folder, target)
+    assert loaded["trial"].tolist() == sqz.load_results(folder)["trial"].tolist()
+    seeds = sqz.load_results(folder, "seeds").query("epochs == 48")
+    for row in loaded.to_dict("records"):
+        own = seeds.loc[seeds["trial"] == row["trial"], target].to_numpy(float)
+        assert len(own) == row["seeds"] > 1
+        assert row[f"{target}_sd"] == pytest.approx(own.std(ddof=1))
+
+
+def test_trainings_that_a_search_ended_are_left_out() -> None:
+    """Their accuracy, and their number of epochs, is that of a part of the training."""
+    trials = truth.trained(30, 0, dying=False).assign(epochs=8, val_top1=lambda t: t["top1"])
+    ended = trials.tail(5).assign(state="pruned", epochs=2, top1=math.nan, val_top1=11.0)
+    found = trained_of(pd.concat([trials, ended], ignore_index=True), "val_top1")
+    assert found.values.tolist() == trials["val_top1"].tolist()
+
+
 @pytest.mark.usefixtures("fast")
 def test_the_proxy_is_applied_before_anything_is_predicted() -> None:
     trials = truth.trained(40, 0).assign(proxy="width_multiplier=0.25 stem_kernel=3")
@@ -156,6 +176,14 @@ def test_it_says_whether_coverage_is_supported(sampler: str | None, said: str) -
     assert fit(trials, sampler="qmc").coverage == "90%"
     mixed = trials.assign(sampler=np.where(trials.index < 5, "tpe", "random"))
     assert "not supported: random, tpe" in fit(mixed).coverage
+    assert trained_of(trials.assign(sampler=["random"] * 29 + [None]), "top1").sampler == ""
+
+
+@pytest.mark.parametrize(("folder", "sampler"), [("firebench_top", ""), ("firebench", "random")])
+def test_a_list_does_not_say_who_chose_it(folder: str, sampler: str) -> None:
+    """Predictions chose the networks of firebench_top."""
+    found = trained_of(load_trained(ROOT / "results" / folder, "top1"), "top1")
+    assert found.sampler == sampler
 
 
 @pytest.mark.usefixtures("fast")
@@ -190,6 +218,7 @@ def test_rows_that_cannot_be_compared() -> None:
         ("top_1", "target: found 'top_1', expected a measured column.*did you mean 'top1'"),
         ("params", "target: found 'params', expected a measured column"),
         ("val_top1", "fit: no column 'val_top1'"),
+        ("compressed_top1", "target: found 'compressed_top1', expected a measured column: top1, "),
     ],
 )
 def test_a_target_that_is_none(target: str, message: str) -> None:
@@ -281,6 +310,8 @@ def test_a_latency_that_is_none() -> None:
         {"width_multiplier": 0.125, "stem_kernel": 3},
         {"pool_after": [1, 3, 5], "batch_norm": True, "bypass": "complex"},
         {"pool_after": [4], "dropout": 0.0, "fires": 3},
+        {"pool_after": [1, 5, 11]},
+        {"fire9.squeeze_ratio": None, "fire12.bypass": "simple"},
     ],
 )
 def test_a_proxy_is_read_as_tables_show_it(proxy: dict) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 import sqzexplore as sqz
 from helpers import ROOT
 from helpers.strategies import architectures
+from sqzexplore.errors import UserError
 from sqzexplore.network.architecture import FIELDS
 from sqzexplore.results.folder import ResultFolder
 from sqzexplore.results.tables import TABLES
@@ -64,6 +65,13 @@ def test_no_pools_and_one_come_back_from_csv(tmp_path: Path) -> None:
     assert read["pool_after"].dtype == float
     assert sqz.cost_table(read)["macs"].tolist() == sqz.cost_table(several)["macs"].tolist()
     assert [sqz.Architecture(**row) for row in read.to_dict("records")] == several
+
+
+def test_overrides_that_are_none_are_named(tmp_path: Path) -> None:
+    trials = sqz.load_results(ROOT / "results" / "sr").assign(overrides="fire5.squeeze=0.5")
+    trials.to_csv(tmp_path / "trials.csv", index=False)
+    with pytest.raises(UserError, match=r"column 'overrides': .*did you mean 'fire5.squeeze_ratio"):
+        sqz.load_results(tmp_path)
 
 
 @settings(max_examples=300, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from functools import cache
 from typing import Any
 
@@ -88,6 +89,28 @@ def test_a_product_of_counts_does_not_wrap_around() -> None:
     costs, _ = cost_columns(SPACE.columns(), len(SPACE), 224)
     assert (costs["macs"].astype(object) ** 2 > 2**63).any()
     assert np.all(Expression("params < macs * macs")({**SPACE.columns(), **costs}))
+
+
+@pytest.mark.parametrize(
+    ("text", "distance"),
+    [
+        ("top1 > 75 and top5 > 90", math.inf),
+        ("top5 > 90 and top1 > 75", math.inf),
+        ("top5 == 90", math.inf),
+        ("top5 > 90 or top1 > 90", 10.0),
+        ("top1 > 90 or top5 > 90", 10.0),
+        ("top5 > 90 or top1 > 75", -5.0),
+        ("not (top5 > 90)", -math.inf),
+        ("not (top1 < 75 or top5 > 90)", -5.0),
+        ("top5 != 3", -math.inf),
+        ("not (top5 != 3)", math.inf),
+    ],
+)
+def test_a_missing_value_compares_with_nothing(text: str, distance: float) -> None:
+    row = {"top1": 80.0, "top5": math.nan}
+    condition = Expression(text, of_results=True)
+    assert condition.violation(row) == distance
+    assert bool(condition(row)) == (distance <= 0)
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ class Best:
 
 
 class Order:
-    """The numbers of all rows in an order, for a file that is sorted."""
+    """The numbers of all rows in an order, for a file that is sorted; without one as they come."""
 
     def __init__(self, sort: tuple[str, ...]) -> None:
         self._sort = sort
@@ -214,7 +214,7 @@ class Order:
     def add(self, block: Block) -> None:
         """Take the next rows."""
         self._held += block.rows
-        if self._held > MAX_SORTED:
+        if self._sort and self._held > MAX_SORTED:
             raise UserError(
                 f"--sort: more than {MAX_SORTED:,} rows are kept, too many to sort in a file; "
                 "keep fewer with --where or --top, or leave the order to what reads the file"
@@ -228,7 +228,7 @@ class Order:
         self._keys.clear()
         numbers = np.concatenate(self._numbers)
         self._numbers.clear()
-        return numbers[_sorted(numbers, keys)]
+        return numbers[_sorted(numbers, keys)] if keys else numbers
 
 
 def _keys(block: Block, sort: tuple[str, ...]) -> list[NDArray[np.float64]]:

@@ -13,18 +13,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
-from ..errors import UserError
 from ..network.columns import decode
 from ..network.frames import columns_of_frame
 from ..predict.fit import Model
-from ..predict.trained import failed_to_learn
+from ..predict.trained import ended_early, failed_to_learn
 from ..schema import EXTRAPOLATED
 from ..space.space import Space
 from ..spec.models import Spec
-from ..spec.yaml_text import flow
+from ..spec.yaml_text import dump, flow, load
 from .blocks import Block, joined
 
 Array = NDArray[np.float64]
@@ -108,7 +106,8 @@ class Suggestions:
 
     def __post_init__(self) -> None:
         failed = failed_to_learn(self.measured)
-        known = self.measured[~failed].dropna(subset=[self.model.target, self.cost])
+        known = self.measured[~(failed | ended_early(self.measured))]
+        known = known.dropna(subset=[self.model.target, self.cost])
         costs, values = (known[n].to_numpy(dtype=float) for n in (self.cost, self.model.target))
         self._steps = Steps.of(costs, values)
         trained = self.measured[failed | self.measured[self.model.target].notna()]
@@ -131,12 +130,10 @@ class Suggestions:
             best = np.argsort(-both.columns[GAIN], kind="stable")[:_IN_A_CELL]
             self._held[int(cell)] = both.take(np.sort(best))
 
-    def chosen(self, count: int) -> Block:
+    def chosen(self, count: int) -> Block | None:
         """The networks to train, the one that is expected to gain most first; each later one as if
-        those before had been measured, and were as predicted.
-
-        Raises:
-            UserError: fewer are expected to gain anything.
+        those before had been measured, and were as predicted. Fewer than `count` where no other is
+        expected to gain anything; None where none is.
         """
         steps = self._steps
         picked: list[Block] = []
@@ -153,12 +150,7 @@ class Suggestions:
             view = self.model.view
             same = view.networks(left.columns, left.rows) == view.networks(one.columns, 1)
             left = left.take(~same)
-        if len(picked) < count:
-            raise UserError(
-                f"--suggest: found {len(picked)} networks that are expected to gain anything, "
-                f"expected {count}; ask for fewer, or for more of the space"
-            )
-        return joined(picked)
+        return joined(picked) if picked else None
 
     def _with_gain(self, block: Block, steps: Steps) -> Block:
         from scipy.stats import norm
@@ -184,7 +176,7 @@ def suggested_spec(
         suggestions: what chose them.
         source: the folder that the prediction rests on.
     """
-    before, own = yaml.safe_load(trained.source), yaml.safe_load(spec.source)
+    before, own = load(trained.source), load(spec.source)
     target = suggestions.model.target
     head = [
         f"# {chosen.rows} networks of {spec.name} most worth training next: the expected gain of",
@@ -205,18 +197,18 @@ def suggested_spec(
 
 
 def _changes(space: Space, chosen: Block) -> Sequence[dict[str, Any]]:
-    """The axes' values of each network, as a spec writes them."""
+    """The axes' values of each network, as a spec writes them; none where a Fire overrides nothing,
+    unless the base does."""
     found = []
     for row in range(chosen.rows):
         own = {
             a.field: np.broadcast_to(chosen.columns[a.field], chosen.rows)[row] for a in space.axes
         }
         values = {name: decode(name, code) for name, code in own.items()}
-        found.append(
-            {k: [*v] if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
-        )
+        given = {k: v for k, v in values.items() if v is not None or space.base.get(k) is not None}
+        found.append({k: [*v] if isinstance(v, tuple) else v for k, v in given.items()})
     return found
 
 
 def _dumped(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, width=100).rstrip()
+    return dump(value, width=100).rstrip()

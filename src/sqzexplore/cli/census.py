@@ -103,8 +103,9 @@ def census(
             from ..figures.writer import write_figures
 
             files += write_figures(census_figures(taken, spec.name), folder)[0]
-        if wanted:
-            files.append(wanted.write())
+        suggested = wanted.write() if wanted else 0
+        if wanted and suggested:
+            files.append(wanted.to)
     except OSError as error:
         fail(f"{error.strerror or error}; no file was left half-written", 1)
     print_census(out, taken, f"{spec.name}: {spec.question}")
@@ -114,6 +115,12 @@ def census(
         out.print(line, highlight=False, soft_wrap=True)
     for file in files:
         out.print(f"written: {file}", highlight=False, soft_wrap=True)
+    if wanted and suggested < wanted.count:
+        fail(
+            f"--suggest: found {suggested} networks that are expected to gain anything, expected "
+            f"{wanted.count}; ask for fewer, or for more of the space",
+            1,
+        )
 
 
 def _query(
@@ -229,18 +236,21 @@ class _Suggested:
         suggestions = Suggestions(fit(rows, TARGET), _cost_of(query), rows)
         return cls(spec, trained, suggestions, count, source, to)
 
-    def write(self) -> Path:
-        """Write the sweep file, which is one that `sweep` takes."""
+    def write(self) -> int:
+        """Write the sweep file, which is one that `sweep` takes; how many networks it has. Where
+        none is expected to gain anything there is no file."""
         from ..census.suggest import suggested_spec
         from ..files import write_atomically
         from ..spec.load import parse_spec
 
         chosen = self.suggestions.chosen(self.count)
+        if chosen is None:
+            return 0
         text = suggested_spec(self.spec, self.trained, chosen, self.suggestions, str(self.source))
         parse_spec(text)
         self.to.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.to, text.encode())
-        return self.to
+        return chosen.rows
 
 
 def _cost_of(query: Query) -> str:

@@ -1,9 +1,9 @@
 """The Architecture: the metaparameters of SqueezeNet's design space, and the stages they give.
 
 Section 5 of the paper (Iandola et al., arXiv:1602.07360) generates a whole network from a few
-metaparameters. `Architecture` holds them; the functions below are the rules that turn them into
-widths and sizes. The rules are written as NumPy arithmetic, so that one network (`model`) and a
-million rows (`cost`) follow the same lines of code.
+metaparameters. `Architecture` holds them; the functions of `rules` turn them into widths and sizes.
+These are written as NumPy arithmetic, so that one network (`module`) and a million rows (`cost`)
+follow the same lines of code.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .architecture import FIELDS, KEYS, Architecture
 from .overrides import BYPASSES, OVERRIDES
-from .rules import expand_filters
+from .rules import expand3x3_filters, expand_filters, scaled_width, squeeze_filters
 
 Columns = Mapping[str, Any]
 
@@ -63,6 +63,14 @@ def of_fire(c: Columns, layer: int, name: str) -> Any:
         else c[name]
     )
     return override(c, f"fire{layer}.{name}", formula)
+
+
+def fire_filters(c: Columns, layer: int) -> tuple[Any, Any, Any]:
+    """The filters of Fire `layer`: of its squeeze, of its expansion, and the 3x3 among those."""
+    outputs = scaled_width(of_fire(c, layer, "expand_filters"), c["width_multiplier"])
+    expand3x3 = expand3x3_filters(outputs, of_fire(c, layer, "fraction_3x3"))
+    squeeze = squeeze_filters(outputs, of_fire(c, layer, "squeeze_ratio"))
+    return squeeze, outputs, expand3x3
 
 
 def bypassed(bypass: Any, in_channels: Any, out_channels: Any) -> tuple[Any, Any]:

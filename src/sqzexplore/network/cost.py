@@ -44,10 +44,18 @@ from pydantic import ValidationError
 
 from ..errors import CostOverflow, UserError, field_problem, shown
 from .architecture import Architecture
-from .columns import Columns, architecture_at, bypassed, columns_of, of_fire, take_rows
+from .columns import (
+    Columns,
+    architecture_at,
+    bypassed,
+    columns_of,
+    fire_filters,
+    of_fire,
+    take_rows,
+)
 from .frames import columns_of_frame
 from .overrides import OVERRIDES
-from .rules import expand3x3_filters, pooled_size, scaled_width, squeeze_filters, stem_output_size
+from .rules import pooled_size, scaled_width, stem_output_size
 
 #: The totals that every cost has, in table order.
 COST_COLUMNS = (
@@ -342,9 +350,7 @@ def _fire(
     c: Columns, layer: int, in_channels: Any, size: Any, area: Any, affine: Any, active: Any
 ) -> Stage:
     """Fire number `layer`; rows that are not `active` pass their input through at no cost."""
-    out_channels = scaled_width(of_fire(c, layer, "expand_filters"), c["width_multiplier"])
-    expand3x3 = expand3x3_filters(out_channels, of_fire(c, layer, "fraction_3x3"))
-    squeeze = squeeze_filters(out_channels, of_fire(c, layer, "squeeze_ratio"))
+    squeeze, out_channels, expand3x3 = fire_filters(c, layer)
     bypass = of_fire(c, layer, "bypass")
     weights = squeeze * (in_channels + out_channels + 8.0 * expand3x3)
     outputs = squeeze + out_channels  # channels written by convolutions

@@ -101,15 +101,20 @@ def columns_of_frame(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _parsed(series: pd.Series) -> list[dict[str, Any]]:
-    return [parse_overrides(value) for value in series]
+    """The column `overrides`, row by row.
+
+    Raises:
+        UserError: what is no text, mapping or pairs of overrides.
+    """
+    try:
+        return [parse_overrides(value) for value in series]
+    except ValueError as error:
+        raise UserError(f"column 'overrides': {error}") from None
 
 
 def _overrides(series: pd.Series) -> dict[str, NDArray[Any]]:
     """The column `overrides` (text, mappings or pairs) as a column each."""
-    try:
-        given = _parsed(series)
-    except ValueError as error:
-        raise UserError(f"column 'overrides': {error}") from None
+    given = _parsed(series)
     keys = {key for row in given for key in row}
     return {
         key: _override(pd.Series([row.get(key) for row in given], dtype=object), key)
@@ -120,24 +125,29 @@ def _overrides(series: pd.Series) -> dict[str, NDArray[Any]]:
 
 def _override(series: pd.Series, name: str) -> NDArray[Any]:
     """A column of what one Fire overrides."""
-    codes, distinct = pd.factorize(series, use_na_sentinel=False)
-    values: list[Any] = list(distinct)
+    codes, values = _distinct(series)
     if KEYS[name] is int:  # pandas holds integers with gaps as floats
-        values = [v if is_missing(v) or v != v // 1 else int(v) for v in values]
+        floats = float | np.floating
+        values = [int(v) if isinstance(v, floats) and v.is_integer() else v for v in values]
     checked = [None if is_missing(v) else _check(name, v, fires=MAX_FIRES) for v in values]
     return encode(name, checked)[codes]
 
 
 def _categories(series: pd.Series, name: str) -> NDArray[Any]:
     """A column of few distinct values: each is checked and encoded once."""
+    codes, values = _distinct(series)
+    checked = [_check(name, value, fires=MAX_FIRES) for value in values]
+    return encode(name, checked)[codes]
+
+
+def _distinct(series: pd.Series) -> tuple[NDArray[np.intp], list[Any]]:
+    """The number of each row's value among the distinct ones, and these."""
     try:
         codes, distinct = pd.factorize(series, use_na_sentinel=False)
     except TypeError:  # lists cannot be hashed
         series = series.map(lambda v: tuple(v) if isinstance(v, list | np.ndarray) else v)
         codes, distinct = pd.factorize(series, use_na_sentinel=False)
-    values: list[Any] = list(distinct)
-    checked = [_check(name, value, fires=MAX_FIRES) for value in values]
-    return encode(name, checked)[codes]
+    return codes, list(distinct)
 
 
 def _numbers(series: pd.Series, name: str, kind: type) -> NDArray[np.float64]:

@@ -8,19 +8,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .columns import Columns, bypassed, of_fire, take_rows
+from .architecture import FIELDS
+from .columns import Columns, bypassed, fire_filters, of_fire, take_rows
 from .overrides import OVERRIDES
-from .rules import expand3x3_filters, scaled_width, squeeze_filters
+from .rules import scaled_width
 
 #: Fields that are the network's as they stand; all others act through the Fires' filters.
 _AS_THEY_STAND = (
     *("in_channels", "stem_kernel", "stem_stride", "stem_padding", "pool_after"),
     *("batch_norm", "dropout", "num_classes"),
 )
-_FILTERS = (
-    *("stem_width", "width_multiplier", "base_expand", "expand_increment", "increment_every"),
-    *("fires", "squeeze_ratio", "fraction_3x3", "bypass"),
-)
+_FILTERS = tuple(name for name in FIELDS if name not in _AS_THEY_STAND)
 
 Keys = NDArray[np.uint64]
 
@@ -58,9 +56,7 @@ def _of_filters(c: Columns, rows: int) -> Keys:
     keys = _mix(np.zeros(rows, np.uint64), channels)
     for layer in range(2, int(np.max(c["fires"], initial=0)) + 2):
         active = c["fires"] > layer - 2
-        outputs = scaled_width(of_fire(c, layer, "expand_filters"), c["width_multiplier"])
-        expand3x3 = expand3x3_filters(outputs, of_fire(c, layer, "fraction_3x3"))
-        squeeze = squeeze_filters(outputs, of_fire(c, layer, "squeeze_ratio"))
+        squeeze, outputs, expand3x3 = fire_filters(c, layer)
         identity, projection = bypassed(of_fire(c, layer, "bypass"), channels, outputs)
         longer = keys
         for value in (squeeze, outputs, expand3x3, identity + 2 * projection):

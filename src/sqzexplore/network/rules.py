@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-# --- the rules, over numbers or arrays alike; integers in float64, exact below 2**53 -----------
-
 
 def _round_half_up(x: Any) -> Any:
     return np.floor(x + 0.5)

@@ -20,6 +20,7 @@ from ..results.tables import AUDIT_CURVE
 from ..schema import TRIAL
 from .features import FLOOR, NAMES
 from .fit import Model, fit_trained, natural, transformed
+from .intervals import networks_needed
 from .models import folds_of, scaler
 from .trained import LEAST, Trained, trained_of
 
@@ -71,7 +72,7 @@ def audit(
     """
     trained = trained_of(trials, target, sampler)
     trained.require("audit")
-    draws = [*_draws(trained)]
+    draws = [*_draws(trained, max(LEAST, networks_needed(level)))]
     total = FOLDS + len(draws)
     held_out = []
     for tested in hold_out(trained, level, _SEED):
@@ -104,11 +105,11 @@ def hold_out(trained: Trained, level: float, seed: int) -> Iterator[pd.DataFrame
         yield tested.assign(fold=fold, row=others.rows)
 
 
-def _draws(trained: Trained) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """The networks of each point of the learning curve: 20, 40, 80, ... of those that learned, as
-    long as a fifth is held out, each drawn several times; the repetition and which rows."""
+def _draws(trained: Trained, size: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """The networks of each point of the learning curve: `size`, twice, four times ... as many of
+    those that learned, as long as a fifth is held out, each drawn several times; the repetition and
+    which rows."""
     learned = np.unique(trained.learned.networks)
-    size = LEAST
     while size <= 0.8 * len(learned):
         for repetition in range(REPETITIONS):
             order = np.random.default_rng([size, repetition]).permutation(learned)

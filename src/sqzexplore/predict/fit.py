@@ -19,7 +19,7 @@ from .dead import Dying, fit_dying
 from .features import FLOOR
 from .intervals import Conformal, Scale, fit_scale
 from .models import MODELS, Ensemble, around, folds_of
-from .trained import Trained, View, coverage_text, trained_of
+from .trained import Trained, View, coverage_text, level_text, trained_of
 
 Array = NDArray[Any]
 #: Models that share the rows; each is fitted on all but a tenth.
@@ -123,8 +123,8 @@ class Model:
     def remarks(self) -> list[str]:
         """What must be said beside every prediction, a sentence each."""
         said = (
-            f"{self.target}: {self.name} fitted to {self.networks} networks; {self.level:.0%} "
-            f"intervals; coverage {self.coverage}"
+            f"{self.target}: {self.name} fitted to {self.networks} networks; "
+            f"{level_text(self.level)} intervals; coverage {self.coverage}"
         )
         return [said]
 
@@ -139,8 +139,8 @@ def fit(
     fold. Another than the first is taken if its error (of a speed, as a share of it) is lower by
     more than the standard error of the difference. Intervals are
     CV+ with scaled residuals (`predict.intervals`), for the next training: of a network of several
-    seeds one training is drawn. Dead networks have no accuracy; how likely they are is a prediction
-    of its own.
+    seeds one training is drawn, by the column of the target's standard deviation (`top1_sd`). Dead
+    networks have no accuracy; how likely they are is a prediction of its own.
 
     Args:
         trials: measured networks, as `load_results` gives them: at least 20 different ones, of one

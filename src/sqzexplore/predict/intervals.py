@@ -81,6 +81,17 @@ def fit_scale(features: Array, predicted: Array, residuals: Array, folds: Array)
     )
 
 
+def networks_needed(level: float) -> int:
+    """How many networks intervals of a level need: of fewer, the ends would be infinite.
+
+    Raises:
+        UserError: it is no level.
+    """
+    if not 0 < level < 1:
+        raise UserError(f"level: found {level}, expected a share above 0 and below 1")
+    return math.ceil(1 / (1 - level) - 1e-9) - 1
+
+
 @dataclass(frozen=True)
 class Conformal:
     """The scaled residuals of the measured rows, and the ranks of those that bound an interval."""
@@ -90,10 +101,8 @@ class Conformal:
     level: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise UserError(f"level: found {self.level}, expected a share above 0 and below 1")
+        least = networks_needed(self.level)
         if self._rank < 1:
-            least = math.ceil(1 / (1 - self.level) - 1e-9) - 1
             raise UserError(
                 f"level {self.level}: found {len(self.scores)} networks, expected at least {least}"
             )

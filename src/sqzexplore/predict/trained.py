@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..analysis.validation import numbers, require_alike, require_columns, require_rows
+from ..analysis.validation import (
+    largest_budget,
+    numbers,
+    require_alike,
+    require_columns,
+    require_rows,
+)
 from ..errors import UserError, nearest, shown
 from ..measure.settings import ITEM_BYTES
 from ..network.architecture import KEYS, Architecture
-from ..network.columns import encode, take_rows
+from ..network.columns import take_rows
 from ..network.frames import columns_of_frame
 from ..network.identity import network_keys
+from ..network.overrides import MAX_FIRES, OVERRIDES
 from ..results.folder import ResultFolder, load_results
 from ..results.tables import shared_value
 from ..schema import measured
+from ..space.space import Variant
 from ..spec.models import AT_RANDOM
 from .features import Machine, features, names_of
 
@@ -39,14 +47,12 @@ class View:
 
     Args:
         target: the predicted column.
-        input_size: side of the images, pixels.
-        changes: the proxy: fields that the trained networks had instead.
+        seen_as: the side of the images, and the proxy: fields that the trained networks had.
         machine: of a speed, what the roofline floor is of.
     """
 
     target: str
-    input_size: int
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    seen_as: Variant
     machine: Machine | None = None
 
     @property
@@ -59,17 +65,14 @@ class View:
         """The names of the features."""
         return names_of(self.machine)
 
-    def columns(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """Architectures as columns, as they were measured."""
-        return {**columns, **{name: encode(name, [v])[0] for name, v in self.changes.items()}}
-
     def features(self, columns: Mapping[str, Any], rows: int) -> NDArray[np.float64]:
         """Their features, rows x names; NaN where the measured network cannot be built."""
-        return features(self.columns(columns), rows, self.input_size, self.machine)
+        seen = self.seen_as
+        return features(seen.columns(columns), rows, seen.input_size, self.machine)
 
     def networks(self, columns: Mapping[str, Any], rows: int) -> NDArray[np.uint64]:
         """Which network each is, as it was measured: a number that equal ones share."""
-        return network_keys(_rowwise(self.columns(columns), rows), rows)
+        return network_keys(_rowwise(self.seen_as.columns(columns), rows), rows)
 
 
 @dataclass(frozen=True)
@@ -125,15 +128,17 @@ def trained_of(
     """The measured networks of a table of trials.
 
     Args:
-        trials: as `load_results` gives it; rows that failed are passed over.
-        target: an accuracy or a speed (`schema.measured`).
+        trials: as `load_results` gives it; rows that failed are passed over, and for an accuracy
+            those that a search ended early.
+        target: an accuracy of the trained network, or a speed (`schema.measured`).
         sampler: who chose the rows; None: what their column `sampler` says, if there is one.
         seed: of the training that is drawn to stand for a network's several.
 
     Raises:
         UserError: an unknown target, rows that cannot be compared, or no numbers.
     """
-    kinds = measured()
+    # What a network is made into after its training depends on more than is looked at here.
+    kinds = {n: by for n, by in measured().items() if by not in ("compression", "int8")}
     if target not in kinds:
         raise UserError(
             f"fit: target: found {shown(target)}, expected a measured column: "
@@ -142,7 +147,8 @@ def trained_of(
     require_columns("fit", trials, [target])
     of_accuracy = kinds[target] == "accuracy"
     failed = failed_to_learn(trials) if of_accuracy else np.zeros(len(trials), bool)
-    values = np.where(failed, np.nan, numbers("fit", trials, target))
+    blank = failed | ended_early(trials) if of_accuracy else failed
+    values = np.where(blank, np.nan, numbers("fit", trials, target))
     kept = np.flatnonzero(~np.isnan(values) | failed)
     require_rows("fit", len(kept), LEAST, f"rows with {target}")
     frame = trials.iloc[kept]
@@ -152,7 +158,8 @@ def trained_of(
     made = view.features(columns, len(frame))
     if np.isnan(made).any():
         row = kept[int(np.flatnonzero(np.isnan(made).any(axis=1))[0])]
-        raise UserError(f"fit: row {row}: this network has no feature map at {view.input_size}")
+        size = view.seen_as.input_size
+        raise UserError(f"fit: row {row}: this network has no feature map at {size}")
     trainings = np.maximum(_counts(frame, "seeds", 1.0), 1.0)
     dead = _counts(frame, "dead_seeds", 0.0) + _counts(frame, "diverged_seeds", 0.0)
     dead = np.where(failed[kept], np.maximum(dead, 1.0), dead if of_accuracy else 0.0)
@@ -171,9 +178,18 @@ def trained_of(
 
 def failed_to_learn(trials: pd.DataFrame) -> NDArray[np.bool_]:
     """Rows whose accuracy says that there was none: dead, or diverged."""
+    return _in_state(trials, "dead", "diverged")
+
+
+def ended_early(trials: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose accuracy is that of a part of the training, which a search ended."""
+    return _in_state(trials, "pruned")
+
+
+def _in_state(trials: pd.DataFrame, *states: str) -> NDArray[np.bool_]:
     if "state" not in trials:
         return np.zeros(len(trials), bool)
-    return trials["state"].isin(["dead", "diverged"]).to_numpy(dtype=bool)
+    return trials["state"].isin(states).to_numpy(dtype=bool)
 
 
 def _counts(frame: pd.DataFrame, name: str, otherwise: float) -> NDArray[np.float64]:
@@ -205,10 +221,10 @@ def _one_training(
 def _view(frame: pd.DataFrame, target: str, of_accuracy: bool) -> View:
     """What was measured of the rows: the trained network, or the deployed one on its machine."""
     if not of_accuracy:
-        return View(target, shared_value(frame, "input_size", 224), {}, _machine(frame))
+        return View(target, Variant(shared_value(frame, "input_size", 224)), _machine(frame))
     size = shared_value(frame, "train_input_size", shared_value(frame, "input_size", 224))
     proxy = shared_value(frame, "proxy", "none")
-    return View(target, size, {**parse_proxy(proxy), **_AS_THE_DATA_HAS_IT})
+    return View(target, Variant(size, {**parse_proxy(proxy), **_AS_THE_DATA_HAS_IT}))
 
 
 def _machine(frame: pd.DataFrame) -> Machine:
@@ -222,6 +238,11 @@ def _machine(frame: pd.DataFrame) -> Machine:
     return Machine(**(_ANY_MACHINE | known), batch=batch, item_bytes=ITEM_BYTES[dtype])
 
 
+def level_text(level: float) -> str:
+    """A level as text: 90%, 97.5%."""
+    return f"{100 * level:g}%"
+
+
 def coverage_text(sampler: str, level: float) -> str:
     """What may be said of the coverage of intervals, by who chose the measured networks: the level
     where it did not look at their results; else that, or why, it is not supported.
@@ -231,7 +252,7 @@ def coverage_text(sampler: str, level: float) -> str:
     if not sampler:
         return "not supported: it is not known who chose the measured networks"
     if set(sampler.split(", ")) <= set(AT_RANDOM):
-        return f"{level:.0%}"
+        return level_text(level)
     return f"not supported: {sampler} chose the measured networks by their results"
 
 
@@ -250,7 +271,8 @@ def parse_proxy(text: str) -> dict[str, Any]:
             raise UserError(f"column 'proxy': found {shown(text)}, expected none or key=value ...")
         found[name] = _value(name, value)
     try:
-        Architecture(**{"pool_after": (), **found})
+        # How many Fires the base has is not known here: of so many no layer is missing.
+        Architecture(**{"pool_after": (), "fires": MAX_FIRES, **found})
     except ValueError:
         raise UserError(f"column 'proxy': found {shown(text)}, expected valid fields") from None
     return found
@@ -258,6 +280,8 @@ def parse_proxy(text: str) -> dict[str, Any]:
 
 def _value(name: str, text: str) -> Any:
     kind = KEYS[name]
+    if name in OVERRIDES and text == "None":  # it takes back what the base overrides
+        return None
     if kind is bool:
         return {"True": True, "False": False}.get(text, text)
     if kind is tuple:
@@ -276,25 +300,46 @@ def _rowwise(columns: Mapping[str, Any], rows: int) -> dict[str, Any]:
 def _sampler(frame: pd.DataFrame, given: str | None) -> str:
     if given is not None:
         return given
-    known = [*frame["sampler"].dropna().unique()] if "sampler" in frame else []
-    return ", ".join(sorted(map(str, known)))
+    if "sampler" not in frame or frame["sampler"].isna().any():
+        return ""
+    return ", ".join(sorted(map(str, frame["sampler"].unique())))
 
 
 def load_trained(folder: Path, target: str) -> pd.DataFrame:
-    """The trials of a result folder with all that a fit can use: `sampler` as its spec has it, and,
-    for a speed, the machine's rates from its measurements.
+    """The trials of a result folder with all that a fit can use: `sampler` as its spec has it; for
+    an accuracy, its standard deviation over the seeds; for a speed, the machine's rates.
+
+    A spec that lists its networks does not say who chose them: it may have been a prediction.
 
     Raises:
         UserError: there is no such folder.
     """
     trials = load_results(folder)
     results = ResultFolder(folder)
-    if results.spec_file.is_file() and "sampler" not in trials:
-        trials = trials.assign(sampler=results.spec().search.sampler)
-    rates = ["matrix_macs_per_s", "copy_bytes_per_s"]
-    speeds = results.table("throughput") if measured().get(target) == "throughput" else None
+    if results.spec_file.is_file() and not (spec := results.spec()).design_space.listed:
+        trials = trials.assign(sampler=spec.search.sampler)
+    section = measured().get(target)
+    if section == "accuracy":
+        return _with_spread(trials, results.table("seeds"), target)
+    if section == "throughput":
+        return _with_rates(trials, results.table("throughput"))
+    return trials
+
+
+def _with_spread(trials: pd.DataFrame, seeds: pd.DataFrame | None, target: str) -> pd.DataFrame:
+    """With the standard deviation of `target` over the trainings of each trial."""
+    name = f"{target}_sd"
+    if name in trials or seeds is None or target not in seeds:
+        return trials
+    each = largest_budget(seeds).groupby(["sweep", "trial"])[target]
+    return trials.merge(each.std().rename(name).reset_index(), on=["sweep", "trial"], how="left")
+
+
+def _with_rates(trials: pd.DataFrame, speeds: pd.DataFrame | None) -> pd.DataFrame:
+    """With the rates of the machine that measured each trial."""
     if speeds is None:
         return trials
+    rates = ["matrix_macs_per_s", "copy_bytes_per_s"]
     # The machine's, whatever ran on it: a row of another runtime than torch has none of its own.
     keys = ["sweep", "trial", "device", "dtype"]
     known = speeds.dropna(subset=rates)[[*keys, *rates]].drop_duplicates(keys)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..analysis.ranking import kendall, resampled_kendall
 from .audit import BASELINES
-from .trained import coverage_text
+from .trained import coverage_text, level_text
 
 Array = NDArray[Any]
 _RESAMPLES = 500
@@ -117,9 +117,9 @@ def verdict(rows: pd.DataFrame) -> list[str]:
     models = ", ".join(f"{name} in {n} folds" for name, n in chosen.items())
     said = [
         f"{target}: {whole['held']} of {whole['networks']} held-out networks were in their "
-        f"{level:.0%} intervals: {whole['coverage']:.1%} (95%: {whole['coverage_low']:.1%} to "
-        f"{whole['coverage_high']:.1%}), which {verdict}; mean width {digits(whole['width'])}; "
-        f"{models}"
+        f"{level_text(level)} intervals: {whole['coverage']:.1%} (95%: "
+        f"{whole['coverage_low']:.1%} to {whole['coverage_high']:.1%}), which {verdict}; mean "
+        f"width {digits(whole['width'])}; {models}"
     ]
     beside = against_baselines(rows).iloc[1:]
     beaten = (beside["error_more_low"] > 0) & ~(beside["kendall_less_low"] <= 0)
@@ -152,7 +152,7 @@ def support(rows: pd.DataFrame) -> list[str]:
     samplers = ", ".join(sorted(map(str, rows["sampler"].dropna().unique())))
     target, level = rows["target"].iloc[0], rows["level"].iloc[0]
     text = coverage_text(samplers, level)
-    return [] if text == f"{level:.0%}" else [f"{target}: coverage of other networks {text}"]
+    return [] if text == level_text(level) else [f"{target}: coverage of other networks {text}"]
 
 
 def dying_remark(rows: pd.DataFrame) -> list[str]:

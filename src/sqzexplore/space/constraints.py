@@ -103,15 +103,14 @@ class Expression:
         """How far one row is from meeting the condition: at most 0 where it does, else above.
 
         `a < b` is violated by a - b; `and` by the worse of two violations, `or` by the lesser;
-        what is no comparison of numbers by 1. A missing value violates without bound.
+        what is no comparison of numbers by 1. A missing value violates a comparison without bound,
+        as it compares with nothing; so it meets `!=`, and `not` of what it violates.
 
         Args:
             row: fields, cost columns and the measured ones as scalars.
         """
         distance = _violation(self._tree().body)(row)
-        if self(row):
-            return min(distance, 0.0)
-        return math.inf if math.isnan(distance) else max(distance, math.ulp(0.0))
+        return min(distance, 0.0) if self(row) else max(distance, math.ulp(0.0))
 
     def __call__(self, columns: Columns) -> Any:
         """True for the rows where the condition holds; `columns` has fields and cost columns."""
@@ -273,6 +272,8 @@ def _distance(left: ast.expr, op: ast.cmpop, right: ast.expr) -> Callable[[Colum
     def distance(row: Columns) -> float:
         with np.errstate(divide="ignore", invalid="ignore"):
             gap = float(first(row)) - float(second(row))
+        if math.isnan(gap):
+            return -math.inf if isinstance(op, ast.NotEq) else math.inf
         match op:
             case ast.Gt() | ast.GtE():
                 return -gap

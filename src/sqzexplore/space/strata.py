@@ -33,8 +33,9 @@ def stratified(
     takes its turn, and gives an architecture drawn uniformly from its own. The range is that of
     65,536 architectures drawn first. No two are the same network (`net_id`); one that many
     metaparameters spell is as much likelier to be drawn. The sequence depends on `space`, `column`
-    and `seed` alone, so that a longer sweep begins with a shorter one's networks. It ends where
-    four drawings of 65,536 in a row bring a stratum nothing new, stratum by stratum.
+    and `seed` alone, so that a longer sweep begins with a shorter one's networks. A stratum ends
+    where four drawings of 65,536 in a row bring it nothing new among the first 64 of each that are
+    its own, the sequence with the last stratum.
 
     Args:
         space: the design space, with its constraints.
