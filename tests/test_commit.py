@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,10 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import sqzexplore as sqz
 from helpers import ROOT
+from helpers.processes import QUICK
+from helpers.sweeps import Quiet
 from sqzexplore import provenance
+from sqzexplore.results.folder import load_results
+from sqzexplore.spec.load import parse_spec
+from sqzexplore.sweep.run import run_sweep
 
 #: Says version and commit where no metadata knows the package.
 SAID = """
@@ -78,6 +85,23 @@ def test_a_checkout_knows_better(copy: Path) -> None:
     with (copy / "src" / "sqzexplore" / "provenance.py").open("a") as file:
         file.write("\n")
     assert said(copy, SQZEXPLORE_COMMIT="abc123")[1] == f"{commit}-dirty"
+
+
+def test_a_commit_made_meanwhile_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs is the code that was loaded when the sweep began."""
+    commit = ["loaded"]
+    monkeypatch.setattr(provenance, "_commit_of", lambda package: commit[-1])
+
+    class Meanwhile(Quiet):
+        def start(self, *planned: float) -> None:
+            commit.append("later")
+
+    run_sweep(parse_spec(QUICK), tmp_path, torch.device("cpu"), Meanwhile())
+    assert commit == ["loaded", "later"]
+    assert set(load_results(tmp_path)["git_commit"]) == {"loaded"}
+    assert json.loads((tmp_path / "provenance.json").read_text())["git_commit"] == "loaded"
 
 
 def test_the_version_stands_in_one_place() -> None:

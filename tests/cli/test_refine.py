@@ -85,6 +85,17 @@ def test_a_list_of_numbers_keeps_what_lies_between() -> None:
     assert line.endswith("0.25 30%, 0.375 0%, 0.5 70%")
 
 
+def test_numbers_as_yaml_1_2_has_them() -> None:
+    """To PyYAML's own reader 1e-1 is text."""
+    text = SPEC.replace("{min: 0.125, max: 1.0, step: 0.125}", "[1e-1, 0.25, 0.5]")
+    text = text.replace("epochs: 1", "learning_rate: 1e-3, epochs: 1")
+    row = {"axis": "squeeze_ratio", "low": 0.1, "high": 0.25, "values": (0.1, 0.25)}
+    row |= {"share_of": (0.7, 0.3), "architectures": 50}
+    new = parse_spec(narrowed(parse_spec(text), pd.DataFrame([row]), []))
+    assert new.space["squeeze_ratio"] == [0.1, 0.25]
+    assert new.measure.accuracy.learning_rate == 0.001
+
+
 def test_what_another_axis_depends_on_stays() -> None:
     spec = parse_spec(
         "name: s\nspace:\n  squeeze_ratio: [0.125, 0.25, 0.5]\n  base_expand: [32, 64, 96]\n"

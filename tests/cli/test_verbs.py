@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sqzexplore as sqz
-from sqzexplore.cli.app import app
+from sqzexplore.cli.app import _interrupt, _stop, app
 from sqzexplore.errors import UserError
 from sqzexplore.network.presets import PRESETS
 
@@ -74,6 +75,10 @@ def test_set_changes_a_metaparameter() -> None:
         (["bench", "--layers", "--form", "inference"], "--form: found inference, expected module"),
         (["bench", "--layers", "--mode", "compile"], "--mode: found compile, expected eager or"),
         (["bench", "--layers", "--batch", "auto"], "--batch: found auto"),
+        (
+            ["bench", "--layers", "--device", "cpu", "--batch", "65536", "--input-size", "1024"],
+            "found too little memory (a pass needs about",
+        ),
         (["bench", "--layers", "--out", "x"], "--out: expected no such option with --layers"),
         (["bench", "--layers", "--runtime", "onnxruntime"], "--runtime: found onnxruntime"),
         (["bench", "--layers", "--import", "probe.json"], "--import: expected no --layers"),
@@ -86,6 +91,8 @@ def test_set_changes_a_metaparameter() -> None:
         (["train", "--data", "digit"], "did you mean 'digits'"),
         (["train", "--set", "pool_after=[1,2,3,4,5]"], "vanishes"),
         (["train", "--set", "num_classes=7"], "found 7, expected 10"),
+        (["train", "--set", "in_channels=3"], "found 3, expected 1: digits has grey images"),
+        (["train", "--set", "batch_norm=true", "--batch-size", "1"], "found 1 with batch_norm"),
         (["train", "--out", __file__], "found a file, expected a folder"),
         (["train", "--recipe", "papr"], "--recipe: found 'papr'"),
         (["train", "--precision", "float8"], "--precision: found 'float8'"),
@@ -230,3 +237,15 @@ def test_a_spec_with_too_many_architectures_to_measure(tmp_path: Path) -> None:
     spec.write_text("name: x\nspace: {base_expand: {min: 1, max: 1001}}\n")
     done = invoke("bench", str(spec))
     assert "expected at most 1,000" in str(done.exception)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_at_once_of_whatever_kind(
+    first: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would interrupt what the first one has to clean up."""
+    handlers: dict[int, object] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    with pytest.raises(KeyboardInterrupt):
+        _interrupt(first, None)
+    assert handlers == {signal.SIGINT: _stop, signal.SIGTERM: _stop}

@@ -233,6 +233,8 @@ def test_the_verb(net, tmp_path):
     before = to.read_bytes()
     for wrong, message in (
         (["--bits", "12"], "bits: found 12"),
+        # Before the network that would be trained on is looked at.
+        (["--density", "0", "--data", "./no/images"], "density: found 0"),
         (["--to", str(tmp_path)], "found a folder"),
         (["--to", str(tmp_path / "no" / "file")], "no folder"),
     ):

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from helpers import ROOT
 from sqzexplore.cli.app import app
 from sqzexplore.data import images as images_module
-from sqzexplore.data.fashion import CLASSES, FOLDER, PACKED, fashion_source
+from sqzexplore.data.fashion import CLASSES, FOLDER, PACKED, fashion_in, fashion_source
 from sqzexplore.data.fashion.make import draw, idx, packed
 from sqzexplore.data.idx import read_idx
 from sqzexplore.data.images import load
@@ -356,6 +356,8 @@ def test_fashion_is_what_its_files_say(cache: Path) -> None:
     data = load(source, 28)
     assert (data.augmentation, data.channels, data.image_size) == ("shift_flip", 1, 28)
     assert not cache.exists(), "what the package holds is not kept a second time"
+    again = load(open_data("fashion"), 28)
+    assert again.train.images is data.train.images, "nor decoded, in one process"
     files = {name: read(FOLDER / name) for name in PACKED}
     for split, name, of_each in (
         ("train", "train", 720),
@@ -395,7 +397,7 @@ def test_the_card_of_fashion_has_its_checksums() -> None:
 def test_a_damaged_fashion_is_one_message(name: str, damage: str, tmp_path: Path) -> None:
     for each in PACKED:
         shutil.copy(FOLDER / each, tmp_path)
-    assert fashion_source(tmp_path).sha256 == fashion_source().sha256
+    assert fashion_in(tmp_path).sha256 == fashion_source().sha256
     file = tmp_path / name
     content = bytearray(file.read_bytes())
     content[4] ^= 1  # of the header's time: gzip would not mind
@@ -405,7 +407,7 @@ def test_a_damaged_fashion_is_one_message(name: str, damage: str, tmp_path: Path
     with pytest.raises(
         UserError, match=rf"^{re.escape(str(file))}: [^\n]*install sqzexplore again"
     ):
-        fashion_source(tmp_path)
+        fashion_in(tmp_path)
 
 
 @pytest.mark.skipif(

@@ -186,6 +186,29 @@ def test_colour_is_decided_by_the_set(tmp_path: Path) -> None:
     assert open_data(str(root)).channels == 3
 
 
+def test_colour_is_decided_by_every_split(tmp_path: Path) -> None:
+    for split, mode in (("train", "L"), ("test", "RGB")):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            for number in range(12):
+                image = picture(number + len(split), mode)
+                image.save(tmp_path / "pets" / split / name / f"{number}.png")
+    assert open_data(str(tmp_path / "pets")).channels == 3
+
+
+def test_an_image_too_large_to_open_is_said_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(12):
+            picture(number, "L", 5).save(tmp_path / "pets" / name / f"{number}.png")
+    picture(0, "L", 9).save(tmp_path / "pets" / "dog" / "9.png")
+    with pytest.raises(UserError, match=r"dog/9.png: .*no whole image \(Image size"):
+        load(open_data(str(tmp_path / "pets")), 5)
+
+
 @pytest.mark.parametrize("name", [*SPLIT_NAMES, "Valid", "TESTING"])
 def test_every_name_of_a_split_is_understood(name: str, tmp_path: Path) -> None:
     meant = SPLIT_NAMES[name.lower()]
@@ -319,6 +342,21 @@ def test_a_clone_of_a_hub_repository(tmp_path: Path) -> None:
         pq.write_table(table(numbers, ("cat", "dog")), root / "data" / name)
     pq.write_table(table(range(60, 80), ("cat", "dog")), root / "data" / "test-0.parquet")
     assert open_data(str(root)).sizes == (54, 6, 20)
+
+
+def test_splits_in_the_folder_and_below_it(tmp_path: Path) -> None:
+    """Their row groups are not joined, as Arrow holds no more than 2 GiB in one piece."""
+    root = tmp_path / "pets"
+    (root / "test").mkdir(parents=True)
+    pq.write_table(table(range(60), ("cat", "dog")), root / "train.parquet", row_group_size=25)
+    pq.write_table(table(range(60, 80), ("cat", "dog")), root / "test" / "0.parquet")
+    source = open_data(str(root))
+    assert source.sizes == (54, 6, 20)
+    train = source.train.stored
+    assert [len(chunk) for chunk in train.chunks] == [25, 25, 10]
+    for number in (0, 24, 25, 59):
+        assert train.read(number) == as_bytes(picture(number))
+        assert train.where(number) == f"{root / 'train.parquet'}, row {number}"
 
 
 def test_a_damaged_page_is_said_with_its_file(tmp_path: Path) -> None:

@@ -373,6 +373,12 @@ BROKEN: dict[str, tuple[Broken, list[str]]] = {
         ["test/cats", "did you mean 'cat'?"],
     ),
     "no train": (lambda r: write_folder(r / "test", list(range(30))), ["found test", "train"]),
+    "too few of a class to split twice": (
+        lambda r: write_parquet(
+            r / "all.parquet", list(range(32)), labels=[2 if n > 29 else n % 2 for n in range(32)]
+        ),
+        ["too few to carve"],
+    ),
     "too few to split": (lambda r: write_folder(r, [0, 1, 2]), ["too few to carve"]),
     "a label too many": (
         lambda r: write_parquet(r / "train.parquet", [0, 1, 2, 3], labels=[0, 1, 2, 3]),
@@ -462,6 +468,7 @@ def test_a_damaged_image_in_a_stream_is_said_with_its_file(tmp_path: Path) -> No
         ("digit", "did you mean 'digits'"),
         ("fashion-mnist", "expected digits, fashion, a folder .* did you mean 'fashion'"),
         ("/nonexistent", "no such folder"),
+        ("~nosuchuser/x", "found no home folder of ~nosuchuser"),
         ("./nonexistent", "no such folder"),
         (__file__, "found a file, expected the folder"),
     ],

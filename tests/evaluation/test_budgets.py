@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,17 @@ def test_a_pruner_wants_one_budget() -> None:
     text = TWO + "search: {pruner: halving, objectives: {top1: maximize}}\n"
     with pytest.raises(UserError, match=r"search.pruner: found halving with several budgets"):
         parse_spec(text)
+
+
+def test_a_search_judges_by_nothing_that_the_test_split_alone_says() -> None:
+    constraints = ["top5 >= 90", "balanced_top1 >= 90", "top1 >= 60"]
+    spec = parse_spec(TWO + f"constraints: {constraints}\nsearch: {{sampler: random, trials: 2}}\n")
+    architecture = sqz.Architecture()
+    row = rows.describe_row(architecture, spec, None) | {"state": "complete"}
+    row |= {"top1": 50.0, "val_top1": 70.0, "top5": 80.0, "balanced_top1": 50.0}
+    known = rows.violations(architecture, row, spec, of_search=True)
+    assert known == {"top1 >= 60": -10.0}
+    assert [*rows.violations(architecture, row, spec).values()] == [10.0, 40.0, 10.0]
 
 
 def evaluation(curves: dict[tuple[int, int], list[float]]) -> tasks.Evaluation:
@@ -227,3 +239,14 @@ def test_the_ranking_at_another_budget() -> None:
     few = seeds[seeds["arch_id"].isin(["a", "b"])]
     with pytest.raises(UserError, match="found 2 architectures with both budgets"):
         budget_ranking(few)
+    none = pd.DataFrame(columns=["still_learning", "dead_seeds", "seeds"])
+    (said,) = training_remarks(none, seeds)
+    assert re.fullmatch(r".* tau 0\.67 \(.* to .*, bootstrap over 4 architectures\)", said)
+    for sign, order in ((1, "the same order"), (-1, "the opposite order")):
+        later = seeds["val_top1"].where(seeds["epochs"] == 54)
+        perfect = seeds.assign(val_top1=later.fillna(sign * later.shift(-2)))
+        assert budget_ranking(perfect)[["ci_low", "ci_high"]].isna().all(axis=None)
+        (said,) = training_remarks(none, perfect)
+        assert said.endswith(f"against 54: Kendall's tau {sign:.2f} ({order} of 4 architectures)")
+    with pytest.raises(UserError, match="budget_ranking: no column 'epochs'"):
+        budget_ranking(seeds.drop(columns="epochs"))

@@ -98,6 +98,28 @@ def test_files_that_hold_no_network(
     assert expected in str(done.exception)
 
 
+def test_channels_of_weights_and_images(tmp_path: Path) -> None:
+    """Grey weights without notes see grey images by the mean of ImageNet's constants."""
+    torch.save(sqz.build(SMALL).state_dict(), tmp_path / "grey.pth")
+    where = (tmp_path / "grey.pth", "--data", "digits", "--image-size", 32)
+    base = ("width_multiplier=0.1", "fires=3", "pool_after=1,3", "in_channels=1", "num_classes=10")
+    changed = [part for each in base for part in ("--set", each)]
+    done = invoke(*where, "--preset", "squeezenet1_0", *changed)
+    assert done.exit_code == 0, done.output or done.exception
+    colour = SMALL.replace(in_channels=3)
+    notes = {"mean": [120.0] * 3, "std": [60.0] * 3, "image_size": 32}
+    checkpoint.save(sqz.build(colour), tmp_path / "colour", notes)
+    torch.save(sqz.build(colour).state_dict(), tmp_path / "colour.pth")
+    changed[changed.index("in_channels=1")] = "in_channels=3"
+    other = (tmp_path / "colour.pth", *where[1:], "--preset", "squeezenet1_0", *changed)
+    for arguments in ((tmp_path / "colour", *where[1:]), other):
+        refused = invoke(*arguments)
+        assert isinstance(refused.exception, UserError), refused.exception
+        assert "digits: found images of 1 channels, expected the network's 3" in str(
+            refused.exception
+        )
+
+
 def test_what_would_be_evaluated_wrongly_is_refused(
     trained: tuple[Path, object], tmp_path: Path
 ) -> None:

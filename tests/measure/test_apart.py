@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -160,6 +161,20 @@ def test_processes_measure_a_row_by_turns_and_share_its_time() -> None:
     assert fakes.asked == [(n, b, 1.0) for b in (1, 2) for n in (1, 2, 3)]
     assert [row.process_latency_ms for row in rows] == ["1 2 3", "2 4 6"]
     assert [row.processes for row in rows] == [3, 3]
+
+
+def test_a_process_that_measures_alone_needs_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(apart, "_Process", lambda threads, files: fakes.start(threads))
+    fakes = Fakes(lambda number, at: 1.0)
+    monkeypatch.setattr(apart, "measure", lambda *asked: found(SMALL, 1.0))
+    for count, folders in ((1, 0), (2, 1)):
+        with closing(Processes(count, 1)) as processes:
+            processes.measure(TINY, SMALL, 1.0)
+            assert len([*tmp_path.iterdir()]) == folders
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_one_process_cannot_measure_says_which_and_why() -> None:
@@ -330,7 +345,8 @@ def test_the_references_of_one_combination_at_a_time(tmp_path: Path) -> None:
 
 def measuring(folder: Path) -> None:
     """Its process has measured once, and is then in the midst of ten minutes."""
-    process = apart._Process(1, folder)
+    (folder / "files").mkdir()
+    process = apart._Process(1, folder / "files")
     for seconds in (0.01, 600.0):
         process.measure(TINY, SMALL, seconds)
         (folder / "pid").write_text(str(process._process.pid))
@@ -347,3 +363,4 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < until
         time.sleep(0.1)
+    assert not (tmp_path / "files").exists(), "what its parent can no longer remove"

@@ -60,6 +60,25 @@ def test_every_number_that_python_and_json_write_is_read(number: float) -> None:
         assert (type(found), found) == (type(number), number)
 
 
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["C"]))
+    | st.sampled_from(["1e5", "08", "1e-1", "yes", "1:2", "2024-01-02", "~", "<<", ".inf", "0o7"])
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(categories=["L"]), min_size=1) | st.sampled_from(["1e5", "08"]),
+        st.recursive(SCALARS, st.lists, max_leaves=5),
+    )
+)
+def test_what_is_written_is_read_as_it_was(value: dict) -> None:
+    for options in ({}, {"allow_unicode": True}, {"width": 100}):
+        assert yaml_text.load(yaml_text.dump(value, **options)) == value
+    assert yaml_text.load(f"{{{yaml_text.flow(value)}}}") == value
+
+
 def test_a_number_in_quotes_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("name: a\nspace: {fires: ['8']}\n")
@@ -91,6 +110,16 @@ def test_what_cannot_be_gone_on_from(tmp_path: Path) -> None:
     file.write_text("extends: 3\nname: b\n")
     with pytest.raises(UserError, match=r"b.yaml:1: extends: found 3, expected the path"):
         load_spec(file)
+    below = tmp_path / "below.yaml"
+    file.write_text("extends: below.yaml\nname: b\n")
+    for text, expected in (
+        ("name: a\nname: c\n", "below.yaml:2: name: found the key twice"),
+        ("# as it is\n\nextends: [a]\n", r"below.yaml:3: extends: found \['a'\]"),
+        ("- a\n", r"below.yaml: found \['a'\], expected a mapping"),
+    ):
+        below.write_text(text)
+        with pytest.raises(UserError, match=expected):
+            load_spec(file)
 
 
 def test_keys_of_ones_own_hold_anchors() -> None:
@@ -116,6 +145,17 @@ def test_a_sweep_with_other_keys_keeps_them(tmp_path: Path) -> None:
     assert "search.trials: 2 -> 3" in str(other.exception)
 
 
+def test_a_change_keeps_what_it_does_not_speak_of(tmp_path: Path) -> None:
+    """Text that looks like a number stays text, whatever it takes to write so."""
+    file = tmp_path / "a.yaml"
+    file.write_text(SPEC.replace("name: a", "name: '1e5'\nquestion: '08'\nmeasure:"))
+    changes = ('constraints=\n- "params < 8e6"', "measure.accuracy=\n  {data: digits}")
+    spec = parse_spec(load_spec(file, changes).source)
+    assert (spec.name, spec.question) == ("1e5", "08")
+    assert spec.constraints == ["params < 8e6"]
+    assert spec.measure.accuracy.data == "digits"
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -125,11 +165,19 @@ def test_a_sweep_with_other_keys_keeps_them(tmp_path: Path) -> None:
         ("search..trials=5", "--set: found 'search..trials=5', expected KEY=VALUE"),
         ("space.fires=[8", "--set space.fires: found '[8', expected a value"),
         ("space.fire5.bypass=[none, some]", "space.fire5.bypass"),
+        (
+            "base.dropout=0",
+            "--set base.dropout: found 'squeezenet1_1' at base, expected a mapping; set base as a",
+        ),
+        (
+            "constraints.params=1",
+            "--set constraints.params: found ['params < 8e6'] at constraints, expected a mapping",
+        ),
     ],
 )
 def test_a_change_that_is_none(change: str, expected: str, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text(SPEC)
+    file.write_text(SPEC + "base: squeezenet1_1\nconstraints: ['params < 8e6']\n")
     done = invoke("validate", file, "--set", change)
     assert isinstance(done.exception, UserError)
     assert expected in str(done.exception)
@@ -145,6 +193,9 @@ def test_the_schema_takes_every_sweep_and_refuses_what_validate_refuses() -> Non
     for file in files:
         assert list(validator.iter_errors(yaml_text.load(file.read_text()))) == [], file
     good = yaml_text.load(SPEC)
+    timed = good | {"search": good["search"] | {"timeout": "2h", "trial_timeout": 90}}
+    assert validator.is_valid(timed)
+    assert parse_spec(json.dumps(timed)).search.timeout == 7200
     for bad in (
         {"trials": 3},
         {"space": {"squeeze": [1]}},

@@ -171,6 +171,11 @@ BAD = {
     "constraint that is no condition": ("params < 8e6", "params + 1", ["constraints[0]"]),
     "constraint that is no expression": ("params < 8e6", "params <", ["constraints[0]"]),
     "constraints that exclude all": ("params < 8e6", "params < 8", ["constraints", "all 6"]),
+    "a search constrained by the test split": (
+        'params < 8e6"]\nsearch: {sampler: grid}',
+        'top5 > 90"]\nsearch: {sampler: tpe, trials: 3}',
+        ["constraints[0]: found top5 with the sampler tpe", "top1 or val_top1"],
+    ),
     "unknown sampler": ("sampler: grid", "sampler: gird", ["search.sampler", "'gird'"]),
     "trials of a grid": ("sampler: grid", "sampler: grid, trials: 3", ["search.trials"]),
     "search without trials": ("sampler: grid", "sampler: tpe", ["search.trials", "tpe"]),

@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ from sqzexplore import provenance
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
 from sqzexplore.results.folder import load_results
+from sqzexplore.sweep import run as sweep
 
 SWEEP = """\
 name: more
@@ -157,15 +159,64 @@ def test_a_search_tries_first_what_it_tried(tmp_path: Path) -> None:
     assert spent(tmp_path)[before.index].tolist() == before.tolist()
 
 
-def test_what_is_measured_of_speed_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before the table", "half way", "before the spec"])
+def test_killed_while_it_goes_on(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a search tried is in its study, and comes first whenever a process was killed."""
+    costs = "name: costs\nspace: {squeeze_ratio: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}\n"
+    costs += "search: {sampler: random, trials: 4, seed: 3}\n"
+    more = costs.replace("0.6]", "0.6, 0.7, 0.8, 0.9, 1.0]")
+    run(costs, tmp_path)
+    before = load_results(tmp_path)["squeeze_ratio"].tolist()
+    for file in tmp_path.glob("trials.*"):
+        file.unlink()
+    if when != "before the table":
+        place, name = {
+            "half way": (optuna.Study, "enqueue_trial"),
+            "before the spec": (sweep, "write_atomically"),
+        }[when]
+        real, calls = getattr(place, name), []
+
+        def killed(*arguments: object) -> None:
+            calls.append(arguments)
+            if len(calls) == 2 or when == "before the spec":
+                raise KeyboardInterrupt
+            real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(more, tmp_path)
+    run(more, tmp_path)
+    assert load_results(tmp_path)["squeeze_ratio"].tolist() == before
+    assert not (tmp_path / ".study.anew").exists()
+
+
+def test_a_study_that_was_not_begun(tmp_path: Path) -> None:
+    """The first process was killed when it had made the file, and nothing in it."""
+    costs = "name: costs\nspace: {squeeze_ratio: [0.25]}\n"
+    (tmp_path / "spec.yaml").write_text(costs)
+    (tmp_path / "study.journal").touch()
+    run(costs.replace("[0.25]", "[0.25, 0.5]"), tmp_path)
+    assert load_results(tmp_path)["squeeze_ratio"].tolist() == [0.25, 0.5]
+
+
+def test_what_is_measured_of_speed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the name of the machine, torch and commit that it was measured by."""
     timed = SWEEP.replace("  accuracy:", f"{THROUGHPUT}\n  accuracy:")
-    run(timed, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "device_name", lambda device: "elsewhere")
+        patch.setattr(provenance, "git_commit", lambda: "before")
+        run(timed, tmp_path)
     before = load_results(tmp_path, "throughput").set_index(["arch_id", "batch"])
     run(timed.replace("batch: [1]", "batch: [1, 2]"), tmp_path)
     after = load_results(tmp_path, "throughput").set_index(["arch_id", "batch"])
     assert len(after) == 4
-    same = ["latency_ms_p50", "measured_at"]
+    same = ["latency_ms_p50", "measured_at", "device_name", "git_commit"]
     pd.testing.assert_frame_equal(after.loc[before.index, same], before[same])
+    assert set(before["device_name"]) == {"elsewhere"}
+    assert set(after.drop(before.index)["device_name"]) == {provenance.device_name("cpu")}
 
 
 @pytest.mark.parametrize(
@@ -193,9 +244,10 @@ def test_a_sweep_of_another_version_is_not_added_to(grown: Path) -> None:
         if "measurement" in line.get("user_attr", {}):
             line["user_attr"]["measurement"] = "of another version"
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(UserError, match="another version of sqzexplore"):
-        run(SWEEP.replace("seeds: 2", "seeds: 3"), grown)
-    run(SWEEP, grown)  # what is whole stays whole
+    for _ in range(2):
+        with pytest.raises(UserError, match="another version of sqzexplore"):
+            run(SWEEP.replace("seeds: 2", "seeds: 3"), grown)
+        run(SWEEP, grown)  # what is whole stays whole, and of the version that it is of
 
 
 def test_claims_keep_when_they_were_written(tmp_path: Path) -> None:

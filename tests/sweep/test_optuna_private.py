@@ -7,7 +7,7 @@ import re
 import optuna
 
 from helpers import ROOT
-from sqzexplore.sweep.optuna_private import storage_of, study_id, trial_id
+from sqzexplore.sweep.optuna_private import requested_params, storage_of, study_id, trial_id
 
 PRIVATE = re.compile(r"\._(storage|study_id|trial_id)\b")
 
@@ -31,3 +31,5 @@ def test_they_are_there() -> None:
     assert trial_id(trial) == trial_id(study.get_trials()[0])
     assert storage.get_trial(trial_id(trial)).number == trial.number
     assert study_id(frozen) == study_id(study)
+    study.enqueue_trial({"x": 1})
+    assert [requested_params(each) for each in study.get_trials()] == [{}, {"x": 1}]

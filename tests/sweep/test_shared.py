@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import optuna
 import pytest
 import torch
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
 
 from helpers import servers
 from helpers.processes import RATIOS, Sweeps, until, whole
 from helpers.sweeps import Quiet
+from sqzexplore import provenance
 from sqzexplore.evaluation.bench import Bench
 from sqzexplore.evaluation.rows import describe_row
-from sqzexplore.evaluation.tasks import Evaluation
+from sqzexplore.evaluation.tasks import Evaluation, Measured
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.spec.models import Spec
-from sqzexplore.sweep import leases
+from sqzexplore.sweep import leases, proposals
 from sqzexplore.sweep.leases import OWNER, Leases, alive
 from sqzexplore.sweep.mirror import Mirror
 from sqzexplore.sweep.proposals import Candidate, Proposals
+from sqzexplore.sweep.reuse import Reuse
 from sqzexplore.sweep.run import run_sweep
+from sqzexplore.sweep.speeds import Speeds
 from sqzexplore.sweep.storage.open import open_storage
+from sqzexplore.sweep.trial_tables import Record, speed_key
 
 TRAINED = """\
 name: NAME
@@ -118,6 +126,87 @@ def test_another_sweep_of_the_storage_is_reused(
     assert measured == [0.75, 0.75, 0.5, 0.5], "another recipe is another measurement"
 
 
+FAILED = {"row": {"outcome": "failed", "error": "throughput: no"}, "throughput": []}
+FAST = {"row": {"outcome": "measured", "images_per_s": 9.0}, "throughput": [{"batch": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("late", "decides", "version", "speed"),
+    [
+        (FAST, False, "", 9.0),
+        (FAST, True, "", 9.0),
+        (FAILED, False, "", None),  # trained, and to be measured here
+        (FAILED, True, "", "nothing"),
+        ({"row": {}, "throughput": []}, True, "", "nothing"),
+        (FAST, False, "another", "nothing"),
+    ],
+)
+def test_speeds_of_another_sweep_are_reused_if_there_are_any(
+    late: dict, decides: bool, version: str, speed: object
+) -> None:
+    text = trained("one", [0.5]).source + "  throughput: {batch: [1]}\n"
+    if decides:
+        text += "search: {objectives: {images_per_s: maximize}}\n"
+    spec, storage = parse_spec(text), optuna.storages.InMemoryStorage()
+    one, two = (optuna.create_study(study_name=n, storage=storage) for n in ("one", "two"))
+    architecture = spec.design_space.architecture(0)
+    row = {
+        **{"state": "complete", "net_id": architecture.net_id, "top1": 50.0},
+        "sqzexplore_version": version or provenance.version(),
+        "device_name": provenance.device_name("cpu"),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    Reuse(spec, one, torch.device("cpu"), None)
+    one.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={"row": row}))
+    one.set_user_attr(speed_key(0), late)
+    found = Reuse(spec, two, torch.device("cpu"), None).get(architecture)
+    if speed == "nothing":
+        assert found is None
+    else:
+        assert found.row["top1"] == 50.0
+        assert found.row.get("images_per_s") == speed
+        assert found.throughput == late["throughput"]
+        assert found.row.get("outcome") != "failed"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_speed_is_measured_by_one_machine(
+    alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another has measured by then, or meanwhile, is what the table says."""
+    spec = trained("one", [0.25, 0.5, 0.75])
+    study = optuna.create_study()
+    row = {"state": "complete", "arch_id": "", "device_name": "here"}
+    record = Record("one")
+    for ratio in (0.25, 0.5, 0.75):
+        params = {"squeeze_ratio": ratio}
+        known = {"squeeze_ratio": CategoricalDistribution([0.25, 0.5, 0.75])}
+        study.add_trial(create_trial(value=1.0, params=params, distributions=known,
+                                     user_attrs={"row": row}))  # fmt: skip
+        record.take(study.trials[-1])
+    books = Mock(record=record, take_speeds=record.take_speeds)
+    books.mirror.study, books.mirror.alone = study, lambda: alone
+    speeds, asked = Speeds(spec, tmp_path, books, Mock()), list[int]()
+
+    def wait(seconds: float) -> None:
+        """Another machine measures this trial too, and is done with trial 1 before."""
+        (task,), _ = engine.submit.call_args
+        asked.append(task.trial)
+        for number in {1, task.trial} if not alone else ():
+            study.set_user_attr(speed_key(number), content)
+        speeds.ended(task, Measured(error="too late"))
+
+    content = {"row": {"images_per_s": 9.0}, "throughput": [{"device_name": "there"}]}
+    engine = Mock(wait=wait)
+    monkeypatch.setattr(random.Random, "shuffle", lambda self, numbers: numbers.reverse())
+    speeds.measure(engine)
+    assert asked == ([0, 1, 2] if alone else [2, 0])
+    assert not record.unmeasured
+    assert len(record.outcome.failures) == (3 if alone else 0)
+    found = [study.user_attrs[speed_key(number)]["row"] for number in range(3)]
+    assert [each.get("images_per_s") for each in found] == [None if alone else 9.0] * 3
+
+
 class Process:
     """One process's view of a study: what it holds, without an engine."""
 
@@ -206,6 +295,18 @@ def test_many_at_once_draw_what_one_draws(sampler: str, tmp_path: Path) -> None:
         process.leases.__exit__()
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) == 12
+
+
+def test_a_search_counts_its_space_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Mock(return_value=3)
+    monkeypatch.setattr(proposals, "planned", counted)
+    search = "{sampler: random, trials: 3}"
+    spec = parse_spec(f"name: s\nspace: {{squeeze_ratio: [0.2, 0.4, 0.6]}}\nsearch: {search}\n")
+    process = Process(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", spec)
+    while candidate := process.next():
+        process.tell(candidate)
+    counted.assert_called_once()
+    process.leases.__exit__()
 
 
 def test_an_owner_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,6 +284,17 @@ def test_regret_with_its_interval() -> None:
     assert sqz.regret(made_up_searches())["training"].tolist() == [2, 2]
 
 
+def test_each_sampler_counts_its_own_repetitions() -> None:
+    searches = made_up_searches()
+    fewer = searches[(searches["sampler"] == "tpe") | (searches["repetition"] < 2)]
+    found = sqz.regret(fewer, [2]).set_index("sampler")
+    whole = sqz.regret(searches[searches["repetition"] < 2], [2]).set_index("sampler")
+    assert found["repetitions"].to_dict() == {"tpe": 3, "random": 2}
+    pd.testing.assert_series_equal(found.loc["random"], whole.loc["random"])
+    compared = ["vs_random", "vs_random_low", "vs_random_high"]  # by the two that both have
+    assert found.loc["tpe", compared].tolist() == whole.loc["tpe", compared].tolist()
+
+
 def test_regret_where_every_search_has_one() -> None:
     searches = made_up_searches()  # in seconds: from 30, the third's first, to 20, the first's end
     with pytest.raises(UserError, match="found no spent_s at which every search has a regret"):

@@ -291,6 +291,7 @@ def test_what_is_wrong_for_good_is_not_tried_again(tmp_path: Path) -> None:
         (lambda url: f"{url}?nosuch=1", "nosuch"),
         (lambda url: "sqlite:////no/such/folder/study.db", "unable to open database file"),
         (lambda url: "sqlite:////etc/hostname", "file is not a database"),
+        (lambda url: "sqlite:///study.db?timeout=abc", "could not convert string to float: 'abc'"),
         (lambda url: "study.db", "found a malformed URL"),
         (lambda url: "grpc://somewhere", "expected grpc://HOST:PORT"),
         (lambda url: "grpc://somewhere:x", "expected grpc://HOST:PORT"),

@@ -33,6 +33,7 @@ from sqzexplore.results.folder import load_results
 from sqzexplore.results.tables import TABLES
 from sqzexplore.spec.load import parse_spec
 from sqzexplore.sweep.run import run_sweep
+from sqzexplore.sweep.trial_tables import Record
 from sqzexplore.train import loop
 from sqzexplore.train.recipe import Recipe
 
@@ -218,6 +219,26 @@ def test_an_interrupt_says_how_to_resume(tmp_path: Path, sqz) -> None:
     assert "run the same command again to resume" in message
     assert "Traceback" not in message
     assert sqz("results", folder).returncode == 0
+
+
+@pytest.mark.parametrize("search", ["", "search: {sampler: random, trials: 4}\n"])
+def test_an_interrupt_while_the_study_is_read_takes_no_row(
+    search: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(COST_ONLY + search, tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.glob("trials.*")}
+    real, taken = Record.take, []
+
+    def interrupted(record: Record, trial: optuna.trial.FrozenTrial) -> object:
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+        taken.append(trial)
+        return real(record, trial)
+
+    monkeypatch.setattr(Record, "take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(COST_ONLY + search, tmp_path)
+    assert {p: p.read_bytes() for p in tmp_path.glob("trials.*")} == before
 
 
 def test_two_processes_at_once(tmp_path: Path, sqz) -> None:
@@ -451,6 +472,23 @@ def test_a_database_holds_the_study(tmp_path: Path) -> None:
     table = load_results(tmp_path / "out")
     assert [t.user_attrs["row"]["arch_id"] for t in loaded.trials] == table["arch_id"].tolist()
     assert not (tmp_path / "out" / "study.journal").exists()
+
+
+@pytest.mark.parametrize("began", ["database", "journal"])
+def test_tables_of_a_study_that_is_not_here_are_kept(began: str, tmp_path: Path) -> None:
+    """As with a forgotten `--storage`: a new study would write its own few rows over them."""
+    urls = {"database": f"sqlite:///{tmp_path / 'study.db'}", "journal": None}
+    asked = {"database": "the --storage that it began with", "journal": "no --storage, for study"}
+    expected = f"holds 4 trials of a study that is not here; expected {asked[began]}"
+    spec, folder, cpu = parse_spec(COST_ONLY), tmp_path / "out", torch.device("cpu")
+    run_sweep(spec, folder, cpu, Quiet(), urls[began])
+    before = {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    for url in {*urls.values(), f"sqlite:///{tmp_path / 'empty.db'}"} - {urls[began]}:
+        with pytest.raises(UserError, match=expected):
+            run_sweep(spec, folder, cpu, Quiet(), url)
+    assert {p: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+    run_sweep(spec, folder, cpu, Quiet(), urls[began])
+    assert len(load_results(folder)) == 4
 
 
 def test_every_column_is_documented_and_fixed_ones_are_there(small: tuple[Path, Quiet]) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
 from collections import Counter
+from multiprocessing import util
+from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import torch
 
 from helpers.processes import QUICK, RATIOS, Sweeps, gone, until, until_done, whole
-from sqzexplore.executors.processes import places
+from sqzexplore import Architecture
+from sqzexplore.evaluation.tasks import Task
+from sqzexplore.executors import forked, processes
+from sqzexplore.executors.base import WORKER, Job
+from sqzexplore.executors.processes import Local, places
 from sqzexplore.measure.roofline import Roofs
 from sqzexplore.results.folder import load_results
 from sqzexplore.sweep.status import status
@@ -158,6 +166,53 @@ measure:
     assert begun == dict.fromkeys(RATIOS, 2), "a training and a measurement each"
     assert len({pid for _, pid in sweeps.begun()}) == 2, "one process did it all"
     assert not list(sweeps.out.glob("partial/*"))
+
+
+def test_nothing_trains_beside_a_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a training would whose trial has ended, for another of its trainings failed."""
+
+    class Made:
+        def __init__(self, job: Job, place: processes.Place, trains: bool = True) -> None:
+            self.tasks, self.place, self.trains = [], place, trains
+            made.append(self)
+
+        def give(self, task: Task) -> None:
+            self.tasks.append(task)
+
+        def kill(self) -> None:
+            made.remove(self)
+
+    made: list[Made] = []
+    monkeypatch.setattr(processes, "_Worker", Made)
+    engine = Local(Job("", tmp_path, None), Mock(), places(2, torch.device("cpu")))
+    training, speed = (Task(0, Architecture(), kind) for kind in ("training", "throughput"))
+    engine.submit(training)
+    engine.submit(speed)
+    assert sorted(each.tasks for each in made) == [[], [], [speed]]
+    assert engine.free()
+    engine.submit(training)
+    assert sorted(each.tasks for each in made) == [[], [training]]
+
+
+@pytest.mark.parametrize(("name", "hears"), [(WORKER, False), ("of a program that sweeps", True)])
+def test_only_a_worker_is_forked_with_ctrl_c_blocked(
+    name: str, hears: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = multiprocessing.get_context("forkserver")
+    preloaded = Mock()
+    monkeypatch.setattr(server, "set_forkserver_preload", preloaded, raising=False)
+    processes._context.__wrapped__(Job(QUICK, tmp_path, None), "cpu")
+    assert preloaded.call_args.args[0][-1] == forked.__name__
+    assert forked._unblock in {call for *_, call in util._afterfork_registry}
+    monkeypatch.setattr(multiprocessing.current_process(), "name", name)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forked._unblock(None)
+        assert (signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])) == hears
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from sqzexplore.data.images import load
 from sqzexplore.data.open import open_data
 from sqzexplore.errors import UserError
 from sqzexplore.train import checkpoint
-from sqzexplore.train.loop import Epoch, Training, fit
+from sqzexplore.train.loop import Epoch, Training, fit, lead
 from sqzexplore.train.recipe import Recipe
 
 TINY = sqz.Architecture(width_multiplier=0.1, in_channels=1, num_classes=10, bypass="complex")
@@ -157,6 +157,9 @@ def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
         fit(TINY, data, recipe, 0, stop, tmp_path / "state")
     with pytest.raises(UserError, match="another training: seed 0 there, 1 here"):
         fit(TINY, data, recipe, 1, unfinished=tmp_path / "state")
+    # A sweep, which does a finished training anew too where it is another one, begins anew.
+    assert len(lead(TINY, data, recipe, 0, unfinished=tmp_path / "state").history) == 1
+    assert lead(TINY, data, recipe, 1, unfinished=tmp_path / "state").history == []
 
 
 def test_a_training_goes_on_on_another_device_and_says_so(

@@ -19,7 +19,13 @@ import sqzexplore as sqz
 from helpers.command_line import Started
 from helpers.processes import until
 from helpers.servers import free_port
+from sqzexplore.data.images import load
+from sqzexplore.data.open import open_data
+from sqzexplore.errors import UserError
 from sqzexplore.train import checkpoint, distributed
+from sqzexplore.train.accuracy import guesses
+from sqzexplore.train.loop import check_recipe
+from sqzexplore.train.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +124,18 @@ def test_two_processes_do_the_steps_of_one(tmp_path: Path) -> None:
     assert difference < 6e-3
 
 
+def test_two_processes_evaluate_the_network_that_they_leave(tmp_path: Path) -> None:
+    """With BatchNorm, of which each has seen its own images."""
+    options = ["--data", "digits", "--epochs", "1", *SMALL, "--device", "cpu", "--out", tmp_path]
+    run_as_torchrun_would(2, "train", *options)
+    notes, data = checkpoint.notes(tmp_path), load(open_data("digits"), 32)
+    net = sqz.load(tmp_path)
+    assert guesses(net, data, data.test).top1 == pytest.approx(notes["top1"])
+    validation = guesses(net, data, data.validation).top1
+    assert validation == pytest.approx(notes["val_top1"])
+    assert validation == pytest.approx(notes["history"][-1]["val_top1"])
+
+
 def test_a_sweep_of_two_processes(photographs: Path, tmp_path: Path) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(
@@ -139,6 +157,16 @@ measure:
     assert json.loads((tmp_path / "out/provenance.json").read_text())["processes"] == 2
 
 
+def test_batches_that_the_processes_cannot_share_equally(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for world, size in ((1, 1), (2, 4), (3, 6)):
+        monkeypatch.setattr(distributed, "world", lambda world=world: world)
+        check_recipe(Recipe(batch_size=size), cpu)
+    for size in (3, 4, 7):
+        with pytest.raises(UserError, match=f"found {size}, expected a multiple of the 3 proc"):
+            check_recipe(Recipe(batch_size=size), cpu)
+
+
 def test_the_shares_of_the_processes_cover_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     order = torch.randperm(10)
     for world in (1, 2, 3, 4):
@@ -147,7 +175,7 @@ def test_the_shares_of_the_processes_cover_every_batch(monkeypatch: pytest.Monke
         for rank in range(world):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
             parts.append(distributed.mine(order))
-            images, size = distributed.share(len(order), 4)
+            images, size = distributed.share(len(order), 3 if world == 3 else 4)
             assert images == len(parts[-1])
         assert set(torch.cat(parts).tolist()) == set(range(10))
         first = torch.cat([part[:size] for part in parts]).tolist()

@@ -79,7 +79,7 @@ def test_what_is_pruned_stays_zero_and_the_rest_is_trained(trained, data):
 def test_a_centroid_moves_by_the_sum_of_its_weights_gradients(trained, data):
     """By autograd, through a network whose kernels are made of the codebooks."""
     net = copy.deepcopy(trained).train()
-    layers = layers_of(net, 0.5, 3)
+    layers = layers_of(net, Compression(0.5, 3))
     shared = Shared(net, layers)
     images, labels = (
         data.train.images[:16].float().permute(0, 3, 1, 2) / 255,

@@ -16,6 +16,8 @@ from onnx import numpy_helper
 import sqzexplore as sqz
 from helpers.sweeps import run
 from sqzexplore.errors import UserError
+from sqzexplore.evaluation.smaller import holds_all
+from sqzexplore.evaluation.tasks import Task
 from sqzexplore.network import onnx as network_onnx
 from sqzexplore.network.int8 import InRuntime, quantised, saturates
 from sqzexplore.results.folder import load_results
@@ -109,6 +111,17 @@ def test_a_sweep_quantises_every_network(tmp_path: Path) -> None:
     run(SWEEP, tmp_path / "b")
     columns = [name for name in rows if name != "duration_s"]
     pd.testing.assert_frame_equal(load_results(tmp_path / "b", "int8")[columns], rows[columns])
+
+
+def test_a_kept_training_serves_where_there_are_fewer_images_to_calibrate() -> None:
+    """Of digits, which trains on 1,077: the run says how many there were."""
+    spec = parse_spec(SWEEP.replace("calibration_images: 20", "calibration_images: 2000"))
+    task = Task(0, ARCHITECTURE, "training", 0, spec.measure.accuracy.budgets[-1])
+    schemes = [each.scheme for each in spec.quantisations]
+    made = [{"scheme": scheme, "calibration_images": 1077, "int8_top1": 90.0} for scheme in schemes]
+    run = {"diverged": False, "dead": False, "stopped": False, "compression": [], "int8": made}
+    assert holds_all(run, task, spec)
+    assert not holds_all(run | {"int8": made[1:]}, task, spec)
 
 
 def test_a_missing_package_is_named_before_anything_is_written(tmp_path, monkeypatch):

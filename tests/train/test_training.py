@@ -111,6 +111,21 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     assert math.isnan(accuracy.guesses(Constant(), few, data.test).top5)
 
 
+def test_evaluations_neither_multiply_as_tf32_nor_choose_algorithms() -> None:
+    cudnn, seen = torch.backends.cudnn, list[tuple[bool, ...]]()
+
+    class Looks(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append((cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32))
+            return torch.zeros(len(x), 10)
+
+    data = digits(8)
+    with cudnn.flags(deterministic=False, benchmark=True, allow_tf32=True):
+        accuracy.guesses(Looks(), data, data.test)
+        assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (False, True, True)
+    assert set(seen) == {(True, False, False)}
+
+
 def test_the_learning_rate_warms_up_and_decays() -> None:
     rates = [rate(Recipe(), step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 20)

@@ -162,8 +162,9 @@ def _with_home(argument: str) -> str:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """The first one ends the verb in order; the second ends the process."""
-    signal.signal(signum, _stop)
+    """The first one ends the verb in order; the second, of either kind, ends the process."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, _stop)
     raise KeyboardInterrupt
 
 

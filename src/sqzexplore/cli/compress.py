@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..compress.settings import Compression
     from ..evaluation.checkpoints import Notes
     from ..network.module import SqueezeNet
-    from ..train.finetune import Outcome
 
 
 @app.command("compress")
@@ -62,13 +61,13 @@ def compress_(
         raise UserError(
             f"--finetune-epochs: found {finetune_epochs}, expected --data DATA beside it"
         )
+    setting = Compression(density, bits, 4 if finetune_epochs is None else finetune_epochs)
     net, notes = network_of(checkpoint.expanduser(), given_architecture(preset_name, set_))
     if data is None:
         done = compress(net, density, bits, notes)
         said = "without retraining, so its accuracy has to be measured anew: sqzexplore evaluate "
         said += f"{to} --data DIR. It is storage, not speed."
     else:
-        setting = Compression(density, bits, 4 if finetune_epochs is None else finetune_epochs)
         done, said = _retrained(net, notes, setting, data, device)
     write_atomically(to, done.content)
     columns = [
@@ -98,7 +97,7 @@ def _retrained(
     from ..data.open import open_data
     from ..evaluation.checkpoints import check_fits, evaluate, normalised_for, recipe_of_notes
     from ..measure.devices import resolve_device
-    from ..train.finetune import deep_compression
+    from ..train.finetune import deep_compression, finished
     from .progress import RowsDisplay
 
     on = resolve_device(device)
@@ -115,13 +114,7 @@ def _retrained(
     steps = setting.epochs * math.ceil(len(images.train) / recipe.batch_size)
     with RowsDisplay(out) as display:
         display.start("fine-tuning", steps, "steps")
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                found: Outcome = end.value
-                break
-            display.advance(1)
+        found = finished(work, lambda: display.advance(1))
     said = (
         f"{source.name}, test top-1 {found.run.compressed_top1:.2f}%, {before.top1:.2f}% before "
         f"({before.images:,} images; fine-tuned for {setting.epochs} epochs on {on}). "

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from .. import provenance
+from ..device_errors import is_out_of_memory
 from ..errors import UserError, nearest, shown
 from ..files import check_writable, write_json
 from ..measure.apart import Processes, default_processes
@@ -263,7 +264,8 @@ def run_layers(
     """Every layer of every architecture at every combination: rows of `LayerTime`, with settings.
 
     Raises:
-        UserError: a batch, form, mode or runtime whose layers cannot be run one by one.
+        UserError: a batch, form, mode or runtime whose layers cannot be run one by one, or what
+            does not fit the memory.
     """
     takes = {"form": ("module",), "mode": ("eager", "cuda_graph"), "runtime": ("torch",)}
     for key, valid in takes.items():
@@ -280,7 +282,13 @@ def run_layers(
             for batch in requested.batch:
                 this = replace(settings, batch=batch)
                 on_start(f"{name}, {this}")
-                found = measure_layers(architecture, this, requested.seconds, folder)
+                try:
+                    found = measure_layers(architecture, this, requested.seconds, folder)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    reason = " ".join(str(error).split())[:300]
+                    raise UserError(f"{name}, {this}: found too little memory ({reason})") from None
                 rows += [{"architecture": name} | asdict(this) | asdict(one) for one in found]
     return rows
 

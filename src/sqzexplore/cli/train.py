@@ -74,8 +74,8 @@ def train_(
         source = open_data(data)
     except UserError as error:
         raise error.at("--data") from None
-    given = any(change.startswith("num_classes=") for change in set_ or [])
-    architecture = for_images(architecture, source, architecture.num_classes if given else None)
+    named = {change.partition("=")[0] for change in set_ or []}
+    architecture = for_images(architecture, source, named)
     name = f"{preset_name}-{architecture.arch_id}-{source.name}-{epochs}epochs-seed{seed}"
     folder = out_dir or Path("checkpoints") / name
     size = image_size or natural_size(source)

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..network.module import SqueezeNet
 from .codebook import shared, surviving
 from .file import MAGIC, Damaged, Layer, from_bytes, read_header, to_bytes
-from .settings import MOST_BITS, Compression
+from .settings import Compression
 
 #: How a network was compressed.
 _HOW = tuple(field.name for field in fields(Compression))
@@ -66,27 +66,23 @@ def compress(
     Raises:
         UserError: density or bits are out of range, or a weight is not finite.
     """
-    layers = layers_of(net, density, bits)
-    return coded(net, layers, Compression(density, bits), notes)
+    how = Compression(density, bits)
+    return coded(net, layers_of(net, how), how, notes)
 
 
-def layers_of(net: SqueezeNet, density: float, bits: int) -> dict[str, Layer]:
+def layers_of(net: SqueezeNet, how: Compression) -> dict[str, Layer]:
     """The kernels of a network by their names in its `state_dict`, pruned and shared.
 
     Raises:
-        UserError: density or bits are out of range, or a weight is not finite.
+        UserError: a weight is not finite.
     """
-    if not 0 < density <= 1:
-        raise UserError(f"density: found {density:g}, expected a share above 0 and at most 1")
-    if not 1 <= bits <= MOST_BITS:
-        raise UserError(f"bits: found {bits}, expected 1 to {MOST_BITS}")
     layers = {}
     for name, kernel in kernels_of(net).items():
         array = kernel.detach().cpu().numpy()
         if not np.isfinite(array).all():
             raise UserError(f"{name}: found a weight that is not finite")
-        mask = surviving(array, density)
-        layers[name] = Layer(*shared(array[mask], bits), mask)
+        mask = surviving(array, how.density)
+        layers[name] = Layer(*shared(array[mask], how.bits), mask)
     return layers
 
 

@@ -99,7 +99,7 @@ def channels_of(part: Part) -> int:
     for number in range(len(part)):
         try:
             mode = _opened(part.read(number)).mode
-        except OSError:
+        except (OSError, Image.DecompressionBombError):
             continue  # said with its name when it is decoded
         if mode not in _GREY:
             return 3

@@ -117,9 +117,9 @@ def _files(root: Path, classes: list[str], passed: Counter[str]) -> tuple[list[P
                 f"{entry}: found a class that train does not have, expected one of its "
                 f"{len(classes)}{nearest(entry.name, classes)}"
             )
-        below = sorted(_below(entry))
-        found = [file for file in below if file.suffix.lower() in endings]
-        passed.update(file.suffix.lower() or "no ending" for file in below if file not in {*found})
+        below = [(file, file.suffix.lower()) for file in sorted(_below(entry))]
+        found = [file for file, ending in below if ending in endings]
+        passed.update(ending or "no ending" for _, ending in below if ending not in endings)
         if not found:
             raise UserError(f"{entry}: found no image, expected at least one")
         files += found

@@ -9,9 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 from .decode import channels_of
-from .source import Source, assemble, labelled_part, split_named
-
-_IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
+from .source import IMAGES, LABELS, Source, assemble, labelled_part, split_named
 
 
 class HubImages:
@@ -72,8 +70,8 @@ def from_splits(loaded: Any, name: str) -> Source:
     import datasets
 
     first = next(iter(loaded.values()))
-    image = next((key for key in _IMAGES if key in first.features), None)
-    label = next((key for key in _LABELS if key in first.features), None)
+    image = next((key for key in IMAGES if key in first.features), None)
+    label = next((key for key in LABELS if key in first.features), None)
     classes = getattr(first.features.get(label), "names", None)
     if image is None or label is None or classes is None:
         raise UserError(

@@ -150,9 +150,7 @@ def load(source: Source, image_size: int, augmentation: Augmentation | None = No
             split: StreamedSplit(getattr(source, split), source.channels, image_size)
             for split in SPLITS
         }
-        mean, std = (torch.tensor(values) for values in IMAGENET)
-        if source.channels == 1:
-            mean, std = mean.mean(0, True), std.mean(0, True)
+        mean, std = imagenet_moments(source.channels)
     else:
         tensors = (_cached if source.cached else _kept)(source, image_size)
         parts = {
@@ -171,6 +169,12 @@ def load(source: Source, image_size: int, augmentation: Augmentation | None = No
         remarks=source.remarks,
         **parts,
     )
+
+
+def imagenet_moments(channels: int) -> tuple[Tensor, Tensor]:
+    """`IMAGENET` for images in colour (3 channels) or grey (1)."""
+    mean, std = (torch.tensor(values) for values in IMAGENET)
+    return (mean, std) if channels == 3 else (mean.mean(0, True), std.mean(0, True))
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:

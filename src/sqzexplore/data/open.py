@@ -33,7 +33,7 @@ def open_data(text: str) -> Source:
         from .fashion import fashion_source
 
         return fashion_source()
-    path = Path(_expand(text)).expanduser()
+    path = _home(Path(_expand(text)))
     if path.is_dir():
         return _open_folder(path)
     if path.exists():
@@ -56,6 +56,13 @@ def _expand(text: str) -> str:
         return os.environ[name]
 
     return _VARIABLE.sub(value, text)
+
+
+def _home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: found no home folder of {path.parts[0]}") from None
 
 
 def _open_folder(path: Path) -> Source:

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from .decode import channels_of
-from .source import SPLIT_NAMES, Source, assemble, labelled_part, split_named
+from .source import IMAGES, LABELS, SPLIT_NAMES, Source, assemble, labelled_part, split_named
 
-_IMAGES, _LABELS = ("image", "img"), ("label", "fine_label", "labels")
 _SUBSTRUCTURE = "image: {bytes, path} (or img) and label: int64 (or fine_label)"
 #: Parquet cannot be read an image at a time; larger sets come as class folders, or by name.
 _LARGEST = 8 * 2**30
@@ -28,12 +27,16 @@ class ParquetImages:
     def __init__(self, files: list[Path], root: Path, columns: list[str]) -> None:
         self.files = files
         self.names = [str(file.relative_to(root)) for file in files]
-        chunks, self.starts = [], [0]
+        #: As Arrow read them, which cannot hold more than 2 GiB in one piece; where each begins
+        #: among all images, and in which row of which file.
+        self.chunks: list[Any] = []
+        self.starts, self._from = [0], list[tuple[Path, int]]()
         for file, column in zip(files, columns, strict=True):
-            images = _column(file, column).combine_chunks()
-            chunks.append(images.field("bytes"))
-            self.starts.append(self.starts[-1] + len(images))
-        self.chunks: list[Any] = chunks
+            first = self.starts[-1]
+            for images in _column(file, column).chunks:
+                self.chunks.append(images.field("bytes"))
+                self._from.append((file, self.starts[-1] - first))
+                self.starts.append(self.starts[-1] + len(images))
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -49,7 +52,8 @@ class ParquetImages:
     def where(self, index: int) -> str:
         """File and row, counted from 0."""
         number, row = self._place(index)
-        return f"{self.files[number]}, row {row}"
+        file, first = self._from[number]
+        return f"{file}, row {first + row}"
 
     def fingerprint(self, contents: bool) -> Iterable[bytes]:
         """Names of the files, and their bytes or sizes."""
@@ -63,10 +67,10 @@ class ParquetImages:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The parquet files of a set: in the folder, or below it, as in a clone from the hub."""
+    """The parquet files of a set: in the folder, and below it, as in a clone from the hub."""
     here = sorted(folder.glob("*.parquet"))
     below = sorted(folder.glob("*/*.parquet")) + sorted(folder.glob("*/*/*.parquet"))
-    return here or [
+    return here + [
         f for f in below if not any(p.startswith(".") for p in f.relative_to(folder).parts)
     ]
 
@@ -148,8 +152,8 @@ def _schema(file: Path) -> tuple[str, str, tuple[str, ...]]:
         schema = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: no readable parquet file ({_first_line(error)})") from None
-    image = next((name for name in _IMAGES if name in schema.names), None)
-    label = next((name for name in _LABELS if name in schema.names), None)
+    image = next((name for name in IMAGES if name in schema.names), None)
+    label = next((name for name in LABELS if name in schema.names), None)
     if image is None or label is None or not _is_image(schema.field(image).type):
         found = ", ".join(f"{field.name}: {field.type}" for field in schema)
         raise UserError(f"{file}: found the columns {found}, expected {_SUBSTRUCTURE}")

@@ -21,6 +21,8 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval"), "test"),
 }
+#: Columns of images and of their labels, as Hugging Face's sets name them.
+IMAGES, LABELS = ("image", "img"), ("label", "fine_label", "labels")
 #: Seed of every split that a set does not bring itself. It is part of the data set, not of an
 #: experiment: it never follows a run's seed.
 SPLIT_SEED = 0
@@ -175,7 +177,7 @@ def assemble(
     for split, share in carved.items():
         sizes[split] = math.ceil(share * left)
         left -= sizes[split]
-        _check_carving(whole, share, sizes[split], split, place)
+        _check_carving(whole, share, sizes[split], split, place, 1 + len(carved))
 
     def divide() -> dict[str, Part]:
         done, rest = dict(held), whole
@@ -186,7 +188,7 @@ def assemble(
     return Source(
         printable(name),
         tuple(classes),
-        channels(whole),
+        max(map(channels, (whole, *held.values()))),
         (left, sizes["validation"], sizes["test"]),
         divide,
         stored_bytes,
@@ -210,10 +212,13 @@ def _carved(split: str, share: float) -> str:
     return f"{split}: {share:.0%} of the training images, by class, as the set has none"
 
 
-def _check_carving(part: Part, share: float, size: int, what: str, place: object) -> None:
-    """Each class needs an image in what is carved out, and others in the rest."""
+def _check_carving(
+    part: Part, share: float, size: int, what: str, place: object, least: int
+) -> None:
+    """Each class needs an image in each split that is carved out, and others in the rest: `least`
+    in all."""
     _, counts = np.unique(part.labels, return_counts=True)
-    if size < len(counts) or counts.min() < 2:
+    if size < len(counts) or counts.min() < least:
         raise UserError(
             f"{place}: found {len(part)} images of {len(counts)} classes, "
             f"too few to carve {share:.0%} out as {what}; expected several of each class"

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +60,7 @@ class Bench:
         self._threads = torch.get_num_threads()
         self._apart: Processes | None = None
         self._running: dict[Task, Iterator[Measured | None]] = {}
+        provenance.git_commit()  # it is kept: of the code that is loaded now, not of a later commit
 
     def __len__(self) -> int:
         return len(self._running)
@@ -195,16 +195,19 @@ class Bench:
                 this = replace(settings, batch=batch)
                 on_progress(0.0, f"throughput, {this}")
                 folder = self.scratch.parent  # the roofline's two numbers serve every trial
-                once = partial(
-                    self._measure(requested), architecture, this, requested.seconds, folder
-                )
+
+                def once() -> dict[str, Any]:
+                    measure = self._measure(requested)
+                    row = measure(architecture, this, requested.seconds, folder)
+                    return asdict(row) | self._measured_by()
+
                 return cache.get(str(this), once)
 
             rows += over_batches(requested.batch, at)
         spent = time.perf_counter() - started + cache.duration_s
-        origin = self._origin(started_at, spent)
-        own = {name: origin[name] for name in ("device_name", "torch_version", "git_commit")}
-        return Measured(origin, throughput=tuple({**row, **own} for row in rows))
+        devices = provenance.together(row["device_name"] for row in rows)
+        origin = self._origin(started_at, spent) | {"device_name": devices}
+        return Measured(origin, throughput=tuple(rows))
 
     def _measure(self, requested: ThroughputSpec) -> Callable[..., Throughput]:
         """Measures in the processes that the spec asks for, which stay for the next trial."""
@@ -212,6 +215,14 @@ class Bench:
         if self._apart is None:
             self._apart = Processes(count, self._threads)
         return self._apart.measure
+
+    def _measured_by(self) -> dict[str, str]:
+        """What a speed is kept with: another process, elsewhere, may finish the trial."""
+        return {
+            "device_name": provenance.device_name(str(self.device)),
+            "torch_version": str(torch.__version__),
+            "git_commit": provenance.git_commit(),
+        }
 
     def _origin(self, started_at: datetime, spent: float) -> dict[str, Any]:
         device = str(self.device)

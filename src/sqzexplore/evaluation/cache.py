@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ def training_file(scratch: Path, arch_id: str, epochs: int, seed: int) -> Path:
 
 def throughput_file(scratch: Path, arch_id: str, device_type: str) -> Path:
     """Where the speeds of an architecture on a kind of device are kept."""
-    return scratch / f"{arch_id}-{device_type}-throughput.json"
+    return scratch / f"{arch_id}-{device_type}-speeds.json"
 
 
 class MeasurementCache:
@@ -34,10 +33,10 @@ class MeasurementCache:
             content = json.loads(path.read_text())
             self.rows, self.duration_s = content["rows"], content["duration_s"]
 
-    def get(self, key: str, measure: Callable[[], Any]) -> dict[str, Any]:
+    def get(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The kept measurement `key`, or a new one that is kept from now on."""
         if key not in self.rows:
-            self.rows[key] = asdict(measure())
+            self.rows[key] = measure()
             spent = self.duration_s + time.perf_counter() - self._since
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, {"rows": self.rows, "duration_s": spent})

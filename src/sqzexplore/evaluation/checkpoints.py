@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.images import IMAGENET, SPLITS, ImageData
+from ..data.images import SPLITS, ImageData, imagenet_moments
 from ..errors import UserError
 from ..network.architecture import Architecture
 from ..network.module import SqueezeNet
@@ -46,10 +46,16 @@ def network_of(path: Path, architecture: Architecture | None) -> tuple[SqueezeNe
 
 def normalised_for(data: ImageData, notes: Notes) -> ImageData:
     """`data` with the mean and standard deviation that a network was trained with: what its notes
-    say, or ImageNet's, as torchvision's networks were."""
-    mean, std = notes.get("mean", IMAGENET[0]), notes.get("std", IMAGENET[1])
-    as_tensor = [torch.tensor(value, device=data.mean.device) for value in (mean, std)]
-    return replace(data, mean=as_tensor[0], std=as_tensor[1])
+    say, or ImageNet's, as torchvision's networks were.
+
+    Raises:
+        UserError: the network was trained on images of other channels.
+    """
+    mean, std = imagenet_moments(data.channels)
+    if "mean" in notes:
+        mean, std = torch.tensor(notes["mean"]), torch.tensor(notes["std"])
+    _check_channels(data, len(mean))
+    return replace(data, mean=mean.to(data.mean.device), std=std.to(data.mean.device))
 
 
 def evaluate(net: SqueezeNet, data: ImageData, split: str) -> Accuracy:
@@ -85,12 +91,16 @@ def check_fits(architecture: Architecture, data: ImageData) -> None:
             f"{data.name}: found {len(data.classes)} classes, expected the network's "
             f"{architecture.num_classes}"
         )
-    if architecture.in_channels != data.channels:
+    _check_channels(data, architecture.in_channels)
+    architecture.check_input_size(data.image_size)
+
+
+def _check_channels(data: ImageData, expected: int) -> None:
+    if data.channels != expected:
         raise UserError(
             f"{data.name}: found images of {data.channels} channels, expected the network's "
-            f"{architecture.in_channels}"
+            f"{expected}"
         )
-    architecture.check_input_size(data.image_size)
 
 
 def recipe_of_notes(notes: Notes) -> Recipe:

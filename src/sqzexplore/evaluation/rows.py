@@ -17,6 +17,7 @@ from ..network.columns import columns_of
 from ..network.cost import COST_COLUMNS, cost
 from ..results.tables import architecture_row
 from ..space.constraints import MEASURED
+from ..spec.checks import OF_TEST_ALONE
 from ..spec.models import Spec
 from .smaller import compression_row, int8_row, summarise_smaller
 from .tasks import Evaluation, Task
@@ -196,7 +197,8 @@ def violations(
         architecture: the trial's.
         row: its row of `trials`.
         spec: whose constraints they are.
-        of_search: as a search may know it: by the validation split's accuracy, not the test's.
+        of_search: as a search may know it: by the validation split's accuracy, not the test's;
+            without the constraints on what the test split alone has.
 
     Returns:
         At most 0 where the constraint is met (`Expression.violation`); nothing of a trial that is
@@ -209,7 +211,12 @@ def violations(
     for name in MEASURED:
         value = _as_search_knows(row, name) if of_search else row.get(name)
         values[name] = math.nan if value is None else float(value)
-    return {c.text: c.violation(values) for c in spec.result_constraints}
+    known = [
+        constraint
+        for constraint in spec.result_constraints
+        if not (of_search and {*OF_TEST_ALONE}.intersection(constraint.measured))
+    ]
+    return {constraint.text: constraint.violation(values) for constraint in known}
 
 
 #: What the row of `trials` shows of a measurement.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..analysis.accuracy import Trainings, difference
-from ..compress.settings import Compression, Int8
+from ..compress.settings import Compression
 from ..published import alexnet_params
 from ..schema import COMPRESSED, QUANTISED
 from ..spec.models import Spec
@@ -49,17 +49,17 @@ def _against(run: Row, found: Row, form: str) -> dict[str, Any]:
 
 
 def holds_all(run: Row, task: Task, spec: Spec) -> bool:
-    """Whether a training that is kept was made into everything that is asked for now."""
+    """Whether a training that is kept was made into everything that is asked for now; a sweep does
+    not go on with another number of calibration images."""
     if run["diverged"] or run["dead"] or run["stopped"]:
         return True
 
-    def held(table: str, kind: type[Compression | Int8]) -> set[tuple[Any, ...]]:
-        names = [field.name for field in fields(kind)]
-        return {tuple(found[name] for name in names) for found in run.get(table, ())}
-
-    compressed = {astuple(setting) for setting in compressions_of(task, spec)}
-    in_integers = {astuple(setting) for setting in quantisations_of(task, spec)}
-    return held("compression", Compression) == compressed and held("int8", Int8) == in_integers
+    names = [field.name for field in fields(Compression)]
+    compressed = {tuple(found[name] for name in names) for found in run.get("compression", ())}
+    schemes = {found["scheme"] for found in run.get("int8", ())}
+    settings = {astuple(setting) for setting in compressions_of(task, spec)}
+    requested = {setting.scheme for setting in quantisations_of(task, spec)}
+    return compressed == settings and schemes == requested
 
 
 def summarise_smaller(

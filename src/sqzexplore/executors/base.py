@@ -10,6 +10,9 @@ from typing import Protocol
 from ..evaluation.tasks import Measured, Task
 from ..train.loop import Epoch
 
+#: The name of each process that works for a sweep.
+WORKER = "sqzexplore worker"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -48,7 +51,8 @@ class Engine(Protocol):
         """Whether a task would begin at once."""
 
     def submit(self, task: Task) -> None:
-        """Do a task. A measurement of throughput is given only while nothing else runs."""
+        """Do a task. When a measurement of throughput is given, what still runs is of trials that
+        have ended, and may not run beside it."""
 
     def wait(self, seconds: float) -> None:
         """Tell the listener what happens, until something did or `seconds` passed."""

@@ -27,7 +27,7 @@ from ..evaluation.workload import load_data
 from ..measure.devices import DeviceLost
 from ..spec.load import parse_spec
 from ..train.loop import Epoch
-from .base import Job, Listener
+from .base import WORKER, Job, Listener
 
 #: Workers in a row, of each place, that may die before they can take a trial.
 _MOST_STILLBORN = 5
@@ -93,6 +93,8 @@ class Local:
     def submit(self, task: Task) -> None:
         """Give a task to the worker that has least to do."""
         if task.kind == "throughput":
+            for worker in [each for each in self._workers if each.tasks]:
+                self._replace(worker)
             device = self._workers[0].place.device
             everywhere = Place(device, tuple(usable_cores()))
             self._alone = self._alone or _Worker(self._job, everywhere, trains=False)
@@ -156,17 +158,21 @@ class Local:
     def _lose(self, worker: _Worker, reason: str) -> None:
         """A worker is gone, or is to go: another one takes its place."""
         tasks, begun = list(worker.tasks), worker.begun
+        self._replace(worker)
+        if not begun:
+            self._stillborn += 1
+            if self._stillborn >= _MOST_STILLBORN * len(self._workers):
+                raise UserError(f"--workers: {self._stillborn} in a row could not begin: {reason}")
+        self._listener.lost(tasks, reason if begun else "")
+
+    def _replace(self, worker: _Worker) -> None:
+        """End a worker, and put another into its place."""
         worker.kill()
         fresh = _Worker(self._job, worker.place, worker.trains)
         if worker is self._alone:
             self._alone = fresh
         else:
             self._workers[self._workers.index(worker)] = fresh
-        if not begun:
-            self._stillborn += 1
-            if self._stillborn >= _MOST_STILLBORN * len(self._workers):
-                raise UserError(f"--workers: {self._stillborn} in a row could not begin: {reason}")
-        self._listener.lost(tasks, reason if begun else "")
 
 
 class _Worker:
@@ -196,7 +202,7 @@ class _Worker:
             self.process = context.Process(
                 target=_work,
                 args=(self.job, self.place, self.trains, theirs),
-                name="worker",
+                name=WORKER,
                 daemon=True,
             )
             with _blocked(signal.SIGINT):
@@ -241,8 +247,10 @@ def _context(job: Job, device: str) -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     trains = parse_spec(job.spec).measure.accuracy is not None
-    # The first optimizer imports the second, for longer than a small network trains.
-    context.set_forkserver_preload([__name__, *(["torch._dynamo"] if trains else [])])
+    # The first optimizer imports the second, for longer than a small network trains. The last is
+    # for them alone: imported here it would change what this process forks.
+    optimizers = ["torch._dynamo"] if trains else []
+    context.set_forkserver_preload([__name__, *optimizers, f"{__package__}.forked"])
     return context
 
 

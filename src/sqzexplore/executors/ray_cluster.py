@@ -63,6 +63,8 @@ class OnRay:
 
     def submit(self, task: Task) -> None:
         """Give a task to the cluster."""
+        if task.kind == "throughput" and self._tasks:
+            self._abandon()
         given = (self._job, task, self._device, self._threads, self._mailbox)
         self._tasks[self._evaluate.remote(*given)] = task
 
@@ -87,9 +89,16 @@ class OnRay:
 
     def close(self) -> None:
         """Leave the cluster; tasks that run are cancelled."""
-        for reference in self._tasks:
-            ray.cancel(reference, force=True)
+        self._abandon()
         ray.shutdown()
+
+    def _abandon(self) -> None:
+        """Cancel all tasks, of which nothing is heard from then on."""
+        abandoned = list(self._tasks)
+        for reference in abandoned:
+            ray.cancel(reference, force=True)
+        self._tasks.clear()
+        self._begun.clear()
 
     def _read_mail(self) -> None:
         for number, letter in ray.get(self._mailbox.take.remote()):

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,12 +63,12 @@ class Processes:
     def __init__(
         self, count: int, threads: int, start: Callable[[int], Child] | None = None
     ) -> None:
-        self._files = tempfile.TemporaryDirectory(prefix="sqzexplore-")
         self.count, self._threads = count, threads
-        self._start = start or partial(_Process, files=Path(self._files.name))
+        files: list[tempfile.TemporaryDirectory[str]] = []
+        self._start = start or partial(_started, files)
         self._children: list[Child] = []
         # Whoever forgets to close it leaves no process behind.
-        self._end = weakref.finalize(self, _close, self._children, self._files)
+        self._end = weakref.finalize(self, _close, self._children, files)
 
     def measure(
         self,
@@ -103,10 +104,18 @@ class Processes:
         self._end()
 
 
-def _close(children: list[Child], files: tempfile.TemporaryDirectory[str]) -> None:
+def _started(files: list[tempfile.TemporaryDirectory[str]], threads: int) -> Child:
+    """A process; the first makes the folder that all of them keep their files in."""
+    if not files:
+        files.append(tempfile.TemporaryDirectory(prefix="sqzexplore-"))
+    return _Process(threads, Path(files[0].name))
+
+
+def _close(children: list[Child], files: list[tempfile.TemporaryDirectory[str]]) -> None:
     while children:
         children.pop().close()
-    files.cleanup()
+    while files:
+        files.pop().cleanup()
 
 
 def combined(rows: Sequence[Throughput]) -> Throughput:
@@ -218,13 +227,13 @@ def _ending(code: int) -> str:
 
 def serve(threads: int, files: str) -> None:
     """Measure what comes through the standard input, a line each, and end with it: what a process
-    of `Processes` does."""
+    of `Processes` does. The folder `files`, which it shares with the others, ends with it too."""
     torch.set_num_threads(threads)
     keep_files_in(Path(files))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    threading.Thread(target=_read, args=(lines, files), daemon=True).start()
     before = None
     while True:
         requested: Mapping[str, Any] = json.loads(lines.get())
@@ -244,11 +253,13 @@ def serve(threads: int, files: str) -> None:
         print(json.dumps(asdict(row)), file=answers, flush=True)
 
 
-def _read(lines: queue.SimpleQueue[str]) -> None:
+def _read(lines: queue.SimpleQueue[str], files: str) -> None:
     """Take what is asked for. When the input ends nobody waits for an answer any more, also where
-    the parent was killed: a measurement that went on would disturb whoever comes next."""
+    the parent was killed, and can remove nothing: a measurement that went on would disturb whoever
+    comes next."""
     for line in sys.stdin:
         lines.put(line)
+    shutil.rmtree(files, ignore_errors=True)
     os._exit(0)
 
 

@@ -16,6 +16,7 @@ from ..network.module import Fire, SqueezeNet
 from .clock import cudnn_as, least_warm_up_s, on_device, timer
 from .devices import check_choices
 from .interleave import alternate, warm_up
+from .memory import check_memory
 from .roofline import Roofs, floor_of, operations
 from .runner import built, captured, images_for, network_for
 from .settings import Settings
@@ -53,6 +54,8 @@ def measure_layers(
     architecture.check_input_size(settings.input_size)
     device = torch.device(settings.device)
     check_choices([settings.dtype], [settings.mode], device, "")
+    if device.type == "cpu":
+        check_memory(architecture, settings)
     timed = timer(device)
     with torch.inference_mode(), on_device(device), cudnn_as(settings):
         x = images_for(architecture, settings)[0]

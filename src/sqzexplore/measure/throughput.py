@@ -10,7 +10,7 @@ several input buffers.
   20 ms: of two), for at most a quarter of the time budget or 8 passes; on a GPU for 0.3 s at least,
   since its clock rises slowly;
 - **repetitions**: rounds until half the width of the 95% interval of the median is at most 1% of
-  it (`timing`), or the time budget is spent; at least the 6 that an interval needs;
+  it (`statistics`), or the time budget is spent; at least the 6 that an interval needs;
 - **relative_to_reference**: the median over the rounds of reference latency / latency;
 - **sustained_images_per_s**: then the network alone, passes without a pause for half a second;
 - **energy**, where a GPU counts it: of two seconds more, between two changes of the counter.

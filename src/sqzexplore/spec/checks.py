@@ -23,8 +23,11 @@ from .axes import (
     check_shapes,
     field_value,
 )
-from .models import OBJECTIVES, AccuracySpec, Spec
+from .models import AT_RANDOM, OBJECTIVES, AccuracySpec, Spec
 from .yaml_text import KeyPath, Problem
+
+#: Measured columns that the test split alone has: a search, which may not know it, knows none.
+OF_TEST_ALONE = ("top5", "balanced_top1")
 
 # --- checking ----------------------------------------------------------------------------------
 
@@ -53,6 +56,12 @@ def space_of(spec: Spec) -> Space:
                 raise Problem(
                     ("constraints", number),
                     f"found {name}, expected measure.{MEASURED[name]}, which is not asked for",
+                )
+            if name in OF_TEST_ALONE and spec.search.sampler not in AT_RANDOM:
+                raise Problem(
+                    ("constraints", number),
+                    f"found {name} with the sampler {spec.search.sampler}, expected top1 or "
+                    "val_top1: a search knows the accuracy on the validation split alone",
                 )
         constraints.append(constraint)
     variants = [Variant(spec.input_size)]

@@ -29,4 +29,4 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
-Duration = Annotated[float, BeforeValidator(_seconds)]
+Duration = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str)]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ..errors import UserError, shown
@@ -64,6 +63,8 @@ def _mapping(text: str) -> dict[str, Any]:
     data = yaml_text.load(text)
     if not isinstance(data, dict):
         raise Problem((), f"found {shown(data)}, expected a mapping of keys to values")
+    if not isinstance(name := data.get("extends", ""), str):
+        raise Problem(("extends",), f"found {shown(name)}, expected the path of a spec")
     return data
 
 
@@ -86,13 +87,14 @@ def _extended(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     """`data` on top of what it extends; mappings are merged key by key, all else is replaced."""
     layers, here = [data], path
     while "extends" in layers[-1]:
-        name = layers[-1]["extends"]
-        if not isinstance(name, str):
-            raise Problem(("extends",), f"found {shown(name)}, expected the path of a spec")
-        here = here.parent / Path(name).expanduser()
+        here = here.parent / Path(layers[-1]["extends"]).expanduser()
         if len(layers) > _MOST_EXTENDED:
             raise Problem(("extends",), f"found {_MOST_EXTENDED} specs in a row, expected fewer")
-        layers.append(_mapping(yaml_text.read(here)))
+        text = yaml_text.read(here)
+        try:
+            layers.append(_mapping(text))
+        except Problem as problem:
+            raise problem.in_file(here, text) from None
     whole: dict[str, Any] = {}
     for layer in reversed(layers):
         whole = _merged(whole, {k: v for k, v in layer.items() if k != "extends"})
@@ -126,14 +128,25 @@ def _steps(key: str) -> KeyPath:
 
 
 def _put(data: dict[str, Any], keys: KeyPath, value: Any) -> None:
-    for key in keys[:-1]:
-        if not isinstance(data.get(str(key)), dict):
+    """Set what `keys` lead to.
+
+    Raises:
+        UserError: on the way stands something that has no keys; it would be lost.
+    """
+    for depth, key in enumerate(keys[:-1], 1):
+        if data.get(str(key)) is None:
             data[str(key)] = {}
-        data = data[str(key)]
+        if not isinstance(found := data[str(key)], dict):
+            raise UserError(
+                f"--set {dotted(keys)}: found {shown(found)} at {dotted(keys[:depth])}, expected a "
+                f"mapping; set {dotted(keys[:depth])} as a whole"
+            )
+        data = found
     data[str(keys[-1])] = value
 
 
 def _written(path: Path, data: dict[str, Any], changes: Sequence[str]) -> str:
     """What the result folder keeps as its spec."""
-    came = f"# {path.name}" + "".join(f" --set {change}" for change in changes)
-    return f"{came}\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}"
+    came = path.name + "".join(f" --set {change}" for change in changes)
+    in_a_line = " ".join(came.split())  # the comment ends with it
+    return f"# {in_a_line}\n{yaml_text.dump(data, allow_unicode=True)}"

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from ..errors import UserError
 from ..network.frames import format_value
 from ..space.axis import Axis
+from . import yaml_text
 from .models import Spec
 from .yaml_text import flow
 
@@ -28,7 +28,7 @@ def narrowed(spec: Spec, ranges: pd.DataFrame, evidence: Sequence[str]) -> str:
     """
     if spec.design_space.listed:
         raise UserError(f"{spec.name}: found a list of architectures, expected a space of axes")
-    content: dict[str, Any] = yaml.safe_load(spec.source)
+    content: dict[str, Any] = yaml_text.load(spec.source)
     records: list[dict[str, Any]] = ranges.to_dict("records")  # type: ignore[assignment]
     known = {str(row["axis"]): row for row in records}
     axes = {axis.field: axis for axis in spec.design_space.axes}
@@ -54,7 +54,7 @@ def narrowed(spec: Spec, ranges: pd.DataFrame, evidence: Sequence[str]) -> str:
         elif key == "claims":  # of other values, which may have gone
             parts.append("# the claims of the wider space are left out")
         else:
-            parts.append(yaml.safe_dump({key: value}, sort_keys=False, width=100).rstrip())
+            parts.append(yaml_text.dump({key: value}, width=100).rstrip())
     return "\n".join(parts) + "\n"
 
 

@@ -51,6 +51,12 @@ def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text that `_Loader` would take for something else, and no other."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
 class Problem(UserError):
     """A problem at one key of a YAML text."""
 
@@ -118,6 +124,11 @@ def load(text: str) -> Any:
         raise Problem((), "no valid YAML: nested too deeply") from None
     _check_values(value)
     return value
+
+
+def dump(value: Any, **options: Any) -> str:
+    """The YAML text that `load` reads as `value`; `options` as PyYAML's `dump` takes them."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, **options)
 
 
 def dotted(path: KeyPath) -> str:
@@ -195,5 +206,5 @@ def _line_of(text: str, path: KeyPath) -> int | None:
 
 def flow(value: Any) -> str:
     """A mapping in a line, without the outer braces."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
+    text = dump(value, default_flow_style=True, width=10_000).strip()
     return text.removeprefix("{").removesuffix("}")

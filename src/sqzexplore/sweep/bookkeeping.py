@@ -53,8 +53,11 @@ class Books:
         self.record = Record(spec.name)
         self._spec, self._folder, self._data, self._device = spec, folder, data, device
         self.mirror, self.account, self.front = mirror, account, front
+        #: Whether all is taken that the study had when this process began.
+        self.is_open = False
         self._workers, self._unwritten = 1, False
         self._write_took = self._written_at = 0.0
+        provenance.git_commit()  # it is kept: of the code that is loaded now, not of a later commit
 
     def open(self, workers: int = 1, every: int = 1) -> None:
         """Take what the study has, and show what is left.
@@ -68,6 +71,7 @@ class Books:
         if speeds_wait(self._spec):
             self.record.take_speeds(self.mirror.study.user_attrs)
         self.account.open(workers, every)
+        self.is_open = True
 
     def sync(self) -> None:
         """Take the trials that finished since the last time."""

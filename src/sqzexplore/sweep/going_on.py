@@ -7,6 +7,7 @@ in the study: no training is done twice.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,20 +22,18 @@ from ..evaluation.cache import throughput_file, training_file
 from ..evaluation.workload import recipe_of
 from ..files import write_json
 from ..measure.settings import Settings
-from ..network.architecture import Architecture
-from ..network.columns import architecture_at
-from ..network.frames import columns_of_frame
-from ..results.folder import ResultFolder, load_results
+from ..results.folder import ResultFolder
 from ..space.axis import Axis
 from ..spec.load import load_spec
 from ..spec.models import Spec
 from ..train.finetune import CompressedRun
 from ..train.int8 import Int8Run
 from ..train.loop import identity
-from .leases import alive
-from .optuna_params import to_params
+from .leases import OWNER, alive
+from .optuna_params import from_params, to_params
+from .optuna_private import requested_params
 from .reuse import fingerprint, recorded_fingerprint
-from .storage.open import open_storage
+from .storage.open import open_journal, open_storage
 from .trial_tables import speed_key
 
 #: Lists of which more values are more work of the same kind.
@@ -46,6 +45,8 @@ _GROWING = (
 )
 #: The attribute of the study that says of each claim when it was written down.
 CLAIMS = "claims"
+#: A new study while it is made; it then takes the place of the journal.
+_ANEW = ".study.anew"
 _WHOLE = ("measure.throughput", "measure.accuracy", "measure.compression", "measure.int8")
 
 
@@ -140,16 +141,14 @@ def carry_over(spec: Spec, folder: Path, data: ImageData | None, in_database: bo
     more = news(spec, folder)
     if not more or all(line.startswith("search.trials:") for line in more):
         return  # the study itself goes on
-    results = ResultFolder(folder)
     if in_database:
         raise UserError(
             f"{folder} holds the results of another spec, whose study is in a database: what is "
             "added begins in another folder with --out; trainings of the same storage are reused"
         )
-    if not results.journal.is_file():
-        return  # interrupted after the study was put away
-    before = load_spec(results.spec_file)
-    study = optuna.load_study(study_name=before.name, storage=open_storage(folder, None))
+    before = load_spec(ResultFolder(folder).spec_file)
+    if (study := _begun(before, folder)) is None:
+        return
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.RUNNING and alive(trial) for trial in trials):
         raise UserError(
@@ -158,16 +157,35 @@ def carry_over(spec: Spec, folder: Path, data: ImageData | None, in_database: bo
         )
     if any(trial.user_attrs.get("row") for trial in trials):
         _check_same(study, before, data, folder)
-        _put_back(trials, study.user_attrs, before, spec, folder, data)
-    results.journal.rename(folder / f"study.{len(put_away(folder)) + 1}.journal")
+        _put_back(trials, study.user_attrs, spec, folder, data)
+    _begin_anew(study, before, spec, folder)
+
+
+def _begun(spec: Spec, folder: Path) -> optuna.Study | None:
+    """The study in the folder; None where a process was killed before it began one."""
+    if not ResultFolder(folder).journal.is_file():
+        return None
+    storage = open_storage(folder, None)
+    if spec.name not in {each.study_name for each in storage.get_all_studies()}:
+        return None
+    return optuna.load_study(study_name=spec.name, storage=storage)
+
+
+def _begin_anew(study: optuna.Study, before: Spec, spec: Spec, folder: Path) -> None:
+    """Put a new study in the place of the one before, which is kept beside it. Until it is whole
+    the one before stays, for a process may be killed at any moment."""
+    path, journal = folder / _ANEW, ResultFolder(folder).journal
+    path.unlink(missing_ok=True)
     anew = optuna.create_study(
         study_name=spec.name,
-        storage=open_storage(folder, None, create=True),
+        storage=open_journal(path),
         directions=list(spec.objectives.values()),
     )
     anew.set_user_attr(CLAIMS, study.user_attrs.get(CLAIMS, {}))
     if spec.search.sampler != "grid":
-        _enqueue(anew, spec, folder, trials)
+        _enqueue(anew, study.get_trials(deepcopy=False), before, spec)
+    os.link(journal, folder / f"study.{len(put_away(folder)) + 1}.journal")
+    os.replace(path, journal)
 
 
 def put_away(folder: Path) -> list[Path]:
@@ -188,19 +206,17 @@ def _check_same(study: optuna.Study, before: Spec, data: ImageData | None, folde
 def _put_back(
     trials: list[FrozenTrial],
     of_study: Mapping[str, Any],
-    before: Spec,
     after: Spec,
     folder: Path,
     data: ImageData | None,
 ) -> None:
     """Write what was measured as an unfinished trial has it."""
-    architectures = _architectures(folder)
     scratch = ResultFolder(folder).scratch
     scratch.mkdir(exist_ok=True)
     for trial in trials:
         content = dict(trial.user_attrs)
         row = content.get("row")
-        if not row or row["arch_id"] not in architectures:
+        if not row:
             continue
         late = of_study.get(speed_key(trial.number))
         if late:
@@ -211,7 +227,7 @@ def _put_back(
                 path = training_file(scratch, arch_id, seed["epochs"], seed["seed"])
                 write_json(path, _training(seed, content, row, after, data))
         if after.measure.throughput is not None and content.get("throughput"):
-            rows = {_settings_of(each): _measurement(each) for each in content["throughput"]}
+            rows = {_settings_of(each): each for each in content["throughput"]}
             device_type = content["throughput"][0]["device"].partition(":")[0]
             content = {"rows": rows, "duration_s": 0.0}
             write_json(throughput_file(scratch, arch_id, device_type), content)
@@ -251,34 +267,23 @@ def _training(
     }
 
 
-#: Columns that `evaluation.bench` adds to a measurement.
-_OF_ORIGIN = ("device_name", "torch_version", "git_commit")
-
-
-def _measurement(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in _OF_ORIGIN}
-
-
 def _settings_of(row: Mapping[str, Any]) -> str:
     known = {field.name for field in fields(Settings)}
     return str(Settings(**{name: value for name, value in row.items() if name in known}))
 
 
-def _architectures(folder: Path) -> dict[str, Architecture]:
-    """Those of the table of trials, by name."""
-    trials = load_results(folder)
-    columns = columns_of_frame(trials)
-    found = (architecture_at(columns, row) for row in range(len(trials)))
-    return {architecture.arch_id: architecture for architecture in found}
-
-
-def _enqueue(study: optuna.Study, spec: Spec, folder: Path, trials: list[FrozenTrial]) -> None:
-    """The architectures that a search tried come first in the new study, in their order."""
-    architectures = _architectures(folder)
+def _enqueue(anew: optuna.Study, trials: list[FrozenTrial], before: Spec, after: Spec) -> None:
+    """The architectures that a search tried, or was to try, come first in the new study, in their
+    order."""
+    seen: set[str] = set()
     for trial in trials:
-        name = (trial.user_attrs.get("row") or {}).get("arch_id")
-        if name in architectures:
-            study.enqueue_trial(to_params(spec.design_space, architectures.pop(name)))
+        if trial.state == TrialState.WAITING:
+            anew.enqueue_trial(requested_params(trial))
+        elif trial.user_attrs.get("row") or OWNER in trial.user_attrs:
+            architecture = from_params(before.design_space, trial.params)
+            if architecture.arch_id not in seen:
+                seen.add(architecture.arch_id)
+                anew.enqueue_trial(to_params(after.design_space, architecture))
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What Optuna's public interface does not give: the storage of a study, and the numbers by which it
-knows studies and trials. Pinned to optuna<6; a test looks whether they are there."""
+"""What Optuna's public interface does not give: the storage of a study, the numbers by which it
+knows studies and trials, and what a trial that waits is to try. Pinned to optuna<6; a test looks
+whether they are there."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage
 from optuna.study import Study
@@ -26,3 +27,8 @@ def study_id(study: Study | FrozenStudy) -> int:
 def trial_id(trial: Trial | FrozenTrial) -> int:
     """The number of a trial in its storage."""
     return trial._trial_id
+
+
+def requested_params(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that a trial was enqueued with, if with any."""
+    return dict(trial.system_attrs.get("fixed_params", {}))

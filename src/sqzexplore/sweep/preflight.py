@@ -9,17 +9,64 @@ from pathlib import Path
 
 import filelock
 import optuna
+from optuna.storages import BaseStorage
 
 from ..data.images import ImageData
 from ..errors import UserError
 from ..network.onnx import require_onnx
+from ..results.folder import ResultFolder
 from ..spec.models import Spec
 from ..train import distributed
+from .optuna_private import study_id
 
 #: Combinations of a grid that a sweep goes through.
 MAX_GRID = 1_000_000
 #: Architectures drawn to see whether a search can meet its constraints.
 _DRAWN = 100_000
+
+
+def refuse_other_study(spec: Spec, folder: Path, database: BaseStorage | None) -> None:
+    """The tables are written from the study: another one, or a new one, would empty them.
+
+    Args:
+        spec: of the sweep.
+        folder: its result folder.
+        database: where the study is, if not in the folder.
+
+    Raises:
+        UserError: the study from which the tables in the folder were written is not there.
+    """
+    results = ResultFolder(folder)
+    try:
+        table = results.table("trials")
+    except UserError:
+        return  # damaged; it is written anew
+    if table is None or table.empty:
+        return
+    if database is None:
+        is_here = results.journal.is_file() and results.journal.stat().st_size > 0
+    else:
+        rows = set(zip(table["trial"], table["arch_id"], strict=True))
+        is_here = rows <= _rows_of(spec, database)
+    if not is_here:
+        began = "the --storage that it began with"
+        if database is not None and results.journal.is_file():
+            began = f"no --storage, for {results.journal.name} is in the folder"
+        raise UserError(
+            f"{folder}: holds {len(table):,} trials of a study that is not here; expected {began}, "
+            "or another folder with --out"
+        )
+
+
+def _rows_of(spec: Spec, database: BaseStorage) -> set[tuple[int, str]]:
+    """The trials of the sweep's study that have a row: number, and name of the architecture."""
+    studies = (one for one in database.get_all_studies() if one.study_name == spec.name)
+    return {
+        (trial.number, trial.user_attrs["row"]["arch_id"])
+        for study in studies
+        for trial in database.get_all_trials(study_id(study), deepcopy=False)
+        if trial.user_attrs.get("row")
+    }
 
 
 def refuse_other_data(study: optuna.Study, data: ImageData | None, folder: Path) -> None:

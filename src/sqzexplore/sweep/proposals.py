@@ -137,15 +137,20 @@ class Proposals:
         """All that the sweep evaluates, where that is known beforehand: a grid, or strata."""
         if column := self.spec.search.stratify:
             drawn = stratified(self.space, column, self.spec.search.seed)
-            return itertools.islice(drawn, planned(self.spec) or MOST_TRIALS)
+            return itertools.islice(drawn, self._wanted)
         if not self._salt:
             return map(self.space.architecture, self.space.indices())
         indices = list(self.space.indices())
         random.Random(self._salt).shuffle(indices)
         return map(self.space.architecture, indices)
 
+    @cached_property
+    def _wanted(self) -> int:
+        """Architectures in all; to count a large space takes a while."""
+        return planned(self.spec) or MOST_TRIALS
+
     def _of_sampler(self) -> Candidate | None:
-        wanted, mirror = planned(self.spec) or MOST_TRIALS, self.mirror
+        wanted, mirror = self._wanted, self.mirror
         for _ in range(_MISSES_AT_ONCE if mirror.mine or mirror.others else _MOST_MISSES):
             held = len(mirror.mine) + len(mirror.others)
             if len(mirror.known) + held >= wanted or self._misses >= _MOST_MISSES:

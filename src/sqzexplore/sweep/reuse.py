@@ -48,7 +48,7 @@ class Reuse:
         if spec.measure.accuracy is None and spec.measure.throughput is None:
             return
         requested = fingerprint(spec, data)
-        if study.user_attrs.get(_RECIPE) != requested:
+        if recorded_fingerprint(study) is None:  # what another version measured stays so
             study.set_user_attr(_RECIPE, requested)
         for other in self._database.get_all_studies():
             if other.user_attrs.get(_RECIPE) == requested:
@@ -59,14 +59,23 @@ class Reuse:
         constraints."""
         self._index_new()
         for name, study, trial in self._index.get(architecture.net_id, ()):
-            row = trial.user_attrs["row"]
-            if self._serves(row):
+            if not self._serves(trial.user_attrs["row"]):
+                continue
+            content = self._with_speed(study, trial)
+            row = content["row"]
+            if row.get("images_per_s") is not None or not self._spec.speed_decides:
                 origin = row.get("reused_from") or f"{name}/{trial.number}"
-                speeds = self._database.get_study_user_attrs(study)
-                speed = speeds.get(speed_key(trial.number), {"row": {}})
-                content = trial.user_attrs | speed | {"row": row | speed["row"]}
                 return self._as_own(architecture, content, origin)
         return None
+
+    def _with_speed(self, study: int, trial: FrozenTrial) -> dict[str, Any]:
+        """A trial's attributes, with the throughput that was measured after it had ended; one that
+        failed is of no use to others."""
+        content = dict(trial.user_attrs)
+        speed = self._database.get_study_user_attrs(study).get(speed_key(trial.number))
+        if speed and speed["throughput"]:
+            content |= speed | {"row": content["row"] | speed["row"]}
+        return content
 
     def _index_new(self) -> None:
         """Read the trials that have finished since the last time."""
@@ -83,6 +92,8 @@ class Reuse:
 
     def _serves(self, row: dict[str, Any]) -> bool:
         measured = row["state"] in ("complete", "diverged", "dead")
+        # A study may have been gone on with by another version than it began with.
+        measured = measured and row.get("sqzexplore_version") == provenance.version()
         # Processors of one name may compute with other instructions, which gives other numbers.
         same = row.get("device_name") == self._device_name
         return measured and same and row.get("cpu_capability") == self._capability

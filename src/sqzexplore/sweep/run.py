@@ -35,7 +35,7 @@ from ..results.completeness import planned
 from ..results.folder import ResultFolder
 from ..spec.models import Spec
 from ..train import distributed
-from ..train.loop import check_precision
+from ..train.loop import check_recipe
 from .account import Account, Progress
 from .bookkeeping import Books
 from .cost_grid import CostGrid, costs_only
@@ -48,6 +48,7 @@ from .preflight import (
     refuse_endless,
     refuse_neighbours,
     refuse_other_data,
+    refuse_other_study,
     refuse_smaller,
 )
 from .proposals import MOST_TRIALS, Proposals
@@ -95,7 +96,7 @@ def run_sweep(
     if make_engine is None:
         refuse_neighbours(workers, pack)
         if spec.measure.accuracy:
-            check_precision(recipe_of(spec.measure.accuracy), device)
+            check_recipe(recipe_of(spec.measure.accuracy), device)
     refuse_smaller(spec)
     check_writable(folder, "--out")
     here = make_engine is None and workers == 1 and spec.search.trial_timeout is None
@@ -149,14 +150,18 @@ def _evaluate(
 
 @contextmanager
 def _written_in_any_case(books: Books, storage: BaseStorage) -> Iterator[None]:
-    """The tables hold what was done when an error or an interrupt ends the sweep."""
+    """The tables hold what was done when an error or an interrupt ends the sweep.
+
+    Before the study is read they stay as they are: they hold more.
+    """
     try:
         yield
     except BaseException:
         if isinstance(storage, PatientStorage):
             storage.hurry()
-        with suppress(OSError):
-            books.write(sync=False)
+        if books.is_open:
+            with suppress(OSError):
+                books.write(sync=False)
         raise
 
 
@@ -175,9 +180,10 @@ def _opened(
     """The study of the sweep, which the folder then belongs to.
 
     Raises:
-        UserError: the folder holds another sweep.
+        UserError: the folder holds another sweep, or tables of another study.
     """
     database = open_storage(folder, storage_url) if storage_url else None
+    refuse_other_study(spec, folder, database)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
         carry_over(spec, folder, data, database is not None)

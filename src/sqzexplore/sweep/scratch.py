@@ -28,7 +28,7 @@ class Scratch:
         """
         for pattern in (f"{architecture.arch_id}-*", f".{architecture.arch_id}-*"):
             for file in self.folder.glob(pattern):
-                if not (but_throughput and file.stem.endswith("-throughput")):
+                if not (but_throughput and file.stem.endswith("-speeds")):
                     file.unlink(missing_ok=True)
 
     def tidy(self, known: Container[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -56,14 +57,20 @@ class Speeds:
             self._books.write()
 
     def _left(self) -> Iterator[tuple[int, Architecture]]:
-        """The trials whose throughput no process has measured."""
-        self._books.record.take_speeds(self._study.user_attrs)
-        trials = self._study.get_trials(deepcopy=False)
-        for number in sorted(self._books.record.unmeasured):
-            yield number, from_params(self._spec.design_space, trials[number].params)
+        """The trials whose throughput no process has measured by then. Machines that share the
+        study go in orders of their own, or each would measure what another is about to."""
+        trials, unmeasured = self._study.get_trials(deepcopy=False), self._books.record.unmeasured
+        numbers = sorted(unmeasured)
+        if not self._books.mirror.alone():
+            random.Random().shuffle(numbers)
+        for number in numbers:
+            self._books.take_speeds(self._study.user_attrs)
+            if number in unmeasured:
+                yield number, from_params(self._spec.design_space, trials[number].params)
 
     def _take(self, task: Task, measured: Measured) -> None:
         """Write a throughput into the study, unless another process has done so meanwhile."""
+        self._books.take_speeds(self._study.user_attrs)
         if task.trial not in self._books.record.unmeasured:
             return
         rows = [dict(row) for row in measured.throughput]

@@ -1,4 +1,5 @@
-"""How a sweep stands, read from its study and its tables; nothing is written or locked."""
+"""How a sweep stands, read from its study and its tables, neither of which it writes to; a journal
+is locked for moments, by the lock file beside it."""
 
 from __future__ import annotations
 

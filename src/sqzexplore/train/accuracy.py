@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,14 +82,27 @@ class Guesses:
 
 
 def guesses(net: nn.Module, data: ImageData, split: Split | StreamedSplit) -> Guesses:
-    """What `net` says of the images of a split, in float32."""
-    return Guesses.of(guesses_on_device(net, data, split), data)
+    """What `net` says of the images of a split, in float32, by cuDNN's deterministic algorithms."""
+    with cudnn_as(tf32=False):
+        return Guesses.of(guesses_on_device(net, data, split), data)
+
+
+@contextmanager
+def cudnn_as(tf32: bool) -> Iterator[None]:
+    """Meanwhile cuDNN is restricted to deterministic algorithms, and multiplies as TF32 or not."""
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32)
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, tf32
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
 
 
 @torch.no_grad()
 def guesses_on_device(net: nn.Module, data: ImageData, split: Split | StreamedSplit) -> Tensor:
     """N x 3 int32 on the device: an image's class, the first guess, and whether the class is one
-    of the first five. Nothing waits for it."""
+    of the first five. cuDNN does as it is set; nothing waits for it."""
     net.eval()
     normal = Normalisation(data)
     found = torch.zeros(len(split), 3, dtype=torch.int32, device=data.mean.device)

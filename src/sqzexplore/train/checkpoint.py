@@ -128,14 +128,11 @@ class Unfinished:
         if not self.path.exists():
             return None
         tensors, metadata = _read(self.path)
-        before = metadata.get("identity", {})
-        for key, value in self.identity.items():
-            if before.get(key) != value:
-                raise UserError(
-                    f"{self.path}: holds another training: {key} "
-                    f"{shown(before.get(key, 'absent'))} there, {shown(value)} here. "
-                    "Take the change back, or choose another folder."
-                )
+        if other := self._other(metadata):
+            raise UserError(
+                f"{self.path}: holds another training: {other}. "
+                "Take the change back, or choose another folder."
+            )
         net.load_state_dict(_with_prefix(tensors, _WEIGHTS))
         weights = [p for group in optimizer.param_groups for p in group["params"]]
         for name, tensor in _with_prefix(tensors, _STATE).items():
@@ -147,6 +144,19 @@ class Unfinished:
                 tensor = tensor.to(weight.device)
             optimizer.state[weight][key] = tensor
         return metadata["notes"]
+
+    def forget_another(self) -> None:
+        """Remove what is kept, where that is of another training."""
+        if self.path.exists() and self._other(_read(self.path)[1]):
+            self.path.unlink()
+
+    def _other(self, metadata: Mapping[str, Any]) -> str:
+        """What differs in the training that is kept, if anything does."""
+        before = metadata.get("identity", {})
+        for key, value in self.identity.items():
+            if before.get(key) != value:
+                return f"{key} {shown(before.get(key, 'absent'))} there, {shown(value)} here"
+        return ""
 
     def keep(
         self, net: nn.Module, optimizer: torch.optim.Optimizer, notes: Mapping[str, Any]

@@ -62,12 +62,13 @@ def parallel(net: nn.Module) -> nn.Module:
 
 
 def share(images: int, batch_size: int) -> tuple[int, int]:
-    """How many of `images` are this process's, and how many of them make its part of a batch.
+    """How many of `images` are this process's, and how many of them make its part of a batch,
+    which divides by the processes.
 
     All processes get equally many: the first images stand in for those that lack at the end.
     """
     count = world()
-    return -(-images // count), max(1, batch_size // count)
+    return -(-images // count), batch_size // count
 
 
 def mine(order: Tensor) -> Tensor:
@@ -82,6 +83,14 @@ def total(values: Tensor) -> Tensor:
     if world() > 1:
         dist.all_reduce(values)
     return values
+
+
+def share_buffers(net: nn.Module) -> None:
+    """The first process's buffers in all of them: what BatchNorm saw of its own images is else
+    another in each, and what they evaluate together of no network."""
+    if world() > 1:
+        for buffer in net.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def broadcast(value: Any) -> Any:

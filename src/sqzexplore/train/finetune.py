@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -178,7 +178,7 @@ def deep_compression(
     if setting.density < 1:
         limits = Pruned(tuned, setting.density)
         yield from _fine_tuned(tuned, limits, data, recipe, seed, setting)
-    layers = layers_of(tuned, setting.density, setting.bits)
+    layers = layers_of(tuned, setting)
     shared = Shared(tuned, layers)
     yield from _fine_tuned(tuned, shared, data, recipe, seed, setting)
     notes = {
@@ -207,13 +207,16 @@ def deep_compression(
     return Outcome(compressed, again, run)
 
 
-def finished(work: Generator[None, None, Outcome]) -> Outcome:
-    """What `deep_compression` returns, once all its steps are done."""
+def finished(
+    work: Generator[None, None, Outcome], on_step: Callable[[], object] = lambda: None
+) -> Outcome:
+    """What `deep_compression` returns, once all its steps are done; `on_step` hears of each."""
     while True:
         try:
             next(work)
         except StopIteration as end:
             return end.value
+        on_step()
 
 
 def _fine_tuned(

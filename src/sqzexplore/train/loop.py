@@ -30,7 +30,7 @@ from ..malloc import keep_freed_memory
 from ..network.architecture import Architecture
 from ..network.module import Dropout, SqueezeNet, build
 from . import distributed, recipe
-from .accuracy import Guesses, Normalisation, by_chance, guesses, guesses_on_device, packed
+from .accuracy import Guesses, Normalisation, by_chance, cudnn_as, guesses_on_device, packed
 from .checkpoint import Unfinished
 from .cuda_graph import CapturedStep
 from .optimisation import initialise, optimizer
@@ -147,7 +147,7 @@ class Training:
             self._limits = limits
             self._weights = list(limits.weights if limits else self.net.parameters())
             self._optimizer = optimizer(self._weights, recipe)
-            self._unfinished = Unfinished(unfinished, self._identity()) if unfinished else None
+            self._unfinished = _kept(architecture, data, recipe, seed, unfinished)
             if self._unfinished and (notes := self._unfinished.restore(self.net, self._optimizer)):
                 self.history = [Epoch(**entry) for entry in notes["history"]]
                 self._spent_before = notes["duration_s"]
@@ -178,8 +178,10 @@ class Training:
             val_top1 = self.history[-1].val_top1
         elif not diverged:
             with self._settings():
-                test = guesses(self.net, self.data, self.data.test)
-                validation = guesses(self.net, self.data, self.data.validation)
+                test, validation = (
+                    Guesses.of(guesses_on_device(self.net, self.data, split), self.data)
+                    for split in (self.data.test, self.data.validation)
+                )
             top1, top5 = test.top1, test.top5
             val_top1 = validation.top1
             right = {"test": packed(test.right), "validation": packed(validation.right)}
@@ -210,13 +212,6 @@ class Training:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         initialise(net, self.recipe)
         return net
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "architecture": self.net.architecture.model_dump(mode="json"),
-            **identity(self.recipe, self.data, self.seed),
-            "processes": distributed.world(),
-        }
 
     def _prepare(self) -> None:
         """What a step reads, where it stays."""
@@ -276,6 +271,7 @@ class Training:
         for images in self._passes(order, generator):
             self._on_batch(images * distributed.world())
             yield
+        distributed.share_buffers(self.net)
         guessed = guesses_on_device(self.net, self.data, self.data.validation)
         yield from self._until_done()
         loss = distributed.total(self._loss) / (self._images * distributed.world())
@@ -378,15 +374,8 @@ class Training:
         if self._stream is None:
             yield
             return
-        cudnn = torch.backends.cudnn
-        before = (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32)
-        cudnn.deterministic, cudnn.benchmark = True, False
-        cudnn.allow_tf32 = self.recipe.precision == "tf32"
-        try:
-            with torch.cuda.stream(self._stream):
-                yield
-        finally:
-            cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
+        with cudnn_as(self.recipe.precision == "tf32"), torch.cuda.stream(self._stream):
+            yield
 
 
 def identity(recipe_: Recipe, data: ImageData, seed: int) -> dict[str, Any]:
@@ -401,10 +390,31 @@ def identity(recipe_: Recipe, data: ImageData, seed: int) -> dict[str, Any]:
     }
 
 
-def check_precision(recipe_: Recipe, device: torch.device) -> None:
-    """Raise `UserError` where `device` cannot multiply in the recipe's precision."""
+def _kept(
+    architecture: Architecture, data: ImageData, recipe: Recipe, seed: int, file: Path | None
+) -> Unfinished | None:
+    """The training between two epochs, where a file keeps it."""
+    if file is None:
+        return None
+    which = {
+        "architecture": architecture.model_dump(mode="json"),
+        **identity(recipe, data, seed),
+        "processes": distributed.world(),
+    }
+    return Unfinished(file, which)
+
+
+def check_recipe(recipe_: Recipe, device: torch.device) -> None:
+    """Raise `UserError` where `device` cannot multiply in the recipe's precision, or the processes
+    that train together cannot share its batches equally, two images each at least."""
     if recipe_.precision == "tf32" and device.type != "cuda":
         raise UserError(f"precision: found 'tf32', which needs a CUDA device; {device} has none")
+    size, count = recipe_.batch_size, distributed.world()
+    if count > 1 and (size % count or size < 2 * count):
+        raise UserError(
+            f"batch_size: found {size}, expected a multiple of the {count} processes that share "
+            f"it, {2 * count} or more"
+        )
 
 
 def fit(
@@ -437,7 +447,10 @@ def lead(
     on_epoch: Callable[[Epoch], bool | None] = lambda epoch: None,
     unfinished: Path | None = None,
 ) -> Training:
-    """A `Training`, together with the processes that `follow` if there are any."""
+    """A `Training`, together with the processes that `follow` if there are any. It begins anew
+    where `unfinished` is of another one, as it does where a finished one is."""
+    if kept := _kept(architecture, data, recipe, seed, unfinished):
+        kept.forget_another()
     distributed.broadcast((architecture, recipe, seed, unfinished))
     return Training(architecture, data, recipe, seed, on_epoch, unfinished)
 

@@ -95,8 +95,9 @@ class Recipe:
     """What the user sets of a training; its `method` says the rest.
 
     `learning_rate` is the peak of the schedule; None is the method's own. `augmentation` None is
-    what suits the data. `precision` is that of the convolutions in training; weights, losses,
-    updates and evaluations are always float32.
+    what suits the data. `precision` is that of the convolutions in training; weights, losses and
+    updates are always float32, and so are evaluations, but for those of a training in `tf32`, whose
+    convolutions multiply in it too.
     """
 
     recipe: RecipeName = "default"

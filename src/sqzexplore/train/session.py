@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from ..data.source import Source
 from ..errors import UserError, shown
 from ..network.architecture import Architecture
 from . import checkpoint, distributed
-from .loop import Epoch, Run, Training, check_precision, identity
+from .loop import Epoch, Run, Training, check_recipe, identity
 from .recipe import Recipe
 
 _UNFINISHED = "unfinished.safetensors"
@@ -68,19 +68,31 @@ def natural_size(source: Source) -> int:
     return min(width, height) if min(width, height) <= _SMALL else _CROP
 
 
-def for_images(architecture: Architecture, source: Source, classes: int | None) -> Architecture:
+def for_images(
+    architecture: Architecture, source: Source, requested: Container[str]
+) -> Architecture:
     """`architecture` with the channels and classes of the images.
 
+    Args:
+        architecture: what the user asked for.
+        source: the images.
+        requested: the metaparameters that the user named.
+
     Raises:
-        UserError: the user asked for another number of classes.
+        UserError: another number of channels or classes is requested.
     """
-    if classes is not None and classes != len(source.classes):
-        raise UserError(
-            f"--set num_classes: found {classes}, expected {len(source.classes)}: "
-            f"{source.name} has the classes {', '.join(source.classes[:5])}"
-            + (", ..." if len(source.classes) > 5 else "")
-        )
-    return architecture.replace(in_channels=source.channels, num_classes=len(source.classes))
+    classes, more = ", ".join(source.classes[:5]), ", ..." if len(source.classes) > 5 else ""
+    images = "images in colour" if source.channels == 3 else "grey images"
+    fixed = {
+        "in_channels": (source.channels, images),
+        "num_classes": (len(source.classes), f"the classes {classes}{more}"),
+    }
+    for name, (value, why) in fixed.items():
+        if name in requested and (found := getattr(architecture, name)) != value:
+            raise UserError(
+                f"--set {name}: found {found}, expected {value}: {source.name} has {why}"
+            )
+    return architecture.replace(**{name: value for name, (value, _) in fixed.items()})
 
 
 def train_one(
@@ -98,14 +110,20 @@ def train_one(
         The notes of the checkpoint, which `checkpoint.notes` reads again.
 
     Raises:
-        UserError: the folder holds another training, or an image is damaged.
+        UserError: the folder holds another training, the recipe cannot be followed here, or an
+            image is damaged.
     """
     plan.architecture.check_input_size(image_size)
-    check_precision(plan.recipe, device)
+    if plan.architecture.batch_norm and plan.recipe.batch_size == 1:
+        raise UserError(
+            "--batch-size: found 1 with batch_norm: true, expected 2 or more: one image has no "
+            "variance"
+        )
     if plan.folder.exists() and not plan.folder.is_dir():
         raise UserError(f"{plan.folder}: found a file, expected a folder")
     torch.set_num_threads(plan.threads)
     with distributed.group(device) as on:
+        check_recipe(plan.recipe, on)
         data = load(source, image_size, plan.recipe.augmentation).to(on)
         requested = identity(plan.recipe, data, plan.seed)
         done = _finished(plan, requested)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from ...errors import UserError
@@ -41,7 +42,8 @@ PACKED = {
 FOLDER = Path(__file__).parent
 
 
-def fashion_source(folder: Path = FOLDER) -> Source:
+@cache
+def fashion_source() -> Source:
     """12,000 of Fashion-MNIST's 28x28 grey photographs of clothes, ten classes of equal size.
 
     7,200 to train, 800 to validate, 4,000 to test, stratified; one test image is 0.025 percentage
@@ -49,9 +51,12 @@ def fashion_source(folder: Path = FOLDER) -> Source:
 
     Source: Xiao, Rasul and Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
     Learning Algorithms, arXiv:1708.07747, 2017; MIT licence, (c) 2017 Zalando SE.
+    """
+    return fashion_in(FOLDER)
 
-    Args:
-        folder: holds the four packed files.
+
+def fashion_in(folder: Path) -> Source:
+    """The set of the four packed files in `folder`.
 
     Raises:
         UserError: a file is missing or is not what it was when it was packed.

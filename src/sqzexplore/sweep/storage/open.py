@@ -62,7 +62,7 @@ def open_storage(
     path = ResultFolder(folder).journal
     if not create and not path.is_file():
         raise UserError(f"{folder}: found no {path.name}, expected the sweep's study, or --storage")
-    return _open_journal(path)
+    return open_journal(path)
 
 
 def open_database(url: str, tell: Tell | None = None) -> PatientStorage:
@@ -123,7 +123,12 @@ def _parsed(url: str) -> URL:
 # --- kinds of storages -------------------------------------------------------------------------
 
 
-def _open_journal(path: Path) -> BaseStorage:
+def open_journal(path: Path) -> BaseStorage:
+    """The journal file at `path`, made if there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         storage = JournalStorage(Journal(path, path.with_name(_JOURNAL_LOCK)))
         storage.get_all_studies()
@@ -156,7 +161,13 @@ def _open_rdb(url: URL) -> BaseStorage:
     )
     try:
         return get_storage(opening(RDBStorage, text, _engine_options(url)))
-    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+    # A driver reads what stands behind the `?` by itself: `timeout=abc` is a ValueError.
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        StorageInternalError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise UserError(f"{place}: the database cannot be opened: {reason(error)}") from None
 
 
