@@ -56,7 +56,7 @@ from sqzexplore.network.presets import PRESETS
 
 torch.set_num_threads(1)
 architecture = Architecture(
-    width_multiplier=0.25, stem_kernel=3, stem_stride=1, fires=3, pool_after=(1, 3)
+    width_multiplier=0.25, stem_kernel=3, stem_stride=1, fires=2, pool_after=(1, 2), num_classes=10
 )
 PRESETS[REFERENCE] = architecture  # v1.1's passes take four times as long
 settings = Settings(device="cpu", batch=32, input_size=128)

@@ -61,6 +61,8 @@ def test_only_what_was_trained_to_the_end_counts() -> None:
     pd.testing.assert_frame_equal(ranking, early_ranking(history, pruned))
     with pytest.raises(UserError, match="found 2 complete"):
         early_ranking(history, trials.assign(state=["complete"] * 2 + ["failed"] * 10))
+    without = early_ranking(history[~history["arch_id"].isin(["a0", "a1", "a2", "a3"])], trials)
+    pd.testing.assert_frame_equal(without, ranking)
 
 
 def test_other_budgets_and_columns_that_are_missing_are_refused() -> None:

@@ -85,6 +85,11 @@ def test_memory_formats_are_no_runtimes() -> None:
     assert found["arch_id"].tolist() == [f"a{number}" for number in range(5)]
     assert set(found["runtime"]) == {"torch"}
     assert set(found["next_runtime"]) == {"onnxruntime"}
+    faster = [1.0, 9, 2, 8, 0.5]
+    other = rows[torch].assign(memory_format="contiguous", latency_ms_p50=faster)
+    tau = analysis.runtime_ranking(pd.concat([rows, other]))["kendall"][0]
+    best = np.minimum(faster, LATENCIES[WAYS[0]])
+    assert tau == pytest.approx(stats.kendalltau(best, LATENCIES[WAYS[1]]).statistic)
 
 
 def test_sizes_of_the_image_are_no_architectures() -> None:

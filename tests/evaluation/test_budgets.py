@@ -248,5 +248,7 @@ def test_the_ranking_at_another_budget() -> None:
         assert budget_ranking(perfect)[["ci_low", "ci_high"]].isna().all(axis=None)
         (said,) = training_remarks(none, perfect)
         assert said.endswith(f"against 54: Kendall's tau {sign:.2f} ({order} of 4 architectures)")
+    (said,) = training_remarks(none, seeds.assign(val_top1=50.0))
+    assert said.endswith("against 54: no order, 4 architectures with one value")
     with pytest.raises(UserError, match="budget_ranking: no column 'epochs'"):
         budget_ranking(seeds.drop(columns="epochs"))

@@ -134,18 +134,18 @@ def early_ranking(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
         `architectures`: successive halving with factor 3 would have dropped it there).
 
     Raises:
-        UserError: a column is missing, fewer than 4 architectures that were trained to the end, or
-            some that cannot be compared (other data, another budget).
+        UserError: a column is missing, fewer than 4 architectures that were trained to the end and
+            have a history, or some that cannot be compared (other data, another budget).
     """
     require_columns("early_ranking", trials, ["sweep", "arch_id", "state", "top1"])
     require_columns("early_ranking", history, ["sweep", "arch_id", "epoch", "val_top1"])
     complete = trials[trials["state"] == "complete"].dropna(subset=["top1"])
     require_alike("early_ranking", complete, ["top1"])
-    final = complete.set_index(["sweep", "arch_id"])["top1"]
-    if len(final) < 4:
-        raise UserError(f"early_ranking: found {len(final)} complete architectures, expected >= 4")
     history = largest_budget(history)
     early = history.groupby(["sweep", "arch_id", "epoch"])["val_top1"].mean().unstack("epoch")
+    final = complete.set_index(["sweep", "arch_id"])["top1"]
+    final = final[final.index.isin(early.index)]
+    require_rows("early_ranking", len(final), 4, "complete architectures with a history")
     early = early.loc[final.index]
     target = final.to_numpy(dtype=float)
     rows = []
@@ -229,14 +229,14 @@ def bootstrapped_kendall(
     both: NDArray[np.float64], resamples: int, generator: np.random.Generator
 ) -> tuple[float, float, float]:
     """Kendall's tau-b of two columns, with its 95% percentile bootstrap interval over the rows,
-    without the resamples in which one side is constant; missing where the order is perfect: there
-    every resample is perfect too, and the bootstrap has no width to give."""
-    first, second = both.T
+    without the resamples in which one side is constant; missing where one side is, and where the
+    order is perfect: there every resample is perfect too, and the bootstrap has no width to give.
+    """
     drawn = generator.integers(0, len(both), (resamples, len(both)))
-    low, high = np.nanpercentile(resampled_kendall(first, second, drawn), [2.5, 97.5])
-    tau = kendall(first, second)
-    if abs(tau) > 1 - 1e-12:
-        low = high = math.nan
+    tau = kendall(*both.T)
+    if not abs(tau) < 1 - 1e-12:
+        return tau, math.nan, math.nan
+    low, high = np.nanpercentile(resampled_kendall(*both.T, drawn), [2.5, 97.5])
     return tau, float(low), float(high)
 
 

@@ -73,7 +73,8 @@ def runtime_ranking(rows: pd.DataFrame, resamples: int = 1000, seed: int = 0) ->
     known = known.assign(way=known["runtime"] + " " + known["dtype"])
     generator, found, most = np.random.default_rng(seed), [], 0
     for key, group in known.groupby([*_PLACE], dropna=False, sort=False):
-        table = group.groupby(["net_id", "way"], sort=False)[_LATENCY].mean().unstack("way")
+        fastest = group.groupby(["net_id", "way", "arch_id"], sort=False)[_LATENCY].min()
+        table = fastest.groupby(["net_id", "way"], sort=False).mean().unstack("way")
         for first, second in itertools.combinations(table, 2):
             both = table[[first, second]].dropna().to_numpy(dtype=float)
             most = max(most, len(both))

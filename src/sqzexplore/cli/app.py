@@ -1,6 +1,7 @@
 """The application, what its verbs share, and the exit codes.
 
-0 done; 1 finished, but some trials failed; 2 the user's input is wrong; 130 interrupted.
+0 done; 1 finished, but not all that was asked for is there; 2 the user's input is wrong; 130
+interrupted.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 CV+ (Barber, Candes, Ramdas and Tibshirani, "Predictive inference with the jackknife+", Annals of
 Statistics 49, 2021) puts around what each of K models says the residuals of the rows that it has
 not seen. Whatever the models, a new row drawn as the measured ones were is held with probability at
-least 1 - 2 alpha, and about 1 - alpha in practice. Residuals are divided by a scale, so that the
+least 1 - 2 alpha, less a term that shrinks with the number of rows, and about 1 - alpha in
+practice. Residuals are divided by a scale, so that the
 interval is wide where networks scatter and narrow where they do not (normalised scores:
 Papadopoulos, Gammerman and Vovk, 2008). The scale of fold k has not seen fold k's residuals.
 """

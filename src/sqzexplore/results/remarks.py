@@ -3,6 +3,7 @@ another budget would rank them otherwise."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,9 +64,11 @@ def _rankings(seeds: pd.DataFrame | None) -> list[str]:
 
 
 def tau_text(row: Mapping[Any, Any]) -> str:
-    """Kendall's tau of a row of a ranking, with its interval; in words where the order is perfect
-    and there is none."""
+    """Kendall's tau of a row of a ranking, with its interval; in words where there is none, since
+    the order is perfect or there is no order."""
     tau, low, high = row["kendall"], row["ci_low"], row["ci_high"]
+    if math.isnan(tau):
+        return f"no order, {row['architectures']} architectures with one value"
     perfect = {1.0: "the same order", -1.0: "the opposite order"}.get(round(tau, 9))
     sure = f"{low:.2f} to {high:.2f}, bootstrap over" if perfect is None else f"{perfect} of"
     return f"Kendall's tau {tau:.2f} ({sure} {row['architectures']} architectures)"
