@@ -25,6 +25,8 @@ from .validation import largest_budget, require_columns
 SPLITS = {"top1": "test", "val_top1": "validation"}
 #: Columns of `trials` that are means over the trainings in `seeds`.
 SEEDED = ("top1", "top5", "val_top1")
+#: Points of accuracy, far below one image of any split: a standard error that is less is none.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +271,10 @@ def _variance_of_seeds(
 
 
 def _of_mean(values: NDArray[np.float64]) -> float:
-    return float(values.var(ddof=1)) / len(values) if len(values) > 1 else math.nan
+    if len(values) < 2:
+        return math.nan
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return error**2 if error > ROUNDING else 0.0
 
 
 def _variance_of_images(sums: NDArray[np.float64], added: float) -> float:

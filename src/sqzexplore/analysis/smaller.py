@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import special
 
 from ..errors import UserError, shown
-from .accuracy import Trainings, accuracy_interval, difference, trainings
+from .accuracy import ROUNDING, Trainings, accuracy_interval, difference, trainings
 from .validation import require_columns
 from .verdicts import ALPHA, holm
 
@@ -108,8 +108,8 @@ def smallest_kept(rows: pd.DataFrame, form: str, points: float) -> pd.Series:
     Raises:
         UserError: none is.
     """
-    error = rows["val_drop_se"].where(rows["val_drop_se"] > 0)
-    p_values = special.stdtr(rows["seeds"] - 1, (rows["val_drop"] - points) / error)
+    error = rows["val_drop_se"].where(rows["val_drop_se"] > ROUNDING)
+    p_values = special.stdtr(rows["seeds"] - 1, (rows["val_drop"] - points) / error).fillna(1.0)
     known = rows[holm(p_values.to_numpy(dtype=float)) < ALPHA]
     if known.empty:
         raise UserError(f"smallest_kept: none is shown to be at most {points:g} points below")
