@@ -19,6 +19,12 @@ from .errors import UserError, shown
 _LOCK = ".lock"
 
 
+def home(path: str | Path) -> Path:
+    """`path`, in which `~` and `~user` stand for home folders; as it is where there is no such
+    user, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     with replacing(path) as file:

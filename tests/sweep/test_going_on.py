@@ -20,6 +20,8 @@ from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
 from sqzexplore.results.folder import load_results
 from sqzexplore.sweep import run as sweep
+from sqzexplore.sweep.leases import Leases
+from sqzexplore.sweep.storage.open import open_storage
 
 SWEEP = """\
 name: more
@@ -154,7 +156,14 @@ def test_a_search_tries_first_what_it_tried(tmp_path: Path) -> None:
     searched = searched.replace("[0.25, 1.0]", "[0.125, 0.25, 0.5, 1.0]")
     run(searched, tmp_path)
     before = spent(tmp_path)
-    run(searched.replace("seeds: 2", "seeds: 3"), tmp_path)
+    more = searched.replace("seeds: 2", "seeds: 3")
+    storage = open_storage(tmp_path, None)
+    works = pytest.raises(UserError, match="another process works on this sweep")
+    with Leases(tmp_path, storage, "cpu"), works:  # on no trial, as one that measures throughput
+        run(more, tmp_path)
+    (tmp_path / "study.2.journal").touch()  # whoever removed the first
+    run(more, tmp_path)
+    assert (tmp_path / "study.1.journal").stat().st_size
     assert len(load_results(tmp_path)) == 2
     assert spent(tmp_path)[before.index].tolist() == before.tolist()
 

@@ -167,6 +167,9 @@ def test_speeds_of_another_sweep_are_reused_if_there_are_any(
         assert found.row.get("images_per_s") == speed
         assert found.throughput == late["throughput"]
         assert found.row.get("outcome") != "failed"
+    one.set_user_attr("measurement", "of another version")  # it began so, and was gone on with
+    own = Reuse(spec, one, torch.device("cpu"), None).get(architecture)
+    assert (own is None) == (found is None)
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
-from multiprocessing import util
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,8 +18,8 @@ import torch
 from helpers.processes import QUICK, RATIOS, Sweeps, gone, until, until_done, whole
 from sqzexplore import Architecture
 from sqzexplore.evaluation.tasks import Task
-from sqzexplore.executors import forked, processes
-from sqzexplore.executors.base import WORKER, Job
+from sqzexplore.executors import processes
+from sqzexplore.executors.base import Job
 from sqzexplore.executors.processes import Local, places
 from sqzexplore.measure.roofline import Roofs
 from sqzexplore.results.folder import load_results
@@ -196,23 +196,39 @@ def test_nothing_trains_beside_a_measurement(
     assert sorted(each.tasks for each in made) == [[], [training]]
 
 
-@pytest.mark.parametrize(("name", "hears"), [(WORKER, False), ("of a program that sweeps", True)])
-def test_only_a_worker_is_forked_with_ctrl_c_blocked(
-    name: str, hears: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = multiprocessing.get_context("forkserver")
-    preloaded = Mock()
-    monkeypatch.setattr(server, "set_forkserver_preload", preloaded, raising=False)
-    processes._context.__wrapped__(Job(QUICK, tmp_path, None), "cpu")
-    assert preloaded.call_args.args[0][-1] == forked.__name__
-    assert forked._unblock in {call for *_, call in util._afterfork_registry}
-    monkeypatch.setattr(multiprocessing.current_process(), "name", name)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forked._unblock(None)
-        assert (signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])) == hears
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+#: A worker's fork server is the program's own: who of its children hears Ctrl-C?
+FORKS = """
+import multiprocessing, signal, sys
+from pathlib import Path
+from unittest.mock import Mock
+
+def hears(pipe):
+    pipe.send(signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+if __name__ == "__main__":
+    import torch
+    from sqzexplore import Architecture
+    from sqzexplore.evaluation.tasks import Task
+    from sqzexplore.executors.base import WORKER, Job
+    from sqzexplore.executors.processes import Local, places
+
+    spec = "name: s\\nspace: {squeeze_ratio: [0.5]}\\nmeasure: {throughput: {batch: [1]}}\\n"
+    engine = Local(Job(spec, Path(sys.argv[1]), None), Mock(), places(1, torch.device("cpu")))
+    engine.submit(Task(0, Architecture(), "throughput"))
+    for name in (WORKER, "of the program"):
+        here, there = multiprocessing.Pipe()
+        context = multiprocessing.get_context("forkserver")
+        context.Process(target=hears, args=(there,), name=name).start()
+        print(here.recv())
+    engine.close()
+"""
+
+
+def test_only_a_worker_is_forked_with_ctrl_c_blocked(tmp_path: Path) -> None:
+    (tmp_path / "forks.py").write_text(FORKS)
+    command = [sys.executable, str(tmp_path / "forks.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

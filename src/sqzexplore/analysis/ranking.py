@@ -232,11 +232,12 @@ def bootstrapped_kendall(
     without the resamples in which one side is constant; missing where one side is, and where the
     order is perfect: there every resample is perfect too, and the bootstrap has no width to give.
     """
+    first, second = both.T
     drawn = generator.integers(0, len(both), (resamples, len(both)))
-    tau = kendall(*both.T)
+    tau = kendall(first, second)
     if not abs(tau) < 1 - 1e-12:
         return tau, math.nan, math.nan
-    low, high = np.nanpercentile(resampled_kendall(*both.T, drawn), [2.5, 97.5])
+    low, high = np.nanpercentile(resampled_kendall(first, second, drawn), [2.5, 97.5])
     return tau, float(low), float(high)
 
 

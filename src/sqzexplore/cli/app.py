@@ -158,8 +158,8 @@ def _with_home(argument: str) -> str:
     """`--out=~/x` as `--out ~/x`, which a shell expands."""
     option, equals, value = argument.partition("=")
     if option.startswith("--") and equals and value.startswith("~"):
-        return f"{option}={Path(value).expanduser()}"
-    return str(Path(argument).expanduser()) if argument.startswith("~/") else argument
+        return f"{option}={os.path.expanduser(value)}"
+    return os.path.expanduser(argument) if argument.startswith("~/") else argument
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UserError
+from ..files import home
 from .app import ByTurns, Device, Json, app, err, fail, listed, out, resumable
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def bench(
     if by_layer and probe is not None:
         raise UserError("--import: expected no --layers with it, which a board does not measure")
     if probe is not None:
-        return _imported(probe.expanduser(), out_dir, on, as_json)
+        return _imported(home(probe), out_dir, on, as_json)
     options = {"batch": batch, "dtype": dtype, "memory_format": memory_format, "form": form}
     if by_layer and out_dir:
         raise UserError("--out: expected no such option with --layers, which is for the eyes")

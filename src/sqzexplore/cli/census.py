@@ -212,7 +212,7 @@ class _Suggested:
     ) -> _Suggested | None:
         """What the options ask for; raises `UserError` before anything is counted."""
         from ..census.suggest import TARGET, Suggestions
-        from ..files import check_new
+        from ..files import check_new, home
         from ..predict.fit import fit
         from ..predict.trained import load_trained
         from ..results.folder import ResultFolder
@@ -221,7 +221,7 @@ class _Suggested:
             if count is not None or to is not None:
                 raise UserError("--suggest N and --to FILE.yaml: found one, expected both or none")
             return None
-        to = to.expanduser()
+        to = home(to)
         check_new(to, "--to")
         folders = [source for source in sources if source.is_dir()]
         if not folders:

@@ -46,13 +46,13 @@ def compress_(
     from ..compress.network import compress
     from ..compress.settings import Compression
     from ..evaluation.checkpoints import network_of
-    from ..files import check_writable, write_atomically
+    from ..files import check_writable, home, write_atomically
     from ..published import alexnet_params
     from ..results.shown import ShownColumn
     from .describe import given_architecture
     from .terminal import terminal_table
 
-    to = to.expanduser()
+    to = home(to)
     if to.is_dir() or not to.parent.is_dir():
         found = "a folder" if to.is_dir() else f"no folder {to.parent}"
         raise UserError(f"--to {to}: found {found}, expected a file in a folder that exists")
@@ -62,7 +62,7 @@ def compress_(
             f"--finetune-epochs: found {finetune_epochs}, expected --data DATA beside it"
         )
     setting = Compression(density, bits, 4 if finetune_epochs is None else finetune_epochs)
-    net, notes = network_of(checkpoint.expanduser(), given_architecture(preset_name, set_))
+    net, notes = network_of(home(checkpoint), given_architecture(preset_name, set_))
     if data is None:
         done = compress(net, density, bits, notes)
         said = "without retraining, so its accuracy has to be measured anew: sqzexplore evaluate "

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
+from ..files import home
 from .app import Device, Json, Set, app, out
 
 
@@ -45,7 +46,7 @@ def evaluate_(
     if split not in (*SPLITS, "all"):
         raise UserError(f"--split: found {split!r}, expected one of {', '.join(SPLITS)}, all")
     given = given_architecture(preset_name, set_)
-    net, notes = network_of(checkpoint.expanduser(), given)
+    net, notes = network_of(home(checkpoint), given)
     try:
         source = open_data(data)
     except UserError as error:

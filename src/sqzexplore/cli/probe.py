@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
+from ..files import home
 from .app import app, out
 
 
@@ -37,7 +38,7 @@ def probe(
     from ..spec.load import load_spec
     from .measuring import drawn, positive, targets
 
-    to = to.expanduser()
+    to = home(to)
     batches = [positive(item.strip(), "--batch", "1,16") for item in batch.split(",")]
     dtypes = [item.strip() for item in dtype.split(",")]
     if len({*batches}) < len(batches) or len({*dtypes}) < len(dtypes):

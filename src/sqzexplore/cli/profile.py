@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UserError
+from ..files import home
 from .app import ByTurns, Device, app, err, fail, listed, out, resumable
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def profile(
 
     `census SPEC --predict FILE.json` then predicts the latency of a whole space.
     """
-    to = to.expanduser()
+    to = home(to)
     if (spec_file is None) == (probe is None):
         raise UserError("profile: expected a SPEC to measure, or --import PROBE.json, one of them")
     if probe is not None:
-        _audit(_imported(probe.expanduser(), to, batch, dtype))
+        _audit(_imported(home(probe), to, batch, dtype))
         return
     assert spec_file is not None
     from ..measure.devices import resolve_device

@@ -18,7 +18,7 @@ def refine(
 ) -> None:
     """Write a sweep of a narrower space: the ranges that likely hold the best architecture."""
     from ..analysis.ranges import best_ranges
-    from ..files import check_new, write_atomically
+    from ..files import check_new, home, write_atomically
     from ..results.folder import ResultFolder, load_results
     from ..results.selection import goals
     from ..results.tables import meeting_constraints
@@ -26,7 +26,7 @@ def refine(
     from ..spec.models import AT_RANDOM
     from ..spec.narrowed import narrowed
 
-    to = to.expanduser()
+    to = home(to)
     check_new(to, "--to")
     spec, trials = ResultFolder(folder).spec(), load_results(folder)
     least, most = goals(spec, trials)

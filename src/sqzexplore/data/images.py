@@ -34,7 +34,7 @@ _BLOCK = 64
 #: Mean and standard deviation of photographs, 0..255: the field's constants for ImageNet.
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 #: Written into the cache's names; changes when the same source would decode to other pixels.
-_DECODER = 2
+_DECODER = 3
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import home
 from .names import check_data_name
 from .source import Source
 
@@ -33,7 +34,7 @@ def open_data(text: str) -> Source:
         from .fashion import fashion_source
 
         return fashion_source()
-    path = _home(Path(_expand(text)))
+    path = home(_expand(text))
     if path.is_dir():
         return _open_folder(path)
     if path.exists():
@@ -56,13 +57,6 @@ def _expand(text: str) -> str:
         return os.environ[name]
 
     return _VARIABLE.sub(value, text)
-
-
-def _home(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise UserError(f"{path}: found no home folder of {path.parts[0]}") from None
 
 
 def _open_folder(path: Path) -> Source:

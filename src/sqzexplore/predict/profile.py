@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError, shown
-from ..files import check_writable, read_json, write_json
+from ..files import check_writable, home, read_json, write_json
 from ..network.architecture import Architecture
 from ..network.frames import columns_of_frame, with_overrides
 from ..provenance import version
@@ -108,7 +108,7 @@ def load_profile(path: str | Path) -> pd.DataFrame:
     Example:
         >>> fit(load_profile("devices/pi5.json"), target="latency_ms_p50")  # doctest: +SKIP
     """
-    path = Path(path).expanduser()
+    path = home(path)
     return _frame(_content(path)["rows"])
 
 

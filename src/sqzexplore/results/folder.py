@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError
-from ..files import write_atomically
+from ..files import home, write_atomically
 from ..network.architecture import FIELDS
 from ..network.columns import architecture_at
 from ..network.frames import columns_of_frame, with_overrides
@@ -24,7 +24,7 @@ class ResultFolder:
     """What a sweep, or a bench, leaves in a folder."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = home(path)
         self.spec_file = self.path / "spec.yaml"
         self.journal = self.path / "study.journal"
         self.provenance = self.path / "provenance.json"
@@ -171,7 +171,7 @@ def load_results(path: str | Path, table: str = "trials") -> pd.DataFrame:
     """
     if table not in TABLES:
         raise UserError(f"no table {table!r}; the tables are {', '.join(TABLES)}")
-    path = Path(path).expanduser()
+    path = home(path)
     folders = [path]
     if not folders[0].is_dir():  # a folder's name may hold the characters of a pattern
         folders = [Path(match) for match in sorted(glob.glob(str(path)))]

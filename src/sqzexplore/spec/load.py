@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import UserError, shown
+from ..files import home
 from . import yaml_text
 from .checks import check_claims, check_figures, check_search, check_smaller, space_of
 from .models import Spec
@@ -33,7 +34,7 @@ def load_spec(path: str | Path, changes: Sequence[str] = ()) -> Spec:
         UserError: a file cannot be read, or it is no valid spec; one message names the file, the
             line, the key's path, what was found and what was expected.
     """
-    path = Path(path).expanduser()
+    path = home(path)
     text = yaml_text.read(path)
     requested = [_change(change) for change in changes]
     try:
@@ -87,7 +88,7 @@ def _extended(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     """`data` on top of what it extends; mappings are merged key by key, all else is replaced."""
     layers, here = [data], path
     while "extends" in layers[-1]:
-        here = here.parent / Path(layers[-1]["extends"]).expanduser()
+        here = here.parent / home(layers[-1]["extends"])
         if len(layers) > _MOST_EXTENDED:
             raise Problem(("extends",), f"found {_MOST_EXTENDED} specs in a row, expected fewer")
         text = yaml_text.read(here)

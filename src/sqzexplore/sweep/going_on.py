@@ -7,7 +7,7 @@ in the study: no training is done twice.
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..data.images import ImageData
 from ..errors import UserError, shown
 from ..evaluation.cache import throughput_file, training_file
 from ..evaluation.workload import recipe_of
-from ..files import write_json
+from ..files import write_atomically, write_json
 from ..measure.settings import Settings
 from ..results.folder import ResultFolder
 from ..space.axis import Axis
@@ -29,7 +29,7 @@ from ..spec.models import Spec
 from ..train.finetune import CompressedRun
 from ..train.int8 import Int8Run
 from ..train.loop import identity
-from .leases import OWNER, alive
+from .leases import OWNER, alive, works_in
 from .optuna_params import from_params, to_params
 from .optuna_private import requested_params
 from .reuse import fingerprint, recorded_fingerprint
@@ -150,7 +150,9 @@ def carry_over(spec: Spec, folder: Path, data: ImageData | None, in_database: bo
     if (study := _begun(before, folder)) is None:
         return
     trials = study.get_trials(deepcopy=False)
-    if any(trial.state == TrialState.RUNNING and alive(trial) for trial in trials):
+    # One that measures throughput after all trainings has no running trial.
+    running = any(trial.state == TrialState.RUNNING and alive(trial) for trial in trials)
+    if running or works_in(folder):
         raise UserError(
             f"{folder}: another process works on this sweep; wait for it, or end it, before the "
             "spec asks for more"
@@ -184,8 +186,9 @@ def _begin_anew(study: optuna.Study, before: Spec, spec: Spec, folder: Path) -> 
     anew.set_user_attr(CLAIMS, study.user_attrs.get(CLAIMS, {}))
     if spec.search.sampler != "grid":
         _enqueue(anew, study.get_trials(deepcopy=False), before, spec)
-    os.link(journal, folder / f"study.{len(put_away(folder)) + 1}.journal")
-    os.replace(path, journal)
+    names = (folder / f"study.{number}.journal" for number in itertools.count(1))
+    write_atomically(next(each for each in names if not each.exists()), journal.read_bytes())
+    path.replace(journal)
 
 
 def put_away(folder: Path) -> list[Path]:

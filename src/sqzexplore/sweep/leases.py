@@ -161,6 +161,11 @@ def alive(trial: FrozenTrial) -> bool:
     return _now() - datetime.fromisoformat(owner["at"]) < STALE
 
 
+def works_in(folder: Path) -> bool:
+    """Whether a process of this machine works in a result folder, on a trial or on none."""
+    return any(map(_held, (folder / _FOLDER).glob("*")))
+
+
 def leased_before(
     number: int, mark: Mapping[str, Any], others: Iterable[FrozenTrial]
 ) -> FrozenTrial | None:

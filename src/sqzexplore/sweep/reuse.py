@@ -53,6 +53,7 @@ class Reuse:
         for other in self._database.get_all_studies():
             if other.user_attrs.get(_RECIPE) == requested:
                 self._studies[other.study_name] = study_id(other)
+        self._studies[study.study_name] = study_id(study)  # `_serves` judges its rows one by one
 
     def get(self, architecture: Architecture) -> Evaluation | None:
         """What was measured of the network that the architecture gives, with this sweep's

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..compress.network import decompress, is_compressed, notes_of
 from ..errors import UserError, shown
-from ..files import write_atomically
+from ..files import home, write_atomically
 from ..network.architecture import Architecture
 from ..network.module import SqueezeNet, build
 
@@ -172,7 +172,7 @@ class Unfinished:
 
 
 def _file(path: str | Path) -> Path:
-    path = Path(path).expanduser()
+    path = home(path)
     return path / MODEL_FILE if path.is_dir() else path
 
 

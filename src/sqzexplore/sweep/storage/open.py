@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBSt
 from sqlalchemy.engine import URL, make_url
 
 from ...errors import UserError, nearest
+from ...files import home
 from ...results.folder import ResultFolder
 from .journal import Journal
 from .retrying import PatientStorage, reason
@@ -116,7 +117,7 @@ def _parsed(url: str) -> URL:
             "of a password as %40 (@), %2F (/), %3A (:)"
         )
     if parsed.database and parsed.database.startswith("~"):
-        parsed = parsed.set(database=str(Path(parsed.database).expanduser()))
+        parsed = parsed.set(database=str(home(parsed.database)))
     return parsed
 
 
