@@ -242,9 +242,17 @@ def test_the_same_images_in_a_folder_of_another_name_are_alike() -> None:
             analysis.pareto_front(moved.assign(data_sha256=sums), ["params"], ["top1"])
 
 
-def test_speeds_of_two_devices_are_not_ranked_together() -> None:
-    table = trials([1.0, 2.0], [50.0, 49.0]).assign(images_per_s=[10.0, 9.0], batch=[1, 16])
-    with pytest.raises(UserError, match=r"rows of different batch \(1, 16\)"):
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        *(("device_name", ["a", "b"]), ("device", ["cpu", "cuda:0"]), ("threads", [1, 2])),
+        *(("dtype", ["float32", "float16"]), ("input_size", [64, 224]), ("batch", [1, 16])),
+    ],
+)
+def test_speeds_of_two_devices_are_not_ranked_together(column: str, values: list) -> None:
+    table = trials([1.0, 2.0], [50.0, 49.0]).assign(images_per_s=[10.0, 9.0], **{column: values})
+    said = rf"rows of different {column} \({values[0]!r}, {values[1]!r}\)"
+    with pytest.raises(UserError, match=said):
         analysis.pareto_front(table, ["params"], ["images_per_s"])
 
 

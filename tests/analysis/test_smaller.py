@@ -84,22 +84,26 @@ def test_the_smallest_is_chosen_by_corrected_tests() -> None:
 
 def test_the_interval_of_what_is_lost_holds_it() -> None:
     """Of 300 simulated sweeps, against the exact binomial bounds of 95%."""
-    share, held = 0.05, 0
-    for number in range(300):
-        generator = np.random.default_rng(number)
-        smaller, seeds, images = tables(generator, {0.5: share})
-        row = analysis.drops(smaller, seeds, images).iloc[0]
-        truth = 100 * share * 8 / 10  # of the images that are right in the mean
-        held += row["compressed_drop_ci_low"] <= truth <= row["compressed_drop_ci_high"]
-    low = stats.binom.ppf(0.0005, 300, 0.95)
-    assert held >= low
+    share = 0.05
+    sweeps = [
+        [
+            table.assign(trial=number)
+            for table in tables(np.random.default_rng(number), {0.5: share})
+        ]
+        for number in range(300)
+    ]
+    rows = analysis.drops(*(pd.concat(each) for each in zip(*sweeps, strict=True)))
+    truth = 100 * share * 8 / 10  # of the images that are right in the mean
+    held = (rows["compressed_drop_ci_low"] <= truth) & (truth <= rows["compressed_drop_ci_high"])
+    low, high = stats.binom.ppf([0.0005, 0.9995], 300, 0.95)
+    assert low <= held.sum() <= high
 
 
 def test_one_seed_has_no_interval_and_is_no_proof() -> None:
     smaller, seeds, images = tables(np.random.default_rng(0), {0.5: 0.0}, seeds=1)
     row = analysis.drops(smaller, seeds, images).iloc[0]
     assert math.isnan(row["compressed_drop_ci_low"])
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="none is shown to be at most 50 points"):
         analysis.smallest_kept(pd.DataFrame([row]), "compressed", 50)
 
 

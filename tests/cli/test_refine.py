@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import sqzexplore as sqz
 from sqzexplore import analysis
 from sqzexplore.cli.app import app
 from sqzexplore.errors import UserError
@@ -138,5 +139,8 @@ def test_the_verb_on_a_committed_search(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["refine", str(root / "results/cifar10-joint"), "--to", str(to)])
     assert done.exit_code == 0, done.output
     assert "tpe chose these architectures" in to.read_text()
-    old = load_spec(root / "results/cifar10-joint/spec.yaml").design_space
-    assert load_spec(to).design_space.size < old.size
+    folder = root / "results/cifar10-joint"
+    old, trials = load_spec(folder / "spec.yaml"), sqz.load_results(folder)
+    best = analysis.best_ranges(trials, "val_top1")
+    assert load_spec(to).space == parse_spec(narrowed(old, best, [])).space
+    assert load_spec(to).design_space.size < old.design_space.size

@@ -152,4 +152,5 @@ def test_the_ending_decides_the_kind_of_file(spec: Path, tmp_path: Path) -> None
 def test_a_seed_that_is_none(seed: int) -> None:
     done = run("train", f"--seed={seed}")
     assert done.returncode == 2
+    assert "--seed" in done.stderr
     assert "Traceback" not in done.stderr

@@ -132,7 +132,7 @@ def test_bench_as_json() -> None:
     assert all(row["device"] == "cpu" and row["images_per_s"] > 0 for row in rows)
 
 
-def test_bench_writes_its_table_with_provenance(tmp_path) -> None:
+def test_bench_writes_its_table_with_provenance(tmp_path: Path, small_reference: None) -> None:
     folder = tmp_path / "out"
     options = ("--seconds", "0.02", "--input-size", "64", "--form", "module,inference")
     options = (*options, "--processes", "1")

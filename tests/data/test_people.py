@@ -209,9 +209,14 @@ def test_an_image_too_large_to_open_is_said_with_its_file(
         load(open_data(str(tmp_path / "pets")), 5)
 
 
-@pytest.mark.parametrize("name", [*SPLIT_NAMES, "Valid", "TESTING"])
+MEANT = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test"}
+MEANT |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
+
+
+@pytest.mark.parametrize("name", [*MEANT, "Valid", "TESTING"])
 def test_every_name_of_a_split_is_understood(name: str, tmp_path: Path) -> None:
-    meant = SPLIT_NAMES[name.lower()]
+    assert SPLIT_NAMES.keys() == MEANT.keys()
+    meant = MEANT[name.lower()]
     root = tmp_path / "pets"
     if meant != "train":
         folder(root / "train")

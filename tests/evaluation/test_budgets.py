@@ -77,7 +77,7 @@ def test_a_training_for_each_budget(one_epoch: Path, tmp_path: Path) -> None:
         ("[]", "expected a number of epochs, or a list such as [6, 18, 54]"),
         ("few", "expected a number of epochs, or a list such as [6, 18, 54]"),
         ("[2, 2]", "expected each number of epochs once"),
-        ("[0, 2]", "expected"),
+        ("[0, 2]", "measure.accuracy.epochs[0]: found 0, expected"),
         ("true", "expected a number of epochs"),
     ],
 )

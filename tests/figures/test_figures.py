@@ -18,6 +18,7 @@ from sqzexplore.figures.labels import caption
 from sqzexplore.published import published
 from sqzexplore.results.folder import load_results
 from sqzexplore.spec.load import load_spec
+from sqzexplore.spec.models import FigureSpec
 
 mpl.use("agg")
 
@@ -149,6 +150,7 @@ def test_labels_do_not_collide() -> None:
     axes = tradeoff.tradeoff(crowded, "train_size_mb", "top1", "squeeze_ratio")
     axes.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == len(crowded)
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 
@@ -161,6 +163,7 @@ def test_no_label_of_the_committed_figures_lies_on_another(sweep: str) -> None:
     axes = tradeoff.tradeoff(load_results(folder), "train_macs", "top1", axis)
     axes.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == len(load_results(folder))
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 
@@ -169,6 +172,15 @@ def test_no_axis_mixes_the_papers_accuracy_with_ours() -> None:
     axes = tradeoff.paper_panel("figure 3a")
     assert axes.get_ylabel() == "ImageNet top-5 accuracy (%)"
     assert axes.lines[0].get_ydata().tolist() == [80.3, 85.3, 86.0]
+    folder = ROOT / "results" / "sr"
+    beside = FigureSpec(x="train_size_mb", y="top1", reference="figure 3a")
+    drawn = tradeoff.draw(load_spec(folder / "spec.yaml"), load_results(folder), beside)
+    ours, papers = drawn.axes
+    assert papers.lines[0].get_ydata().tolist() == [80.3, 85.3, 86.0]
+    assert papers.get_ylabel() == "ImageNet top-5 accuracy (%)"
+    assert ours.get_ylabel() == "top-1 accuracy (%)"
+    assert "published" not in [line.get_label() for line in ours.lines]
+    assert not ours.get_shared_y_axes().joined(ours, papers)
 
 
 def test_a_table_without_values_still_gives_a_figure() -> None:

@@ -138,7 +138,7 @@ def test_what_has_not_been_trained_is_undecided(tmp_path: Path) -> None:
             "expect: lower}",
             "found it under compare too",
         ),
-        ("{say: x, compare: {squeeze_ratio: [0.25, 1.0]}, expect: more}", "expect"),
+        ("{say: x, compare: {squeeze_ratio: [0.25, 1.0]}, expect: more}", r"claims\[0\].expect: "),
     ],
 )
 def test_a_claim_that_cannot_be_judged_is_refused(claim: str, message: str) -> None:

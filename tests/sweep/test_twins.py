@@ -47,11 +47,16 @@ def test_a_network_is_trained_once(tmp_path: Path, workers: int) -> None:
 
 def test_going_on_finds_them_again(tmp_path: Path) -> None:
     """A sweep that is interrupted between twins trains none again."""
-    some = TWINS + "search: {sampler: random, trials: 5, seed: 0}\n"
+    some = TWINS + "search: {sampler: random, trials: 3, seed: 0}\n"
     run(some, tmp_path)
+    run(some.replace("trials: 3", "trials: 12"), tmp_path)
     trials = load_results(tmp_path)
-    assert len(trials) == 5
-    assert trials["reused_from"].notna().sum() == 5 - trials["net_id"].nunique()
+    assert len(trials) == 12
+    later = trials.iloc[3:]
+    again = later[later["net_id"].isin(trials.head(3)["net_id"])]
+    assert len(again)
+    assert again["reused_from"].notna().all()
+    assert trials["reused_from"].notna().sum() == 12 - trials["net_id"].nunique()
 
 
 def test_a_network_whose_trial_failed_is_tried_by_the_next(

@@ -64,7 +64,8 @@ def test_weights_have_a_scale_a_filter_or_a_layer(files):
                 integers = tensors[node.input[0]]
                 if integers.dtype == np.int8 and integers.ndim == 4:
                     scales[integers.shape] = tensors[node.input[1]].size
-                    assert np.abs(integers.astype(int)).max() >= (64 if saturates() else 127) - 1
+                    most = 64 if saturates() else 127
+                    assert most - 1 <= np.abs(integers.astype(int)).max() <= most
         assert set(scales) == {tuple(kernel.shape) for kernel in kernels}
         for shape, count in scales.items():
             assert count == (shape[0] if scheme == "per_channel" else 1)

@@ -32,7 +32,7 @@ def test_a_last_batch_of_one(batch_norm: bool, data: ImageData) -> None:
     sizes: list[int] = []
     net = NET.replace(batch_norm=batch_norm)
     fit(net, data, Recipe(epochs=2, batch_size=32), 0, on_batch=sizes.append)
-    assert sizes == [32, 32] * 2 if batch_norm else [32, 32, 1] * 2
+    assert sizes == ([32, 32] if batch_norm else [32, 32, 1]) * 2
 
 
 def test_a_set_of_one_batch_is_taken_whole(data: ImageData) -> None:

@@ -143,7 +143,7 @@ def test_a_lost_worker_does_not_fail_the_sweep(tmp_path: Path) -> None:
 import torch
 from pathlib import Path
 from sqzexplore.evaluation import bench
-from sqzexplore.spec.models import Spec
+from sqzexplore.spec.load import parse_spec
 from sqzexplore.sweep.run import run_sweep
 from helpers.sweeps import Quiet
 

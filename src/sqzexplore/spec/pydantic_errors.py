@@ -15,9 +15,16 @@ def from_pydantic(
     error: ValidationError, model: type[BaseModel], data: Any, at: KeyPath = ()
 ) -> Problem:
     """The first of pydantic's errors, in our words; unknown keys first, they explain the rest."""
+
+    def steps_of(one: Any) -> KeyPath:
+        return tuple(step for step in one["loc"] if _in_data(step, one["loc"], data))
+
     errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = errors[0]
-    steps = tuple(step for step in first["loc"] if _in_data(step, first["loc"], data))
+    first, steps = errors[0], steps_of(errors[0])
+    if first["type"] != "extra_forbidden":  # a list that may be one number: what is wrong in it
+        same = (one for one in errors if steps_of(one)[: len(steps)] == steps)
+        first = max(same, key=lambda one: len(steps_of(one)))
+        steps = steps_of(first)
     path = (*at, *steps)
     if first["type"] == "extra_forbidden":
         valid = _keys_at(model, steps[:-1])
