@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_exact_counts_are_never_cut(tmp_path: Path) -> None:
     for count in ("1,248,424", "61,100,840", "4,772M"):
         assert count in done.stdout
     assert "…" not in done.stdout
+    assert re.search(r"^│ 0.125 +│  1,248,424 │ .* │ 80.78 to 84.42 │", done.stdout, re.MULTILINE)
     done = run("describe", "squeezenet1_0", COLUMNS="30")
     assert "818,924,576" in done.stdout
 

@@ -174,6 +174,8 @@ def test_it_says_whether_coverage_is_supported(sampler: str | None, said: str) -
     assert (model.predict(trials)["coverage"] == said).all()
     assert said in model.remarks()[0]
     assert fit(trials, sampler="qmc").coverage == "90%"
+    with pytest.raises(UserError, match=r"--sampler: found 'Random', .*did you mean 'random'"):
+        fit(trials, sampler="Random")
     mixed = trials.assign(sampler=np.where(trials.index < 5, "tpe", "random"))
     assert "not supported: random, tpe" in fit(mixed).coverage
     assert trained_of(trials.assign(sampler=["random"] * 29 + [None]), "top1").sampler == ""

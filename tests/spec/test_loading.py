@@ -114,6 +114,10 @@ def test_what_cannot_be_gone_on_from(tmp_path: Path) -> None:
     file.write_text("extends: below.yaml\nname: b\n")
     for text, expected in (
         ("name: a\nname: c\n", "below.yaml:2: name: found the key twice"),
+        (
+            "name: x\nspace: {bypass: [none]}\nsearch: {samplr: grid}\n",
+            r"below.yaml:3: search.samplr: ",
+        ),
         ("# as it is\n\nextends: [a]\n", r"below.yaml:3: extends: found \['a'\]"),
         ("- a\n", r"below.yaml: found \['a'\], expected a mapping"),
     ):
@@ -154,6 +158,16 @@ def test_a_change_keeps_what_it_does_not_speak_of(tmp_path: Path) -> None:
     assert (spec.name, spec.question) == ("1e5", "08")
     assert spec.constraints == ["params < 8e6"]
     assert spec.measure.accuracy.data == "digits"
+
+
+def test_a_change_reaches_every_key(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(SPEC.replace("[0.25, 0.5]", "{min: 0.25, max: 1.0}"))
+    fires = "fire5.squeeze_ratio=0.5"
+    changes = ("space.squeeze_ratio.max=0.5", f"measure.accuracy.proxy.{fires}", f"base.{fires}")
+    spec = load_spec(file, changes)
+    assert spec.space["squeeze_ratio"] == {"min": 0.25, "max": 0.5}
+    assert spec.measure.accuracy.proxy == spec.base == {"fire5.squeeze_ratio": 0.5}
 
 
 @pytest.mark.parametrize(

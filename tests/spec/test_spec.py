@@ -176,6 +176,11 @@ BAD = {
         'top5 > 90"]\nsearch: {sampler: tpe, trials: 3}',
         ["constraints[0]: found top5 with the sampler tpe", "top1 or val_top1"],
     ),
+    "an axis that the proxy decides": (
+        "{width_multiplier: 0.25}",
+        "{squeeze_ratio: 0.25}",
+        ["space.squeeze_ratio", "as measure.accuracy.proxy decides it"],
+    ),
     "unknown sampler": ("sampler: grid", "sampler: gird", ["search.sampler", "'gird'"]),
     "trials of a grid": ("sampler: grid", "sampler: grid, trials: 3", ["search.trials"]),
     "search without trials": ("sampler: grid", "sampler: tpe", ["search.trials", "tpe"]),

@@ -79,6 +79,7 @@ def test_the_rate_is_of_late() -> None:
     assert _rate(slow) == pytest.approx(1.0)
     assert _rate([*slow, *fast]) == pytest.approx(60.0)
     assert _rate(slow[:1]) is None
+    assert _rate([slow[0], slow[0] + timedelta(microseconds=24)]) is None  # a grid of costs
 
 
 def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:

@@ -416,6 +416,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, sqz: Run) -> None:
     ("arguments", "expected"),
     [
         (["--device", "gpu"], "expected auto, cpu, cuda or cuda:N"),
+        (["--device", "cpu:3"], "expected auto, cpu, cuda or cuda:N"),
         (["--device", "cuda:99"], "no CUDA device here"),
         (["--workers", "0"], "--workers"),
         (["--storage", "nosuchdb://x"], "--storage"),
@@ -489,6 +490,21 @@ def test_tables_of_a_study_that_is_not_here_are_kept(began: str, tmp_path: Path)
     assert {p: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
     run_sweep(spec, folder, cpu, Quiet(), urls[began])
     assert len(load_results(folder)) == 4
+
+
+def test_a_study_of_the_same_name_and_another_spec_is_not_joined(tmp_path: Path) -> None:
+    url, cpu = f"sqlite:///{tmp_path / 'study.db'}", torch.device("cpu")
+    run_sweep(parse_spec(COST_ONLY), tmp_path / "a", cpu, Quiet(), url)
+    other = parse_spec(COST_ONLY.replace("2e6", "3e6"))
+    with pytest.raises(UserError, match=r"--storage: holds a study costs of another spec.*\n.*3e6"):
+        run_sweep(other, tmp_path / "b", cpu, Quiet(), url)
+    assert not (tmp_path / "b").exists()
+    run_sweep(parse_spec(COST_ONLY), tmp_path / "c", cpu, Quiet(), url)
+    assert len(load_results(tmp_path / "c")) == 4
+    run_sweep(parse_spec(COST_ONLY), tmp_path / "d", cpu, Quiet())
+    (tmp_path / "d" / "spec.yaml").unlink()
+    with pytest.raises(UserError, match=r"study.journal: holds a study .* of another spec"):
+        run_sweep(other, tmp_path / "d", cpu, Quiet())
 
 
 def test_every_column_is_documented_and_fixed_ones_are_there(small: tuple[Path, Quiet]) -> None:

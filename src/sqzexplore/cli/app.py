@@ -6,6 +6,7 @@ interrupted.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -38,7 +39,7 @@ class _Terminal(Console):
 
     def on_broken_pipe(self) -> None:
         """Leave it to `_Verbs`."""
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, "the reader of the output has gone")
 
     def print(self, *objects: Any, **options: Any) -> None:
         """A table is never cut: where the terminal is too narrow its lines go on in the next."""
@@ -49,8 +50,16 @@ class _Terminal(Console):
             free = self.options.update(width=_WIDEST, max_width=_WIDEST)
             needed = Measurement.get(self, free, table).maximum
             if needed > self.width:
-                options |= {"width": needed, "crop": False, "soft_wrap": True}
+                return self._print_wide(needed, *objects, **options)
         super().print(*objects, **options)
+
+    def _print_wide(self, columns: int, *objects: Any, **options: Any) -> None:
+        """As if the terminal had so many columns; rich takes no width beyond the terminal's."""
+        before, self._width = self._width, columns
+        try:
+            super().print(*objects, **options | {"crop": False, "soft_wrap": True})
+        finally:
+            self._width = before
 
 
 class _Verbs(TyperGroup):

@@ -51,6 +51,7 @@ def train_(
     """Train one architecture; print its accuracy, write a checkpoint. Under torchrun: together."""
     from ..data.open import open_data
     from ..evaluation.workload import recipe_of
+    from ..files import check_writable
     from ..measure.devices import resolve_device
     from ..network.cost import cost
     from ..train import distributed
@@ -79,6 +80,7 @@ def train_(
     name = f"{preset_name}-{architecture.arch_id}-{source.name}-{epochs}epochs-seed{seed}"
     folder = out_dir or Path("checkpoints") / name
     size = image_size or natural_size(source)
+    check_writable(folder, "--out")
     plan = TrainingPlan(architecture, recipe_of(requested), seed, folder, threads)
     if not distributed.rank_of_launch():
         warn_of_emulation(precision, on)

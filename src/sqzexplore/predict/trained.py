@@ -30,7 +30,7 @@ from ..results.folder import ResultFolder, load_results
 from ..results.tables import shared_value
 from ..schema import measured
 from ..space.space import Variant
-from ..spec.models import AT_RANDOM
+from ..spec.models import AT_RANDOM, SAMPLERS
 from .features import Machine, features, names_of
 
 #: Networks that a fit needs: below, the ten models that are compared have nothing to learn from.
@@ -299,6 +299,11 @@ def _rowwise(columns: Mapping[str, Any], rows: int) -> dict[str, Any]:
 
 def _sampler(frame: pd.DataFrame, given: str | None) -> str:
     if given is not None:
+        if given not in SAMPLERS:
+            raise UserError(
+                f"--sampler: found {shown(given)}, expected one of {', '.join(SAMPLERS)}"
+                f"{nearest(given.lower(), SAMPLERS)}"
+            )
         return given
     if "sampler" not in frame or frame["sampler"].isna().any():
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..data.names import check_data_name
@@ -75,6 +76,7 @@ def space_of(spec: Spec) -> Space:
         variants += [Variant(size) for size in sizes if size != spec.input_size]
     if spec.measure.accuracy:
         variants.append(_training_variant(spec.measure.accuracy))
+        _check_trainings_differ(spec.measure.accuracy, axes)
     hard = tuple(constraint for constraint in constraints if not constraint.measured)
     space = Space(base, axes, hard, tuple(variants), listed)
     check_conditions(space)
@@ -97,6 +99,18 @@ def _check_batch(spec: Spec, space: Space) -> None:
             ("measure", "accuracy", "batch_size"),
             "found 1 with batch_norm: true, expected 2 or more: one image has no variance",
         )
+
+
+def _check_trainings_differ(accuracy: AccuracySpec, axes: Sequence[Axis]) -> None:
+    """An axis of which all trainings have one value says nothing."""
+    for axis in axes:
+        if axis.field in ("in_channels", "num_classes", *accuracy.proxy):
+            decides = "measure.accuracy.proxy" if axis.field in accuracy.proxy else "the data set"
+            raise Problem(
+                ("space", axis.field),
+                f"found an axis on which all trainings are alike, as {decides} decides it; "
+                "expected it in one of the two places",
+            )
 
 
 def _training_variant(accuracy: AccuracySpec) -> Variant:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ..errors import UserError, shown
 from ..files import home
+from ..network.overrides import OVERRIDES
 from . import yaml_text
 from .checks import check_claims, check_figures, check_search, check_smaller, space_of
 from .models import Spec
@@ -37,19 +38,27 @@ def load_spec(path: str | Path, changes: Sequence[str] = ()) -> Spec:
     path = home(path)
     text = yaml_text.read(path)
     requested = [_change(change) for change in changes]
+    layers: list[tuple[Path, str, dict[str, Any]]] = [(path, text, {})]
     try:
         data = _mapping(text)
+        layers = [(path, text, data)]
         if "extends" not in data and not requested:
             return _checked(data, text)
-        whole = _extended(path, data)
+        layers += _extended(path, data)
+        whole: dict[str, Any] = {}
+        for _, _, layer in reversed(layers):
+            whole = _merged(whole, {k: v for k, v in layer.items() if k != "extends"})
         for keys, value in requested:
             _put(whole, keys, value)
         return _checked(whole, _written(path, whole, changes))
     except Problem as problem:
         for keys, value in requested:
-            if problem.path[: len(keys)] == keys:
+            common = min(len(keys), len(problem.path))
+            if problem.path[:common] == keys[:common]:
                 raise UserError(f"--set {dotted(keys)}={shown(value)}: {problem}") from None
-        raise problem.in_file(path, text) from None
+        depths = [_depth(content, problem.path) for _, _, content in layers]
+        file, text, _ = layers[depths.index(max(depths))]
+        raise problem.in_file(file, text) from None
 
 
 def parse_spec(text: str) -> Spec:
@@ -84,22 +93,39 @@ def _checked(data: dict[str, Any], source: str) -> Spec:
     return spec
 
 
-def _extended(path: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """`data` on top of what it extends; mappings are merged key by key, all else is replaced."""
-    layers, here = [data], path
-    while "extends" in layers[-1]:
-        here = here.parent / home(layers[-1]["extends"])
-        if len(layers) > _MOST_EXTENDED:
+def _extended(path: Path, data: dict[str, Any]) -> list[tuple[Path, str, dict[str, Any]]]:
+    """What `data`, of the file at `path`, extends: file, text and content, the nearest first."""
+    layers: list[tuple[Path, str, dict[str, Any]]] = []
+    here, layer = path, data
+    while "extends" in layer:
+        if len(layers) >= _MOST_EXTENDED:
             raise Problem(("extends",), f"found {_MOST_EXTENDED} specs in a row, expected fewer")
-        text = yaml_text.read(here)
+        below = here.parent / home(layer["extends"])
         try:
-            layers.append(_mapping(text))
+            text = yaml_text.read(below)
+        except UserError as error:
+            raise UserError(f"{here}: extends: {error}") from None
+        here = below
+        try:
+            layer = _mapping(text)
         except Problem as problem:
             raise problem.in_file(here, text) from None
-    whole: dict[str, Any] = {}
-    for layer in reversed(layers):
-        whole = _merged(whole, {k: v for k, v in layer.items() if k != "extends"})
-    return whole
+        layers.append((here, text, layer))
+    return layers
+
+
+def _depth(data: Any, path: KeyPath) -> int:
+    """How many steps of a path lead into `data`."""
+    for depth, step in enumerate(path):
+        inside = (
+            step in data
+            if isinstance(data, dict)
+            else (isinstance(data, list) and isinstance(step, int) and step < len(data))
+        )
+        if not inside:
+            return depth
+        data = data[step]
+    return len(path)
 
 
 def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,10 +148,13 @@ def _change(text: str) -> tuple[KeyPath, Any]:
 
 def _steps(key: str) -> KeyPath:
     """A dotted path; the axes of single Fires have a dot of their own: `space.fire5.bypass`."""
-    first, *rest = key.split(".")
-    if first in ("space", "base") and rest:
-        return (first, ".".join(rest))
-    return (first, *rest)
+    steps: list[str] = []
+    for part in key.split("."):
+        if steps and f"{steps[-1]}.{part}" in OVERRIDES:
+            steps[-1] += f".{part}"
+        else:
+            steps.append(part)
+    return tuple(steps)
 
 
 def _put(data: dict[str, Any], keys: KeyPath, value: Any) -> None:

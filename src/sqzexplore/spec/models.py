@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
@@ -36,6 +36,8 @@ OBJECTIVES = objectives()
 
 #: Samplers whose architectures do not depend on what was measured.
 AT_RANDOM = ("grid", "random", "qmc")
+Sampler = Literal["grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp"]
+SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 
 class _Model(BaseModel):
@@ -52,7 +54,7 @@ def _without_repeats(value: Any) -> Any:
 class Search(_Model):
     """How architectures are chosen."""
 
-    sampler: Literal["grid", "random", "qmc", "tpe", "nsga2", "nsga3", "gp"] = Field(
+    sampler: Sampler = Field(
         "grid", description="grid: every feasible architecture; the others are Optuna's samplers"
     )
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(

@@ -15,14 +15,20 @@ from ..data.images import ImageData
 from ..errors import UserError
 from ..network.onnx import require_onnx
 from ..results.folder import ResultFolder
+from ..spec.load import parse_spec
 from ..spec.models import Spec
 from ..train import distributed
+from .going_on import changes
 from .optuna_private import study_id
+from .storage.open import open_storage
 
 #: Combinations of a grid that a sweep goes through.
 MAX_GRID = 1_000_000
 #: Architectures drawn to see whether a search can meet its constraints.
 _DRAWN = 100_000
+#: The attribute of the study that holds the spec that it began with.
+SPEC = "spec"
+_TRIALS = "search.trials:"
 
 
 def refuse_other_study(spec: Spec, folder: Path, database: BaseStorage | None) -> None:
@@ -56,6 +62,36 @@ def refuse_other_study(spec: Spec, folder: Path, database: BaseStorage | None) -
             f"{folder}: holds {len(table):,} trials of a study that is not here; expected {began}, "
             "or another folder with --out"
         )
+
+
+def refuse_other_spec(spec: Spec, folder: Path, database: BaseStorage | None) -> None:
+    """A study goes by its sweep's name alone, which another sweep of the same database may have.
+
+    Raises:
+        UserError: the study of that name was begun by a spec that differs in more than its trials.
+    """
+    if (before := _spec_of_study(spec, folder, database)) is None:
+        return
+    more, other = changes(parse_spec(before), spec)
+    lines = [line for line in (*other, *more) if line in other or not line.startswith(_TRIALS)]
+    if lines:
+        place = "--storage" if database is not None else ResultFolder(folder).journal
+        raise UserError(
+            f"{place}: holds a study {spec.name} of another spec; what changed:\n"
+            + "\n".join(f"  {line}" for line in sorted(lines))
+            + "\nTake the change back, or give this sweep another name."
+        )
+
+
+def _spec_of_study(spec: Spec, folder: Path, database: BaseStorage | None) -> str | None:
+    """The spec that the study of this name began with, in a database, or in a journal beside which
+    no spec lies any more; `news` compares one that does."""
+    results, where = ResultFolder(folder), database
+    if where is None and results.journal.is_file() and not results.spec_file.exists():
+        where = open_storage(folder, None)
+    studies = where.get_all_studies() if where else []
+    known = (one.user_attrs.get(SPEC) for one in studies if one.study_name == spec.name)
+    return next(known, None)
 
 
 def _rows_of(spec: Spec, database: BaseStorage) -> set[tuple[int, str]]:

@@ -44,10 +44,12 @@ from .going_on import CLAIMS, carry_over, news, put_away
 from .leases import Leases
 from .mirror import POLL_S, Mirror
 from .preflight import (
+    SPEC,
     measuring_alone,
     refuse_endless,
     refuse_neighbours,
     refuse_other_data,
+    refuse_other_spec,
     refuse_other_study,
     refuse_smaller,
 )
@@ -184,6 +186,7 @@ def _opened(
     """
     database = open_storage(folder, storage_url) if storage_url else None
     refuse_other_study(spec, folder, database)
+    refuse_other_spec(spec, folder, database)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
         carry_over(spec, folder, data, database is not None)
@@ -191,6 +194,8 @@ def _opened(
         write_atomically(ResultFolder(folder).spec_file, spec.source.encode())
     storage = database or open_storage(folder, None, create=True)
     study = _open_study(spec, storage)
+    if SPEC not in study.user_attrs:
+        study.set_user_attr(SPEC, spec.source)
     refuse_other_data(study, data, folder)
     _declare(spec, study, folder)
     return storage, study

@@ -100,7 +100,8 @@ def status(folder: str | Path, storage_url: str | None = None) -> Status:
 def _rate(ended: Sequence[datetime]) -> float | None:
     """Trials an hour over the last of them."""
     recent = ended[-_RECENT - 1 :]
-    if len(recent) < 2 or recent[-1] == recent[0]:
+    # A grid of costs is told all at once: its times say nothing of a rate.
+    if len(recent) < 2 or (recent[-1] - recent[0]) / len(recent) < timedelta(milliseconds=1):
         return None
     return (len(recent) - 1) / ((recent[-1] - recent[0]) / timedelta(hours=1))
 
