@@ -90,11 +90,6 @@ class ResultFolder:
             missing = [name for name in needed if name not in frame]
             if missing:
                 raise ValueError(f"it has no column {missing[0]}")
-            needed += [name for name in _FILLED if name in types]
-            for name in needed:
-                if name not in frame or (empty := frame[name].isna()).any():
-                    row = "" if name not in frame else f", row {int(empty.to_numpy().argmax()) + 2}"
-                    raise ValueError(f"column {name}{row}: found nothing, expected a value")
             # What an older version did not measure is missing; a metaparameter that it did not
             # have was at what is now its default.
             absent = {n: DEFAULTS[n] for n in types if n in FIELDS and n not in frame}
@@ -145,8 +140,6 @@ class ResultFolder:
 
 
 _SUFFIXES = (".parquet", ".csv")
-#: Columns without which no row of a table that has them means anything.
-_FILLED = ("seed", "params", "macs", "split")
 
 
 def _parsed(content: bytes, suffix: str, types: Mapping[str, str]) -> pd.DataFrame:
