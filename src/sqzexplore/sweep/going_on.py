@@ -144,7 +144,8 @@ def carry_over(spec: Spec, folder: Path, data: ImageData | None, in_database: bo
     if in_database:
         raise UserError(
             f"{folder} holds the results of another spec, whose study is in a database: what is "
-            "added begins in another folder with --out; trainings of the same storage are reused"
+            "added begins under another name, in another folder with --out; trainings of the same "
+            "storage are reused"
         )
     before = load_spec(ResultFolder(folder).spec_file)
     if (study := _begun(before, folder)) is None:
