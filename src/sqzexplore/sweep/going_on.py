@@ -45,6 +45,8 @@ _GROWING = (
 )
 #: The attribute of the study that says of each claim when it was written down.
 CLAIMS = "claims"
+#: How the line begins that says of a search that it shall try more: its study itself goes on.
+MORE_TRIALS = "search.trials:"
 #: A new study while it is made; it then takes the place of the journal.
 _ANEW = ".study.anew"
 _WHOLE = ("measure.throughput", "measure.accuracy", "measure.compression", "measure.int8")
@@ -139,7 +141,7 @@ def carry_over(spec: Spec, folder: Path, data: ImageData | None, in_database: bo
         UserError: it cannot go on: other images, another version, a study in a database.
     """
     more = news(spec, folder)
-    if not more or all(line.startswith("search.trials:") for line in more):
+    if not more or all(line.startswith(MORE_TRIALS) for line in more):
         return  # the study itself goes on
     if in_database:
         raise UserError(

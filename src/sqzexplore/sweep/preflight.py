@@ -18,7 +18,7 @@ from ..results.folder import ResultFolder
 from ..spec.load import parse_spec
 from ..spec.models import Spec
 from ..train import distributed
-from .going_on import changes
+from .going_on import MORE_TRIALS, changes
 from .optuna_private import study_id
 from .storage.open import open_storage
 
@@ -28,7 +28,6 @@ MAX_GRID = 1_000_000
 _DRAWN = 100_000
 #: The attribute of the study that holds the spec that it began with.
 SPEC = "spec"
-_TRIALS = "search.trials:"
 
 
 def refuse_other_study(spec: Spec, folder: Path, database: BaseStorage | None) -> None:
@@ -73,7 +72,7 @@ def refuse_other_spec(spec: Spec, folder: Path, database: BaseStorage | None) ->
     if (before := _spec_of_study(spec, folder, database)) is None:
         return
     more, other = changes(parse_spec(before), spec)
-    lines = [line for line in (*other, *more) if line in other or not line.startswith(_TRIALS)]
+    lines = [*other, *(line for line in more if not line.startswith(MORE_TRIALS))]
     if lines:
         place = "--storage" if database is not None else ResultFolder(folder).journal
         raise UserError(
